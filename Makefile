@@ -1,0 +1,85 @@
+# make preprocess train eval   the main job; sets everything up by itself on first use
+# make test                    the tests
+#
+# Variables: MUSDB_PATH (dataset; unset: demo songs), PRESET, MAX_MINUTES, STEPS, EPOCHS, MODEL, INPUT, OUTPUT, STORE,
+# WORKERS, KIND, SEED, ARGS (further options of the step), PYTHON (interpreter for the virtual environment).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup ffmpeg demo-data preprocess train eval separate test lint bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export MUSDB_PATH
+ifeq ($(MUSDB_PATH),)
+unexport MUSDB_PATH
+endif
+export PREFECT_HOME ?= $(CURDIR)/data/prefect
+
+option = $(if $($(2)),--$(1) "$($(2))")
+STORE_OPTION = $(call option,store,STORE)
+PREPROCESS_OPTIONS = $(STORE_OPTION) $(call option,preset,PRESET) $(call option,kind,KIND) $(call option,workers,WORKERS)
+TRAIN_OPTIONS = $(STORE_OPTION) $(call option,max-minutes,MAX_MINUTES) $(call option,steps,STEPS) \
+  $(call option,epochs,EPOCHS) $(call option,seed,SEED)
+EVAL_OPTIONS = $(STORE_OPTION) $(call option,model,MODEL) $(call option,kind,KIND) $(call option,workers,WORKERS)
+
+# The steps named in one call run in one process, with one Prefect server: the first target runs all, the others nothing.
+STEPS_NAMED := $(filter preprocess train eval,$(MAKECMDGOALS))
+FLOWS = $(foreach step,$(STEPS_NAMED),$(if $(filter preprocess,$(step)),preprocess $(PREPROCESS_OPTIONS))\
+  $(if $(filter train,$(step)),train $(TRAIN_OPTIONS))$(if $(filter eval,$(step)),evaluate $(EVAL_OPTIONS)))
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "Variables: MUSDB_PATH=folder PRESET=fine|notebook MAX_MINUTES=n STEPS=n EPOCHS=n SEED=n MODEL=name INPUT=path"
+	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n ARGS=\"--option value\""
+
+setup: $(STAMP) ffmpeg ## Install everything into .venv (done by the other targets when needed).
+
+$(STAMP): constraints.txt pyproject.toml
+	@echo "Setting up $(VENV) (a few minutes, once) ..."
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=...") if sys.version_info < (3, 11) else 0'
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+ffmpeg: # musdb needs the programs ffmpeg and ffprobe when it is imported.
+	@if ! { command -v ffmpeg && command -v ffprobe; } >/dev/null; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    echo "Installing ffmpeg with apt-get ..."; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ffmpeg; } >/dev/null; \
+	  else \
+	    echo "ffmpeg and ffprobe are needed: apt-get install ffmpeg (Debian, Ubuntu), brew install ffmpeg (macOS)," \
+	         "conda install -c conda-forge ffmpeg" >&2; exit 2; \
+	  fi; fi
+
+demo-data: setup ## Make the demo songs in data/demo.
+	@$(BIN)/vocsep demo-data $(ARGS)
+
+preprocess train eval: setup
+	@$(if $(filter $@,$(firstword $(STEPS_NAMED))),$(BIN)/python -m flows $(FLOWS) $(ARGS),:)
+preprocess: ## Write spectrograms of MUSDB_PATH (or of the demo songs) to data/spectrograms.zarr.
+train: ## Train a model; MAX_MINUTES, STEPS or EPOCHS set the budget.
+eval: ## Score the newest model (or MODEL) on the test songs; report in data/reports/latest.
+
+separate: setup ## Separate INPUT (a file or folder) into OUTPUT (data/separated).
+	@$(if $(INPUT),,echo "INPUT is missing, as in: make separate INPUT=song.mp3" >&2; exit 2)
+	@$(BIN)/vocsep separate "$(INPUT)" $(call option,output,OUTPUT) $(call option,model,MODEL) $(ARGS)
+
+test: setup ## Run the tests.
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Check style, types and import rules.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: setup ## Run all benchmarks.
+	@for module in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$module .py); done
+
+clean: ## Delete the virtual environment and caches; data/ stays.
+	@rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,227 @@
+"""Command line of the flows; several may be named one after the other: `python -m flows preprocess train evaluate`."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from flows.environment import set_defaults
+from flows.paths import MODELS, REPORTS, RUNS, SEPARATED, STORE
+from storage.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Run vocsep's Prefect flows. Several may be named in one call: preprocess train evaluate.",
+)
+
+Returned = TypeVar("Returned")
+
+StoreOption = Annotated[Path, typer.Option(help="Spectrogram store.")]
+ModelsOption = Annotated[Path, typer.Option(help="Model registry.")]
+DatasetOption = Annotated[Path | None, typer.Option(envvar="MUSDB_PATH", help="Root folder of the songs.")]
+KindOption = Annotated[str, typer.Option(help="auto, musdb18, musdb18-hq, folder or karaoke.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Dask processes; by default one per core.")]
+
+
+def say(text: str = "") -> None:
+    """Tell the user."""
+    typer.echo(text)
+
+
+def run_flow(check: Callable[[Any], None], flow: Callable[[Any], Returned], config: Any) -> Returned:
+    """Check the parameters, then run the flow; the first flow of a process starts Prefect's embedded server."""
+    import prefect.settings
+
+    check(config)
+    if not prefect.settings.PREFECT_API_URL.value():
+        say("Prefect: using its embedded server (starting it takes 10-20 s; set PREFECT_API_URL to use a running one)")
+    return flow(config)
+
+
+@app.command("preprocess")
+def preprocess(
+    dataset: DatasetOption = None,
+    kind: KindOption = "auto",
+    preset: Annotated[str, typer.Option(help="Spectral preset (fine, notebook) or YAML file.")] = "fine",
+    dtype: Annotated[str, typer.Option(help="Stored type: float16 or float32.")] = "float16",
+    store: StoreOption = STORE,
+    workers: WorkersOption = None,
+) -> None:
+    """Write a dataset's spectrograms to the store; without a dataset, make and use the demo songs."""
+    from flows import preprocess as module
+
+    config = _validated(
+        module.PreprocessConfig,
+        {"dataset": dataset, "kind": kind, "preset": preset, "dtype": dtype, "store": store, "workers": workers},
+    )
+    result = run_flow(module.check, module.preprocess, config)
+    say(
+        f"\npreprocess: {result.made} songs written, {result.unchanged} unchanged, {result.songs_hours:.2f} hours in "
+        f"{result.store} ({result.seconds:.0f} s)"
+    )
+    if result.gone:
+        say(f"  {result.gone} songs in the store are no longer in the dataset; they are kept")
+    say("  next: make train, or look inside with: vocsep store info")
+
+
+@app.command("train")
+def train(
+    steps: Annotated[int | None, typer.Option(min=1, help="Budget in training steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Budget in passes over the training songs.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Budget in minutes. Without any budget: 4 minutes.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
+    loss: Annotated[str, typer.Option(help="l1 or mse.")] = "l1",
+    channels: Annotated[int, typer.Option(min=1, max=2, help="1: each channel on its own; 2: stereo.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
+    store: StoreOption = STORE,
+    models: ModelsOption = MODELS,
+    runs: Annotated[Path, typer.Option(help="Folder for TensorBoard logs.")] = RUNS,
+) -> None:
+    """Train a model from the store and add it to the registry."""
+    from flows import train as module
+
+    values = {
+        "steps": steps,
+        "epochs": epochs,
+        "max_minutes": max_minutes,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "loss": loss,
+        "channels": channels,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "store": store,
+        "models": models,
+        "runs": runs,
+    }
+    result = run_flow(module.check, module.train, _validated(module.TrainFlowConfig, values))
+    say(
+        f"\ntrain: {result.steps} steps in {result.seconds / 60:.1f} minutes; "
+        f"validation SDR {result.valid_sdr_db:.2f} dB (mixture: {result.floor_sdr_db:.2f} dB)"
+    )
+    say(f"  model {result.version} in {result.model_path}{', now the champion' if result.is_champion else ''}")
+    say(f"  curves: tensorboard --logdir {runs}")
+    say("  real runs: MUSDB18 (MUSDB_PATH=...), at least an hour (MAX_MINUTES=60), a GPU if there is one")
+    say("  next: make eval, or separate a song with: make separate INPUT=song.mp3")
+
+
+@app.command("evaluate")
+def evaluate(
+    model: Annotated[str, typer.Option(help="latest, champion, a version's number or a model folder.")] = "latest",
+    dataset: DatasetOption = None,
+    kind: KindOption = "auto",
+    split: Annotated[str, typer.Option(help="Songs to score: test, valid or train.")] = "test",
+    engine: Annotated[str, typer.Option(help="fast, or museval (the reference, slow).")] = "fast",
+    store: StoreOption = STORE,
+    models: ModelsOption = MODELS,
+    reports: Annotated[Path, typer.Option(help="Folder for reports.")] = REPORTS,
+    workers: WorkersOption = None,
+) -> None:
+    """Score a model on songs with known stems and write a report."""
+    from flows import evaluate as module
+    from vocsep.report import print_summary
+
+    values = {
+        "model": model,
+        "dataset": dataset,
+        "kind": kind,
+        "split": split,
+        "engine": engine,
+        "store": store,
+        "models": models,
+        "reports": reports,
+        "workers": workers,
+    }
+    result = run_flow(module.check, module.evaluate, _validated(module.EvaluateConfig, values))
+    say(f"\nevaluate: {result.songs} {split} songs")
+    print_summary(result.rows)
+    say(f"  report: {result.report}/report.md (also {reports}/latest)")
+    say("  next: make separate INPUT=song.mp3")
+
+
+app.command("eval", hidden=True)(evaluate)
+
+
+@app.command("separate")
+def separate(
+    inputs: Annotated[list[Path], typer.Option("--input", help="Audio file or folder; may be given several times.")],
+    output: Annotated[Path, typer.Option(help="Folder for the stems.")] = SEPARATED,
+    model: Annotated[str, typer.Option(help="champion, latest, a version's number or a model folder.")] = "champion",
+    container: Annotated[str, typer.Option("--format", help="wav or flac.")] = "wav",
+    models: ModelsOption = MODELS,
+    workers: WorkersOption = None,
+) -> None:
+    """Separate songs into vocals and accompaniment."""
+    from flows import separate as module
+
+    values = {
+        "inputs": inputs,
+        "output": output,
+        "model": model,
+        "container": container,
+        "models": models,
+        "workers": workers,
+    }
+    result = run_flow(module.check, module.separate, _validated(module.SeparateConfig, values))
+    say(f"\nseparate: {len(result.files)} files in {result.output}")
+    for file in result.files:
+        say(f"  {file}")
+
+
+def _validated(model: Any, values: dict[str, Any]) -> Any:
+    from vocsep.config import validated
+
+    return validated(model, values, "command line")
+
+
+def main() -> None:
+    """Run, and end with 0, 1 (songs failed) or 2 (a mistake of the user's, told in one line)."""
+    set_defaults()
+    logging.getLogger("vocsep").setLevel(logging.INFO)
+    try:
+        for arguments in steps(sys.argv[1:]):
+            run_step(arguments)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        from flows.reporting import SomeFailed
+
+        if not isinstance(error, SomeFailed):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def steps(arguments: list[str]) -> list[list[str]]:
+    """Split a command line at the names of the steps; a word after an option is its value.
+
+    >>> steps(["preprocess", "evaluate", "--split", "train"])
+    [['preprocess'], ['evaluate', '--split', 'train']]
+    """
+    names = {command.name for command in app.registered_commands if command.name}
+    found: list[list[str]] = [[]]
+    for index, argument in enumerate(arguments):
+        is_value = index > 0 and arguments[index - 1].startswith("-") and arguments[index - 1] != "--help"
+        if argument in names and not is_value and found[-1]:
+            found.append([])
+        found[-1].append(argument)
+    return found
+
+
+def run_step(arguments: list[str]) -> None:
+    """Run one step; ends the process only if the command line was wrong."""
+    try:
+        app(args=arguments)
+    except SystemExit as end:
+        if end.code not in (0, None):
+            raise

@@ -1,0 +1,118 @@
+"""Per-song work on Dask: a client for a local or an existing cluster, and mapping a function over songs."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from distributed import Client, LocalCluster, as_completed
+
+from storage.errors import UserError
+from vocsep.progress import progress_bar
+
+CONNECT_TIMEOUT_SECONDS = 20
+RETRIES = 2
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
+    """A client of the cluster at `DASK_ADDRESS`, else of a new local one of single-threaded processes.
+
+    Parameters
+    ----------
+    workers
+        Processes of a local cluster; None means one per core, but no more than there are tasks.
+
+    Raises
+    ------
+    UserError
+        If `DASK_ADDRESS` is set and nothing answers there.
+    """
+    address = os.environ.get("DASK_ADDRESS")
+    if address:
+        try:
+            client = Client(address, timeout=CONNECT_TIMEOUT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise UserError(f"DASK_ADDRESS={address}: no Dask scheduler answers there ({error})") from None
+        with client:
+            yield client
+        return
+    # Dask announces every start and stop of a worker; only errors are of interest here.
+    for name in ("distributed", "distributed.scheduler", "distributed.nanny", "distributed.core", "distributed.worker"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with (
+        _environment_kept(),
+        LocalCluster(
+            n_workers=max(1, min(workers or os.cpu_count() or 1, tasks)),
+            threads_per_worker=1,
+            dashboard_address=":0",
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Restore the environment: Dask gives its workers OMP_NUM_THREADS=1 by way of this process's own variables, and
+    a training that follows in it would run on one core."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a result, or the one line that says why there is none."""
+
+    item: Item
+    result: Result | None
+    error: str | None
+
+
+def run_one(function: Callable[..., Result], item: Item, arguments: tuple[Any, ...]) -> Outcome[Item, Result]:
+    """Runs on the worker. A user's mistake is a result like any other; all else is an exception, and tried again."""
+    try:
+        return Outcome(item, function(item, *arguments), None)
+    except UserError as error:
+        return Outcome(item, None, str(error))
+
+
+def map_items(
+    client: Client,
+    function: Callable[..., Result],
+    items: Sequence[Item],
+    arguments: tuple[Any, ...],
+    *,
+    description: str,
+    unit: str,
+    on_outcome: Callable[[Outcome[Item, Result], int], None],
+) -> list[Outcome[Item, Result]]:
+    """Run `function(item, *arguments)` for every item, with a progress bar; failures of one cost the others nothing.
+
+    `on_outcome` is called here, in order of completion, with the outcome and the number of finished items.
+    """
+    futures = {client.submit(run_one, function, item, arguments, retries=RETRIES, pure=False): item for item in items}
+    outcomes: list[Outcome[Item, Result]] = []
+    with progress_bar(len(items), description, unit) as bar:
+        for future in as_completed(futures):
+            error = future.exception()
+            outcome: Outcome[Item, Result] = (
+                future.result()
+                if error is None
+                else Outcome(futures[future], None, f"{type(error).__name__}: {error}".splitlines()[0])
+            )
+            outcomes.append(outcome)
+            on_outcome(outcome, len(outcomes))
+            bar.update(1)
+            future.release()
+    return outcomes

@@ -1,0 +1,11 @@
+"""Where the flows keep their data, relative to the working directory."""
+
+from pathlib import Path
+
+DATA = Path("data")
+DEMO = DATA / "demo"
+STORE = DATA / "spectrograms.zarr"
+RUNS = DATA / "runs"
+MODELS = DATA / "models"
+REPORTS = DATA / "reports"
+SEPARATED = DATA / "separated"

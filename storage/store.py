@@ -1,0 +1,229 @@
+"""The spectrogram store: one Zarr v3 group per track, one whole shard per array, a manifest that is written last.
+
+Layout: `/<split>/<track id>/{mixture,vocals,accompaniment}`, arrays of shape `(channels, frames, bins)`. Tracks of the
+`valid` split also hold `mixture_waveform` and `vocals_waveform`, `(channels, samples)` at the feature rate, so that
+training measures SDR in dB without the dataset at hand.
+"""
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from storage.errors import UserError
+from storage.files import value_digest
+from storage.manifest import FORMAT, FORMAT_VERSION, ArrayRecord, Manifest, SourceFile, TrackRecord
+from storage.shards import chunk_shape, encode_shard, map_shard, padded_shape, shard_bytes
+
+SPLITS = ("train", "valid", "test")
+SPECTROGRAMS = ("mixture", "vocals", "accompaniment")
+FRAMES_PER_CHUNK = 128
+SAMPLES_PER_CHUNK = 65536
+TEMPORARY_FOLDER = ".unfinished"
+
+
+def config_differences(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """The fields in which two configurations differ, as `name: first -> second, ...`; empty when they are equal."""
+    names = [name for name in (first | second) if first.get(name) != second.get(name)]
+    return ", ".join(f"{name}: {first.get(name)!r} -> {second.get(name)!r}" for name in names)
+
+
+def write_track(
+    store: Path,
+    track_id: str,
+    *,
+    name: str,
+    split: str,
+    seconds: float,
+    arrays: dict[str, npt.NDArray[np.generic]],
+    sources: Iterable[SourceFile],
+) -> TrackRecord:
+    """Write one track, whole, and return its manifest record; the manifest itself is the caller's to save.
+
+    Arrays are written to a temporary folder inside the store and renamed, so that a process that dies leaves nothing
+    under the track's name. A track of that name is replaced.
+
+    Parameters
+    ----------
+    arrays
+        Name to array; spectrograms `(channels, frames, bins)`, waveforms `(channels, samples)`.
+    """
+    temporary = store / TEMPORARY_FOLDER / f"{track_id}-{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    try:
+        group = zarr.create_group(store=temporary, attributes={"name": name, "seconds": seconds})
+        records = {
+            array_name: _write_array(group, temporary, f"{split}/{track_id}", array_name, array)
+            for array_name, array in arrays.items()
+        }
+        final = store / split / track_id
+        if final.exists():
+            final.rename(temporary.with_name(f"{temporary.name}-replaced"))
+        temporary.rename(final)
+    finally:
+        for leftover in (store / TEMPORARY_FOLDER).glob(f"{temporary.name}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    channels, frames = arrays["mixture"].shape[:2]
+    return TrackRecord(
+        id=track_id,
+        name=name,
+        split=split,
+        channels=channels,
+        frames=frames,
+        seconds=seconds,
+        sources=tuple(sources),
+        arrays=records,
+    )
+
+
+def _write_array(
+    group: zarr.Group, folder: Path, track_path: str, name: str, array: npt.NDArray[np.generic]
+) -> ArrayRecord:
+    chunk_length = FRAMES_PER_CHUNK if array.ndim == 3 else SAMPLES_PER_CHUNK
+    group.create_array(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=chunk_shape(array.shape, chunk_length),
+        shards=padded_shape(array.shape, chunk_length),
+        compressors=None,
+        fill_value=0,
+        dimension_names=("channel", "frame", "bin") if array.ndim == 3 else ("channel", "sample"),
+    )
+    shard = "/".join([name, "c", *["0"] * array.ndim])
+    content = encode_shard(array, chunk_length)
+    (folder / shard).parent.mkdir(parents=True)
+    (folder / shard).write_bytes(content)
+    return ArrayRecord(
+        shard=f"{track_path}/{shard}",
+        shape=array.shape,
+        dtype=array.dtype.name,
+        chunk_length=chunk_length,
+        bytes=len(content),
+        crc32c=google_crc32c.value(content),
+    )
+
+
+class SpectrogramStore:
+    """A spectrogram store on disk and its manifest.
+
+    One process holds a store open for adding tracks; any number read it. Arrays are read-only memory maps.
+
+    Attributes
+    ----------
+    path
+        Folder of the store.
+    manifest
+        Configuration, dataset and finished tracks.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path) -> "SpectrogramStore":
+        """Open an existing store and check that every shard that the manifest names is there in its full size.
+
+        Raises
+        ------
+        UserError
+            If there is no store, its manifest is damaged, or shards are missing or of another size.
+        """
+        store = cls(path, Manifest.load(path))
+        damaged = store.damaged_shards(read_every_byte=False)
+        if damaged:
+            raise UserError(
+                f"{path}: {len(damaged)} damaged shards, first {damaged[0]}; run `vocsep store verify`, "
+                "then `make preprocess`, which makes the damaged tracks again"
+            )
+        return store
+
+    @classmethod
+    def open_or_create(
+        cls, path: Path, *, config: dict[str, Any], dataset: dict[str, str], tool: str
+    ) -> "SpectrogramStore":
+        """Open the store at `path` to go on with it, or make an empty one.
+
+        Tracks with missing or resized shards are dropped, so that they are made again.
+
+        Raises
+        ------
+        UserError
+            If a store is there that was made with another configuration, or `path` is something else.
+        """
+        if (path / "manifest.json").exists():
+            store = cls(path, Manifest.load(path))
+            if store.manifest.config != config:
+                differences = config_differences(store.manifest.config, config)
+                raise UserError(
+                    f"{path}: made with another configuration ({differences}); use its configuration, "
+                    "give another store path, or delete the store"
+                )
+            lost = {shard.split("/")[1] for shard in store.damaged_shards(read_every_byte=False)}
+            for track_id in lost:
+                del store.manifest.tracks[track_id]
+            return store
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path}: exists and is not a spectrogram store; give another store path")
+        manifest = Manifest(tool=tool, config=config, config_digest=value_digest(config), dataset=dataset)
+        attributes = manifest.model_dump(mode="json", exclude={"tracks"}) | {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+        }
+        root = zarr.create_group(store=path, attributes=attributes)
+        for split in SPLITS:
+            root.create_group(split)
+        manifest.save(path)
+        return cls(path, manifest)
+
+    def add(self, track: TrackRecord) -> None:
+        """Name a finished track in the manifest (in memory; `save` makes it last)."""
+        self.manifest.tracks[track.id] = track
+
+    def save(self) -> None:
+        """Write the manifest, tracks in order of their ids, atomically."""
+        self.manifest.tracks = dict(sorted(self.manifest.tracks.items()))
+        self.manifest.save(self.path)
+
+    def discard_unfinished(self) -> None:
+        """Delete what killed writers left behind; only while no other process writes."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path / TEMPORARY_FOLDER)
+
+    def tracks(self, split: str) -> list[TrackRecord]:
+        """Finished tracks of `split`, in order of their ids."""
+        return sorted(
+            (track for track in self.manifest.tracks.values() if track.split == split), key=lambda track: track.id
+        )
+
+    def array(self, track: TrackRecord, name: str) -> npt.NDArray[np.generic]:
+        """Read-only memory map of one array of a track, in its stored type."""
+        record = track.arrays[name]
+        return map_shard(self.path / record.shard, record.shape, record.chunk_length, np.dtype(record.dtype))
+
+    def damaged_shards(self, *, read_every_byte: bool = True) -> list[str]:
+        """Paths, relative to the store, of shards that are missing, resized or (read whole) changed."""
+        return [
+            record.shard
+            for track in self.manifest.tracks.values()
+            for record in track.arrays.values()
+            if not _is_intact(self.path / record.shard, record, read_every_byte=read_every_byte)
+        ]
+
+
+def _is_intact(path: Path, record: ArrayRecord, *, read_every_byte: bool) -> bool:
+    expected = shard_bytes(record.shape, record.chunk_length, np.dtype(record.dtype).itemsize)
+    try:
+        if not path.stat().st_size == record.bytes == expected:
+            return False
+    except FileNotFoundError:
+        return False
+    return not read_every_byte or google_crc32c.value(path.read_bytes()) == record.crc32c

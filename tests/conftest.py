@@ -1,0 +1,68 @@
+"""Fixtures for all tests: the demo songs, their store, and a MUSDB18 preview where there is one."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage.store import SpectrogramStore
+from vocsep.config import load_spectrogram_config
+from vocsep.dataset import open_dataset
+from vocsep.demo import make_demo
+from vocsep.preprocessing import StoreConfig, open_store, plan, preprocess_song
+
+_PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
+_PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's dataset or cluster by accident."""
+    for name in ("MUSDB_PATH", "DASK_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def preview_root() -> Path:
+    """Folder of a MUSDB18 (preview) dataset; skips where there is none."""
+    named = [Path(os.environ[name]) for name in _PREVIEW_VARIABLES if os.environ.get(name)]
+    root = [*named, _PREVIEW_BESIDE][0]
+    if not root.is_dir():
+        pytest.skip(f"no MUSDB18 stems in {root}: set VOCSEP_PREVIEW to a MUSDB18 or preview folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training songs and two test songs of 4 to 5 s, as MUSDB18 stems; not to be changed."""
+    root = tmp_path_factory.mktemp("songs") / "demo"
+    make_demo(root, train_songs=4, test_songs=2, seconds=(4.0, 5.0), workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def demo_store(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
+    """The store of all demo songs, preset `fine`; not to be changed: see `copy_of_demo_store`."""
+    path = tmp_path_factory.mktemp("stores") / "demo.zarr"
+    config = StoreConfig(spectrogram=load_spectrogram_config("fine"))
+    dataset = open_dataset(demo_root)
+    store = open_store(path, dataset, config)
+    for song in plan(store, dataset).pending:
+        store.add(preprocess_song(song, path, config))
+    store.save()
+    return store
+
+
+@pytest.fixture
+def copy_of_demo_store(demo_store: SpectrogramStore, tmp_path: Path) -> Callable[[], SpectrogramStore]:
+    """A function that makes copies of the demo store, to change or damage."""
+
+    def copy() -> SpectrogramStore:
+        number = len(list(tmp_path.glob("copy-*.zarr")))
+        path = tmp_path / f"copy-{number}.zarr"
+        shutil.copytree(demo_store.path, path)
+        return SpectrogramStore.open(path)
+
+    return copy

@@ -1,0 +1,188 @@
+"""The whole line on a tiny demo dataset, as a user runs it: real processes, Prefect server and Dask cluster."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import museval
+import numpy as np
+import pytest
+import soundfile
+
+from flows.cli import steps
+from storage.manifest import Manifest
+from storage.registry import ModelRegistry
+from storage.store import SpectrogramStore
+from tests.flows.conftest import Run, free_port
+
+STORE = Path("data/spectrograms.zarr")
+
+
+def shard_times(store: Path) -> dict[str, int]:
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in store.glob("*/*/*/c/0/0/0")}
+
+
+def test_preprocess_train_and_evaluate_leave_store_model_and_report(trained: Path) -> None:
+    store = SpectrogramStore.open(trained / STORE)
+    assert {split: len(store.tracks(split)) for split in ("train", "valid", "test")} == {
+        "train": 3,
+        "valid": 1,
+        "test": 2,
+    }
+    assert store.damaged_shards() == []
+    assert ModelRegistry(trained / "data/models").champion() == 1
+    summary = json.loads((trained / "data/reports/latest/summary.json").read_text())
+    assert set(summary["rows"]) == {"model", "mixture", "irm1"}
+    for row in summary["rows"].values():
+        for source in ("vocals", "accompaniment"):
+            assert set(row[source]["SDR"]) == {"median", "mean"}
+    assert summary["songs"] == 2
+    floor, ceiling = (summary["rows"][row]["vocals"]["SDR"]["median"] for row in ("mixture", "irm1"))
+    assert ceiling > summary["rows"]["model"]["vocals"]["SDR"]["median"] > floor
+    for picture in ("songs.png", "over_time.png"):
+        assert (trained / "data/reports/latest" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_step_says_what_it_wrote_and_what_comes_next(trained: Path) -> None:
+    output = (trained / "output.txt").read_text()
+    assert "6 songs written" in output
+    assert "data/models/0001" in output
+    assert "report.md" in output
+    assert output.count("next:") == 3
+
+
+def test_museval_itself_reads_the_track_files(trained: Path) -> None:
+    methods = museval.EvalStore()
+    methods.add_eval_dir(trained / "data/reports/latest/model")
+    scores = methods.agg_frames_tracks_scores()
+    summary = json.loads((trained / "data/reports/latest/summary.json").read_text())
+    expected = summary["rows"]["model"]["vocals"]["SDR"]["median"]
+    assert scores["vocals"]["SDR"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_second_preprocess_does_nothing_and_a_changed_song_is_done_alone(
+    trained: Path, tmp_path: Path, run_flows: Run
+) -> None:
+    shutil.copytree(trained / "songs", tmp_path / "songs")
+    shutil.copytree(trained / "data", tmp_path / "data", symlinks=True)
+    manifest = Manifest.load(tmp_path / STORE)
+    before = shard_times(tmp_path / STORE)
+    again = run_flows(tmp_path, "preprocess", "--dataset", "songs")
+    assert again.returncode == 0, again.stderr
+    assert "0 songs written, 6 unchanged" in again.stdout
+    assert shard_times(tmp_path / STORE) == before
+
+    first, second = sorted((tmp_path / "songs/train").glob("*.stem.mp4"))[:2]
+    shutil.copyfile(second, first)
+    changed = run_flows(tmp_path, "preprocess", "--dataset", "songs")
+    assert "1 songs written, 5 unchanged" in changed.stdout, changed.stdout + changed.stderr
+    track = next(track for track in manifest.tracks.values() if track.name == first.name.removesuffix(".stem.mp4"))
+    touched = {path for path, modified in shard_times(tmp_path / STORE).items() if before[path] != modified}
+    assert touched == {array.shard for array in track.arrays.values()}
+
+
+def test_a_broken_song_is_named_and_the_others_are_kept(trained: Path, tmp_path: Path, run_flows: Run) -> None:
+    shutil.copytree(trained / "songs", tmp_path / "songs")
+    broken = sorted((tmp_path / "songs/train").glob("*.stem.mp4"))[0]
+    broken.write_bytes(broken.read_bytes()[:20_000])
+    result = run_flows(tmp_path, "preprocess", "--dataset", "songs")
+    assert result.returncode == 1
+    error = result.stderr[result.stderr.rindex("error: ") :]
+    assert "1 of 6 songs failed" in error
+    assert broken.name in error
+    assert "Traceback" not in error
+    store = SpectrogramStore.open(tmp_path / STORE)
+    assert len(store.manifest.tracks) == 5
+
+
+def test_preprocess_killed_half_way_goes_on_with_the_rest_only(
+    demo_root: Path, tmp_path: Path, run_flows: Run, flows_environment: dict[str, str]
+) -> None:
+    songs = tmp_path / "songs"
+    for split in ("train", "test"):
+        (songs / split).mkdir(parents=True)
+        for copy in range(8):
+            for song in sorted((demo_root / split).glob("*.stem.mp4")):
+                shutil.copyfile(song, songs / split / f"{split} {copy} {song.name}")
+    command = [sys.executable, "-m", "flows", "preprocess", "--dataset", "songs", "--workers", "1"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=flows_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    manifest = tmp_path / STORE / "manifest.json"
+    deadline = time.monotonic() + 120
+    while not (manifest.exists() and len(json.loads(manifest.read_text())["tracks"]) > 2):
+        assert process.poll() is None, "preprocess ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = len(Manifest.load(tmp_path / STORE).tracks)
+    before = shard_times(tmp_path / STORE)
+    kept = {array.shard for track in Manifest.load(tmp_path / STORE).tracks.values() for array in track.arrays.values()}
+    result = run_flows(tmp_path, "preprocess", "--dataset", "songs")
+    assert result.returncode == 0, result.stderr
+    assert f"{48 - finished} songs written, {finished} unchanged" in result.stdout
+    after = shard_times(tmp_path / STORE)
+    assert all(after[shard] == before[shard] for shard in kept)
+    assert SpectrogramStore.open(tmp_path / STORE).damaged_shards() == []
+    assert not (tmp_path / STORE / ".unfinished").exists()
+
+
+def test_an_existing_dask_cluster_writes_the_same_bytes(
+    trained: Path, tmp_path: Path, run_flows: Run, flows_environment: dict[str, str]
+) -> None:
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    dask = [sys.executable, "-m", "distributed.cli.dask_"]
+    scheduler = [f"{dask[2]}scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", ":0"]
+    worker = [f"{dask[2]}worker", address, "--nthreads", "1", "--no-dashboard"]
+    processes = [
+        subprocess.Popen(
+            [*dask[:2], *command],
+            cwd=tmp_path,
+            env=flows_environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for command in (scheduler, worker, worker)
+    ]
+    try:
+        songs = str(trained / "songs")
+        result = run_flows(tmp_path, "preprocess", "--dataset", songs, DASK_ADDRESS=address)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(timeout=30)
+    assert result.returncode == 0, result.stderr
+    expected = Manifest.load(trained / STORE)
+    assert Manifest.load(tmp_path / STORE).data_digest == expected.data_digest
+
+
+def test_separate_flow_writes_stems_that_sum_to_the_song(trained: Path, tmp_path: Path, run_flows: Run) -> None:
+    rng = np.random.default_rng(0)
+    song = (0.1 * rng.standard_normal((48000, 2))).astype(np.float32)
+    soundfile.write(tmp_path / "song.wav", song, 48000, subtype="FLOAT")
+    models = str(trained / "data/models")
+    result = run_flows(tmp_path, "separate", "--input", "song.wav", "--output", "out", "--models", models)
+    assert result.returncode == 0, result.stderr
+    stems = [
+        soundfile.read(tmp_path / "out/song" / f"{stem}.wav", always_2d=True) for stem in ("vocals", "accompaniment")
+    ]
+    assert all(rate == 48000 for _, rate in stems)
+    np.testing.assert_allclose(stems[0][0] + stems[1][0], song, atol=1e-6)
+
+
+def test_a_command_line_is_split_at_the_names_of_steps_but_not_at_values() -> None:
+    line = ["preprocess", "--preset", "fine", "train", "--steps", "3", "evaluate", "--split", "train"]
+    assert steps(line) == [line[:3], line[3:6], line[6:]]
+    assert steps(["--help"]) == [["--help"]]

@@ -1,0 +1,112 @@
+import hashlib
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.files import file_digest, read_json, value_digest, write_atomically, write_json
+
+CONTENT_BYTES = 1 << 20
+REWRITE_FOR_EVER = """
+import itertools, sys
+from pathlib import Path
+from storage.files import write_atomically
+for number in itertools.count():
+    write_atomically(Path(sys.argv[1]), bytes([number % 256]) * int(sys.argv[2]))
+    print(number, flush=True)
+"""
+
+Json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def is_whole(content: bytes) -> bool:
+    return len(content) == CONTENT_BYTES and content == content[:1] * CONTENT_BYTES
+
+
+def test_file_is_whole_at_every_instant_and_after_its_writer_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "value"
+    for rewrites in (2, 5, 9):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", REWRITE_FOR_EVER, str(path), str(CONTENT_BYTES)], stdout=subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        try:
+            for _ in range(rewrites):
+                assert writer.stdout.readline()
+                assert is_whole(path.read_bytes())
+        finally:
+            writer.kill()
+            writer.communicate(timeout=60)
+        assert is_whole(path.read_bytes())
+
+
+def test_write_replaces_the_content_makes_folders_and_leaves_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    for content in (b"first, longer", b"", b"third"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_failed_write_keeps_what_was_there_and_leaves_no_temporary(tmp_path: Path) -> None:
+    folder = tmp_path / "taken"
+    (folder / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="taken"):
+        write_atomically(folder, b"content")
+    assert list(tmp_path.iterdir()) == [folder]
+    assert list(folder.iterdir()) == [folder / "inside"]
+
+
+def test_written_file_can_be_read_by_whoever_could_read_an_ordinary_file(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_bytes(b"")
+    write_atomically(tmp_path / "atomic", b"")
+    assert oct((tmp_path / "atomic").stat().st_mode) == oct((tmp_path / "ordinary").stat().st_mode)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, {"loss": [1.0, math.nan]}])
+def test_nan_and_infinity_are_refused_and_the_old_file_stays(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"loss": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, value)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        value_digest(value)
+    assert read_json(path) == {"loss": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@given(value=Json)
+def test_json_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "round-trip.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+def test_file_digest_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    # Sizes around the block that is read at a time.
+    for size in (0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1):
+        content = bytes(range(256)) * (size // 256 + 1)
+        path.write_bytes(content[:size])
+        assert file_digest(path) == hashlib.sha256(content[:size]).hexdigest()
+    path.write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@given(value=st.dictionaries(st.text(max_size=5), Json, min_size=1, max_size=5), data=st.data())
+def test_value_digest_ignores_the_order_of_keys_and_nothing_else(value: dict[str, Any], data: st.DataObject) -> None:
+    shuffled = dict(data.draw(st.permutations(list(value.items()))))
+    assert value_digest(shuffled) == value_digest(value)
+    name = data.draw(st.sampled_from(sorted(value)))
+    assert value_digest(value | {name: [value[name]]}) != value_digest(value)
+    assert len(value_digest(value)) == 64

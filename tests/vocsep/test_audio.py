@@ -1,0 +1,438 @@
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from av.audio.stream import AudioStream
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from storage.errors import UserError
+from vocsep.audio import AUDIO_SUFFIXES, Waveform, decode, decode_streams, encode, resample, to_channels
+
+RATE = 44100
+LAYOUTS = {1: "mono", 2: "stereo"}
+
+
+def tones(seconds: float, rate: int = RATE, channels: int = 2, first: float = 330.0) -> Waveform:
+    """Another pair of tones in each channel, each rising and falling once."""
+    time = np.arange(round(seconds * rate)) / rate
+    swell = np.sin(np.pi * time / seconds)
+    return np.stack(
+        [
+            swell * (0.4 * np.sin(2 * np.pi * first * (n + 1) * time) + 0.2 * np.sin(2 * np.pi * 517 * time))
+            for n in range(channels)
+        ]
+    ).astype(np.float32)
+
+
+def write(
+    path: Path,
+    signals: list[NDArray[Any]],
+    codec: str,
+    sample_format: str = "fltp",
+    rate: int = RATE,
+    bit_rate: int | None = None,
+    container: str | None = None,
+) -> None:
+    """Write each signal as one audio stream with PyAV, as planar or packed frames of `sample_format`."""
+    # One tick per sample, so that an mp4's edit list can tell the exact length.
+    options = {"movie_timescale": str(rate)} if path.suffix in (".m4a", ".mp4") else {}
+    with av.open(str(path), "w", format=container, options=options) as file:
+        streams = []
+        for signal in signals:
+            stream = file.add_stream(codec, rate=rate, layout=LAYOUTS[len(signal)])
+            assert isinstance(stream, AudioStream)
+            if bit_rate is not None:
+                stream.bit_rate = bit_rate
+            streams.append(stream)
+        block = 4096
+        for start in range(0, max(signal.shape[1] for signal in signals), block):
+            for stream, signal in zip(streams, signals, strict=True):
+                part = signal[:, start : start + block]
+                if part.shape[1] == 0:
+                    continue
+                if not sample_format.endswith("p"):
+                    part = part.T.reshape(1, -1)
+                frame = av.AudioFrame.from_ndarray(
+                    np.ascontiguousarray(part), format=sample_format, layout=LAYOUTS[len(signal)]
+                )
+                frame.sample_rate = rate
+                frame.pts = start
+                file.mux(stream.encode(frame))
+        for stream in streams:
+            file.mux(stream.encode(None))
+
+
+def decibels(signal: NDArray[Any], noise: NDArray[Any]) -> float:
+    return 10 * math.log10(np.sum(np.square(signal, dtype=float)) / np.sum(np.square(noise, dtype=float)))
+
+
+def assert_refused(path: Path, action: Callable[[], object] | None = None) -> str:
+    with pytest.raises(UserError) as error:
+        (action or (lambda: decode(path)))()
+    message = str(error.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+# --- decoding -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("codec", "sample_format", "dtype", "scale"),
+    [
+        ("pcm_u8", "u8", np.uint8, 128.0),
+        ("pcm_s16le", "s16", np.int16, 2.0**15),
+        ("pcm_s16be", "s16", np.int16, 2.0**15),
+        ("pcm_s32le", "s32", np.int32, 2.0**31),
+        ("pcm_f32le", "flt", np.float32, 1.0),
+        ("pcm_f64le", "dbl", np.float64, 1.0),
+    ],
+)
+def test_uncompressed_samples_are_scaled_exactly(
+    tmp_path: Path, codec: str, sample_format: str, dtype: Any, scale: float, channels: int
+) -> None:
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        samples = np.random.default_rng(0).integers(
+            limits.min, limits.max, (channels, 9999), dtype=dtype, endpoint=True
+        )
+        samples[:, 0], samples[:, 1] = limits.min, limits.max
+        expected = (samples.astype(np.float64) - (128 if dtype == np.uint8 else 0)) / scale
+    else:
+        samples = np.random.default_rng(0).uniform(-1.5, 1.5, (channels, 9999)).astype(dtype)
+        expected = samples.astype(np.float64)
+    path = tmp_path / ("sound.aiff" if codec.endswith("be") else "sound.wav")
+    write(path, [samples], codec, sample_format, rate=22050)
+    waveform, rate = decode(path)
+    assert (waveform.dtype, rate) == (np.float32, 22050)
+    np.testing.assert_array_equal(waveform, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_flac_samples_are_scaled_exactly(tmp_path: Path, bits: int) -> None:
+    samples = np.random.default_rng(1).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (2, 9999))
+    path = tmp_path / "sound.flac"
+    # soundfile reads integers as the upper bits of 32.
+    soundfile.write(path, (samples << (32 - bits)).astype(np.int32).T, RATE, subtype=f"PCM_{bits}")
+    waveform, rate = decode(path)
+    assert rate == RATE
+    np.testing.assert_array_equal(waveform, (samples / 2.0 ** (bits - 1)).astype(np.float32))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("suffix", "codec", "rate", "sample_format"),
+    [
+        (".mp3", "libmp3lame", 44100, "fltp"),
+        (".mp3", "libmp3lame", 22050, "fltp"),
+        (".m4a", "aac", 44100, "fltp"),
+        (".mp4", "aac", 48000, "fltp"),
+        (".ogg", "libvorbis", 44100, "fltp"),
+        (".opus", "libopus", 48000, "flt"),
+        (".webm", "libopus", 48000, "flt"),
+        (".mkv", "flac", 44100, "s16"),
+    ],
+)
+def test_compressed_file_keeps_rate_channels_and_the_place_of_every_sample(
+    tmp_path: Path, suffix: str, codec: str, rate: int, sample_format: str, channels: int
+) -> None:
+    # A whole number of AAC frames; the others take any length.
+    samples = 45 * 1024 if codec == "aac" else 45 * 1024 + 333
+    signal = tones(samples / rate, rate, channels)
+    written = (signal * 32767).astype(np.int16) if sample_format == "s16" else signal
+    path = tmp_path / f"sound{suffix}"
+    assert suffix in AUDIO_SUFFIXES
+    write(path, [written], codec, sample_format, rate, None if codec == "flac" else 96_000 * channels)
+    waveform, found_rate = decode(path)
+    assert found_rate == rate
+    assert waveform.dtype == np.float32
+    if suffix == ".webm":  # Matroska tells times to the millisecond
+        assert abs(waveform.shape[1] - samples) <= rate // 1000
+        waveform = np.pad(waveform, ((0, 0), (0, rate // 1000)))[:, :samples]
+    assert waveform.shape == (channels, samples)
+    # A tone that is one sample late has its own power times (2 sin(pi f / rate))^2 as an error: 26 dB for the lowest.
+    assert decibels(signal, signal - waveform) > 26
+
+
+def test_aac_that_ends_within_a_frame_is_at_most_that_frame_longer(tmp_path: Path) -> None:
+    signal = tones((10 * 1024 + 100) / RATE)
+    write(tmp_path / "sound.m4a", [signal], "aac", bit_rate=192_000)
+    waveform, _ = decode(tmp_path / "sound.m4a")
+    assert 0 <= waveform.shape[1] - signal.shape[1] < 1024
+
+
+def five_streams(path: Path) -> list[Waveform]:
+    signals = [tones(0.3, first=200.0 * (number + 1)) for number in range(5)]
+    write(path, [(signal * 32767).astype(np.int16) for signal in signals], "flac", "s16")
+    return [(signal * 32767).astype(np.int16) / np.float32(32768) for signal in signals]
+
+
+@pytest.mark.parametrize("streams", [(0,), (4,), (0, 4), (4, 0), (3, 1, 2), (0, 1, 2, 3, 4)])
+def test_streams_come_in_the_order_asked_for(tmp_path: Path, streams: tuple[int, ...]) -> None:
+    path = tmp_path / "stems.mkv"
+    expected = five_streams(path)
+    waveforms, rate = decode_streams(path, streams)
+    assert rate == RATE
+    assert len(waveforms) == len(streams)
+    for waveform, stream in zip(waveforms, streams, strict=True):
+        np.testing.assert_array_equal(waveform, expected[stream])
+
+
+def test_only_the_streams_asked_for_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "stems.mkv"
+    expected = five_streams(path)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        # The bytes of stream 2 are found by their content: Matroska stores packets as they are.
+        packets = [bytes(packet) for packet in container.demux(container.streams.audio[2]) if packet.size]
+    for packet in packets:
+        place = bytes(content).index(packet)
+        content[place : place + len(packet)] = b"\x55" * len(packet)
+    path.write_bytes(content)
+    waveforms, _ = decode_streams(path, (0, 1, 3, 4))
+    for waveform, stream in zip(waveforms, (0, 1, 3, 4), strict=True):
+        np.testing.assert_array_equal(waveform, expected[stream])
+    assert_refused(path, lambda: decode_streams(path, (2,)))
+
+
+def test_file_with_a_picture_is_read_as_its_audio(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    signal = (tones(0.3) * 32767).astype(np.int16)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=RATE, layout="stereo")
+        for number in range(5):
+            picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            picture.pts = number
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        assert isinstance(audio, AudioStream)
+        frame = av.AudioFrame.from_ndarray(signal.T.reshape(1, -1), format="s16", layout="stereo")
+        frame.sample_rate = RATE
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    np.testing.assert_array_equal(decode(path)[0], signal / np.float32(32768))
+
+
+# --- files that cannot be used --------------------------------------------------------------------------
+
+
+def test_missing_stream_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "stems.mkv"
+    five_streams(path)
+    message = assert_refused(path, lambda: decode_streams(path, (0, 5)))
+    assert "5" in message
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "no such file" in assert_refused(tmp_path / "missing.wav")
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    assert_refused(tmp_path / "folder.wav")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3", ".m4a", ".ogg", ".txt"])
+@pytest.mark.parametrize("content", [b"", b"This is no audio.\n" * 200, bytes(5000)], ids=["empty", "text", "zeros"])
+def test_file_that_is_no_audio_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"song{suffix}"
+    path.write_bytes(content)
+    assert_refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sample_format"),
+    [("song.m4a", "aac", "fltp"), ("song.flac", "flac", "s16"), ("song.wav", "pcm_s16le", "s16")],
+)
+def test_file_that_was_cut_off_is_refused(tmp_path: Path, name: str, codec: str, sample_format: str) -> None:
+    path = tmp_path / name
+    signal = tones(2.0)
+    write(path, [(signal * 32767).astype(np.int16) if sample_format == "s16" else signal], codec, sample_format)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    assert_refused(path)
+
+
+def test_wav_without_samples_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    soundfile.write(path, np.zeros((0, 2), np.float32), RATE)
+    assert_refused(path)
+
+
+def test_video_without_sound_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert "0 audio streams" in assert_refused(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinite_samples_are_refused(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "song.wav"
+    signal = tones(0.2)
+    signal[1, 777] = value
+    soundfile.write(path, signal.T, RATE, subtype="FLOAT")
+    assert_refused(path)
+
+
+def test_streams_of_different_rates_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "stems.mkv"
+    with av.open(str(path), "w") as container:
+        for rate in (44100, 48000):
+            container.add_stream("pcm_s16le", rate=rate, layout="stereo")
+        for stream in container.streams.audio:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 2000), np.int16), format="s16", layout="stereo")
+            frame.sample_rate = stream.rate or 0
+            container.mux(stream.encode(frame))
+        for stream in container.streams.audio:
+            container.mux(stream.encode(None))
+    assert "rate" in assert_refused(path, lambda: decode_streams(path, (0, 1)))
+    assert decode_streams(path, (1,))[1] == 48000
+
+
+# --- encoding -------------------------------------------------------------------------------------------
+
+waveforms = st.builds(
+    lambda channels, samples, seed: np.random.default_rng(seed).uniform(-1, 1, (channels, samples)).astype(np.float32),
+    st.integers(1, 2),
+    st.integers(1, 5000),
+    st.integers(0, 2**32 - 1),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(waveform=waveforms, rate=st.sampled_from([8000, 22050, 44100, 48000, 96000]))
+def test_wav_comes_back_bit_by_bit_and_flac_within_half_a_step_of_24_bits(
+    tmp_path_factory: pytest.TempPathFactory, waveform: Waveform, rate: int
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "round-trips"
+    encode(folder / "a.wav", waveform, rate)
+    encode(folder / "a.flac", waveform, rate)
+    decoded, found_rate = decode(folder / "a.wav")
+    assert found_rate == rate
+    np.testing.assert_array_equal(decoded, waveform)
+    decoded, found_rate = decode(folder / "a.flac")
+    assert found_rate == rate
+    # A whole step at full scale: the largest 24-bit number is 1 - 2^-23.
+    np.testing.assert_allclose(decoded, waveform, rtol=0, atol=2.0**-23)
+    assert soundfile.info(folder / "a.wav").subtype == "FLOAT"
+    assert soundfile.info(folder / "a.flac").subtype == "PCM_24"
+
+
+def test_flac_clips_what_it_cannot_hold_and_wav_keeps_it(tmp_path: Path) -> None:
+    loud = np.array([[1.5, -1.5, 1.0, -1.0, 0.25, 0.0]], np.float32)
+    encode(tmp_path / "a.flac", loud, RATE)
+    encode(tmp_path / "a.wav", loud, RATE)
+    np.testing.assert_array_equal(decode(tmp_path / "a.wav")[0], loud)
+    np.testing.assert_allclose(decode(tmp_path / "a.flac")[0], loud.clip(-1, 1), rtol=0, atol=2.0**-23)
+
+
+def test_encoding_replaces_the_file_whole_makes_folders_and_leaves_no_temporary(tmp_path: Path) -> None:
+    for suffix in (".wav", ".FLAC"):
+        path = tmp_path / "new" / suffix / f"song{suffix}"
+        encode(path, tones(1.0), RATE)
+        encode(path, tones(0.1), RATE)
+        assert decode(path)[0].shape == (2, RATE // 10)
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_written_file_can_be_read_by_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        encode(tmp_path / "a.wav", tones(0.1), RATE)
+    finally:
+        os.umask(before)
+    assert oct((tmp_path / "a.wav").stat().st_mode & 0o777) == oct(0o644)
+
+
+def test_failed_encoding_keeps_the_old_file_and_leaves_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "song.flac"
+    encode(path, tones(0.1), RATE)
+    before = path.read_bytes()
+    too_many_channels = np.zeros((9, 100), np.float32)  # flac holds eight
+    assert_refused(path, lambda: encode(path, too_many_channels, RATE))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["song.mp3", "song", "song.wave", ".wav"])
+def test_unknown_suffix_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "new" / name
+    message = assert_refused(path, lambda: encode(path, tones(0.1), RATE))
+    assert "wav or flac" in message
+    assert not (tmp_path / "new").exists()
+
+
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    path = tmp_path / "file" / "song.wav"
+    assert_refused(path, lambda: encode(path, tones(0.1), RATE))
+
+
+# --- resampling and channels ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("from_rate", "to_rate"), [(44100, 11025), (44100, 8192), (48000, 11025), (8000, 44100), (22050, 44100)]
+)
+@pytest.mark.parametrize("hertz", [100.0, 1000.0, 2999.0])
+def test_resampled_sine_is_the_same_sine_at_the_new_rate(from_rate: int, to_rate: int, hertz: float) -> None:
+    def sine(rate: int) -> Waveform:
+        phase = 2 * np.pi * hertz * np.arange(rate) / rate
+        return np.stack([0.5 * np.sin(phase), 0.25 * np.cos(phase)]).astype(np.float32)
+
+    before = sine(from_rate)
+    resampled = resample(before, from_rate, to_rate)
+    assert resampled.dtype == np.float32
+    assert resampled.shape == (2, to_rate)
+    # The filter rings at both ends, where the sine begins and stops at once.
+    inside = slice(to_rate // 10, -to_rate // 10)
+    np.testing.assert_allclose(resampled[:, inside], sine(to_rate)[:, inside], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("from_rate", "to_rate", "hertz"), [(44100, 11025, 6000.0), (44100, 8192, 4600.0)])
+def test_tone_above_the_new_band_vanishes(from_rate: int, to_rate: int, hertz: float) -> None:
+    tone = np.sin(2 * np.pi * hertz * np.arange(from_rate) / from_rate).astype(np.float32)[None]
+    resampled = resample(tone, from_rate, to_rate)[:, to_rate // 10 : -to_rate // 10]
+    assert np.abs(resampled).max() < 1e-4
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    samples=st.integers(1, 30_000),
+    from_rate=st.sampled_from([8000, 22050, 44100, 48000]),
+    to_rate=st.sampled_from([8000, 8192, 11025, 44100]),
+)
+def test_length_changes_by_the_ratio_of_the_rates(samples: int, from_rate: int, to_rate: int) -> None:
+    resampled = resample(np.ones((1, samples), np.float32), from_rate, to_rate)
+    assert abs(resampled.shape[1] - samples * to_rate / from_rate) < 1
+
+
+def test_equal_rates_change_nothing() -> None:
+    signal = tones(0.1)
+    assert resample(signal, RATE, RATE) is signal
+
+
+def test_channels_become_their_mean_or_stay() -> None:
+    signal = tones(0.1)
+    np.testing.assert_allclose(to_channels(signal, 1), (signal[:1] + signal[1:]) / 2, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(to_channels(signal, 2), signal)
+    np.testing.assert_array_equal(to_channels(signal[:1], 2), signal[:1])
+    with pytest.raises(UserError, match="3 channels"):
+        to_channels(np.zeros((3, 10), np.float32), 2)

@@ -1,0 +1,1 @@
+"""What is computed: audio, spectrograms, model, objective, training, evaluation, separation, command line."""

@@ -1,0 +1,209 @@
+"""The `vocsep` command. Heavy imports stand inside the commands, so that each starts fast."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from storage.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="vocsep takes songs apart: vocals and accompaniment.",
+)
+store_app = typer.Typer(no_args_is_help=True, help="Look at a spectrogram store and check it.")
+models_app = typer.Typer(no_args_is_help=True, help="The trained models.")
+app.add_typer(store_app, name="store")
+app.add_typer(models_app, name="models")
+
+STORE = Path("data/spectrograms.zarr")
+MODELS = Path("data/models")
+
+StoreArgument = Annotated[Path, typer.Argument(help="Spectrogram store.")]
+ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
+
+
+@app.command("demo-data")
+def demo_data(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("data/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other songs.")] = 0,
+    train_songs: Annotated[int, typer.Option(min=0, help="Songs in train/.")] = 12,
+    test_songs: Annotated[int, typer.Option(min=0, help="Songs in test/.")] = 4,
+    seconds: Annotated[tuple[float, float], typer.Option(help="Shortest and longest song.")] = (20.0, 30.0),
+) -> None:
+    """Make the demo dataset: computer-made songs in the form of MUSDB18."""
+    from vocsep.demo import make_demo
+    from vocsep.progress import progress_bar
+
+    with progress_bar(train_songs + test_songs, "demo songs", "songs") as bar:
+        paths = make_demo(
+            output,
+            seed=seed,
+            train_songs=train_songs,
+            test_songs=test_songs,
+            seconds=seconds,
+            on_song=lambda _: bar.update(1),
+        )
+    typer.echo(f"{len(paths)} songs in {output}; next: make preprocess")
+
+
+@store_app.command("info")
+def store_info(store: StoreArgument = STORE) -> None:
+    """Say what a store holds: songs, hours, bytes, settings, digests."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from storage.store import SPLITS, SpectrogramStore
+
+    opened = SpectrogramStore.open(store)
+    manifest = opened.manifest
+    typer.echo(f"{store}: {manifest.dataset['kind']} songs of {manifest.dataset['root']}, made by {manifest.tool}")
+    table = Table("split", "songs", "hours", "frames", "gigabytes")
+    for split in SPLITS:
+        tracks = opened.tracks(split)
+        table.add_row(
+            split,
+            str(len(tracks)),
+            f"{sum(track.seconds for track in tracks) / 3600:.3f}",
+            str(sum(track.frames for track in tracks)),
+            f"{sum(track.bytes for track in tracks) / 1e9:.3f}",
+        )
+    Console().print(table)
+    settings = ", ".join(f"{name} {value}" for name, value in manifest.config["spectrogram"].items())
+    typer.echo(f"spectrogram: {settings}; stored as {manifest.config['dtype']}")
+    typer.echo(f"config digest {manifest.config_digest[:16]}, data digest {manifest.data_digest[:16]}")
+
+
+@store_app.command("verify")
+def store_verify(store: StoreArgument = STORE) -> None:
+    """Read every byte of a store and compare it with the checksums in the manifest; exit code 1 if any differs."""
+    from storage.manifest import Manifest
+    from storage.store import SpectrogramStore
+
+    opened = SpectrogramStore(store, Manifest.load(store))
+    damaged = opened.damaged_shards()
+    names = {record.shard: track.name for track in opened.manifest.tracks.values() for record in track.arrays.values()}
+    for shard in damaged:
+        typer.echo(f"damaged: {shard} ({names[shard]})")
+    if damaged:
+        typer.echo(f"{len(damaged)} of {len(names)} shards are damaged; delete them and run make preprocess", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{store}: {len(names)} shards of {len(opened.manifest.tracks)} songs, all intact")
+
+
+@app.command()
+def separate(
+    inputs: Annotated[list[Path], typer.Argument(help="Audio files, and folders that are searched for them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the stems.")] = Path("data/separated"),
+    model: Annotated[str, typer.Option(help="champion, latest, a version's number or a model folder.")] = "champion",
+    container: Annotated[str, typer.Option("--format", help="wav or flac.")] = "wav",
+    models: ModelsOption = MODELS,
+) -> None:
+    """Separate songs: writes OUTPUT/<song>/vocals and OUTPUT/<song>/accompaniment."""
+    from vocsep.audio import SUBTYPES
+    from vocsep.progress import progress_bar
+    from vocsep.separation import cached_separator, inputs_to_separate, separate_file
+
+    if container not in SUBTYPES:
+        raise UserError(f"--format {container}: cannot be written; use {' or '.join(SUBTYPES)}")
+    songs = inputs_to_separate(inputs)
+    cached_separator(models, model)
+    failed = 0
+    with progress_bar(len(songs), "separate", "songs") as bar:
+        for song in songs:
+            try:
+                paths = separate_file(song, models, model, output, container)
+                bar.write(f"{song}: {', '.join(map(str, paths))}")
+            except UserError as error:
+                if len(songs) == 1:
+                    raise
+                failed += 1
+                bar.write(f"error: {error}", file=sys.stderr)
+            bar.update(1)
+    if failed:
+        typer.echo(f"{failed} of {len(songs)} files failed, the others are done", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[
+        Path | None, typer.Option(envvar="MUSDB_PATH", help="Songs with known stems; default: those of the store.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="latest, champion, a version's number or a model folder.")] = "latest",
+    kind: Annotated[str, typer.Option(help="auto, musdb18, musdb18-hq, folder or karaoke.")] = "auto",
+    split: Annotated[str, typer.Option(help="Songs to score: test, valid or train.")] = "test",
+    engine: Annotated[str, typer.Option(help="fast, or museval (the reference, slow).")] = "fast",
+    store: Annotated[Path, typer.Option(help="Spectrogram store.")] = STORE,
+    models: ModelsOption = MODELS,
+    reports: Annotated[Path, typer.Option(help="Folder for reports.")] = Path("data/reports"),
+) -> None:
+    """Score a model on songs with known stems, in this process (`make eval` does it on all cores)."""
+    from vocsep.evaluation import Engine, evaluate_song, resolve_evaluation
+    from vocsep.progress import progress_bar
+    from vocsep.report import print_summary, report_folder, write_report
+
+    if engine not in get_args(Engine):
+        raise UserError(f"--engine {engine}: use {' or '.join(get_args(Engine))}")
+    target = resolve_evaluation(models, model, dataset, kind, split, store)
+    folder = report_folder(reports, target.model)
+    scored = []
+    failures = {}
+    with progress_bar(len(target.songs), "evaluate", "songs") as bar:
+        for song in target.songs:
+            try:
+                scored.append(evaluate_song(song, models, target.model_name, folder, cast(Engine, engine)))
+            except UserError as error:
+                failures[song.name] = str(error)
+            bar.update(1)
+    summary = write_report(folder, target, scored, failures)
+    print_summary(summary["rows"])
+    typer.echo(f"report: {folder}/report.md")
+    for name, reason in failures.items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+@models_app.command("list")
+def models_list(models: ModelsOption = MODELS) -> None:
+    """List the models with their scores; the champion is the one that `separate` uses."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from storage.registry import ModelRegistry
+
+    registry = ModelRegistry(models)
+    versions = registry.versions()
+    if not versions:
+        raise UserError(f"{models}: no model yet; run `make train` first")
+    champion = registry.champion()
+    table = Table("version", "champion", "made", "dataset", "preset", "steps", "validation SDR, dB")
+    for version in versions:
+        description = registry.open(str(version)).description
+        spectrogram = description["spectrogram"]
+        table.add_row(
+            str(version),
+            "*" if version == champion else "",
+            description["created"],
+            description["data"]["dataset"],
+            f"{spectrogram['sample_rate']} Hz, {spectrogram['n_fft']}/{spectrogram['hop_length']}",
+            str(description["training"]["steps_done"]),
+            f"{description['metrics']['valid_sdr_db']:.2f}",
+        )
+    Console().print(table)
+
+
+def main() -> None:
+    """Run, and end with 0, 1 (some songs failed) or 2 (a mistake of the user's, told in one line)."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

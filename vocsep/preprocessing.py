@@ -1,0 +1,156 @@
+"""From songs to spectrograms in the store: what there is to do, and doing it for one song.
+
+Songs are independent: `preprocess_song` runs in any process on any machine that sees the files, writes one whole
+track and returns a small record; the one process that called `open_store` names finished tracks in the manifest.
+"""
+
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import UserError
+from storage.files import file_digest
+from storage.manifest import Manifest, SourceFile, TrackRecord
+from storage.store import SpectrogramStore, write_track
+from vocsep.audio import resample, to_channels
+from vocsep.config import Settings, SpectrogramConfig
+from vocsep.dataset import DEMO_KIND, Dataset, Song, read_sources
+from vocsep.spectrogram import magnitudes
+
+
+class StoreConfig(Settings):
+    """All that decides the values in a store: the spectrogram's settings and the stored type."""
+
+    spectrogram: SpectrogramConfig
+    dtype: Literal["float16", "float32"] = "float16"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one preprocess run has to do.
+
+    Attributes
+    ----------
+    pending
+        Songs that are not in the store yet, or whose files changed.
+    finished
+        How many songs need nothing.
+    gone
+        Names of tracks in the store whose songs the dataset no longer has; they are kept.
+    """
+
+    pending: tuple[Song, ...]
+    finished: int
+    gone: tuple[str, ...]
+
+
+def open_store(path: Path, dataset: Dataset, config: StoreConfig) -> SpectrogramStore:
+    """Open or create the store for a dataset.
+
+    A store of the demo dataset, which anybody can make again in a minute, gives way to one of real songs.
+
+    Raises
+    ------
+    UserError
+        If the store was made with another configuration or from another dataset.
+    """
+    if (path / "manifest.json").exists():
+        held = Manifest.load(path)
+        if held.dataset["kind"] == DEMO_KIND != dataset.kind:
+            shutil.rmtree(path)
+        elif not _is_same_dataset(held, dataset):
+            raise UserError(
+                f"{path}: holds {held.dataset['kind']} songs of {held.dataset['root']}, not of {dataset.root}; "
+                "give another store path (STORE=...), or delete this store"
+            )
+    store = SpectrogramStore.open_or_create(
+        path,
+        config=config.model_dump(mode="json"),
+        dataset={"kind": dataset.kind, "root": str(dataset.root)},
+        tool=f"vocsep {version('vocsep')}",
+    )
+    store.manifest.dataset = {"kind": dataset.kind, "root": str(dataset.root)}
+    return store
+
+
+def _is_same_dataset(held: Manifest, dataset: Dataset) -> bool:
+    if held.dataset["kind"] != dataset.kind:
+        return False
+    moved = held.dataset["root"] != str(dataset.root)
+    return not (moved and held.tracks) or any(song.id in held.tracks for song in dataset.songs)
+
+
+def plan(store: SpectrogramStore, dataset: Dataset) -> Plan:
+    """Compare dataset and store; forget tracks of songs that moved to another split, so that none is in two."""
+    ids = {song.id for song in dataset.songs}
+    names = {song.name for song in dataset.songs}
+    tracks = store.manifest.tracks
+    for track in [track for track in tracks.values() if track.id not in ids and track.name in names]:
+        del tracks[track.id]
+    pending = tuple(song for song in dataset.songs if not _is_current(song, tracks.get(song.id)))
+    gone = tuple(sorted(track.name for track in tracks.values() if track.name not in names))
+    return Plan(pending=pending, finished=len(dataset.songs) - len(pending), gone=gone)
+
+
+def _is_current(song: Song, track: TrackRecord | None) -> bool:
+    """Whether a track was made from the files that the song has now; only files that were touched are read."""
+    if track is None or len(track.sources) != len(song.feature_paths):
+        return False
+    for path, recorded in zip(song.feature_paths, track.sources, strict=True):
+        if not path.is_file():
+            return False
+        status = path.stat()
+        same_file = (str(path), status.st_size, status.st_mtime_ns) == (
+            recorded.path,
+            recorded.bytes,
+            recorded.modified_ns,
+        )
+        if not same_file and file_digest(path) != recorded.sha256:
+            return False
+    return True
+
+
+def describe_source(path: Path) -> SourceFile:
+    """Size, modification time and digest of a source file."""
+    status = path.stat()
+    return SourceFile(path=str(path), bytes=status.st_size, modified_ns=status.st_mtime_ns, sha256=file_digest(path))
+
+
+def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackRecord:
+    """Decode one song, compute its spectrograms and write its track whole.
+
+    Songs of the `valid` split also get their waveforms at the preset's rate, for SDR during training.
+
+    Raises
+    ------
+    UserError
+        If the song's files cannot be read or do not go together.
+    """
+    spectrogram = config.spectrogram
+    for path in song.feature_paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    sources = [describe_source(path) for path in song.feature_paths]
+    waveforms, sample_rate = read_sources(song, ("mixture", "vocals"))
+    mixture, vocals = waveforms["mixture"], waveforms["vocals"]
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        name: values.astype(config.dtype)
+        for name, values in magnitudes(mixture, vocals, sample_rate, spectrogram).items()
+    }
+    if song.split == "valid":
+        for name, waveform in (("mixture_waveform", mixture), ("vocals_waveform", vocals)):
+            arrays[name] = resample(to_channels(waveform, spectrogram.channels), sample_rate, spectrogram.sample_rate)
+    return write_track(
+        store_path,
+        song.id,
+        name=song.name,
+        split=song.split,
+        seconds=mixture.shape[1] / sample_rate,
+        arrays=arrays,
+        sources=sources,
+    )

@@ -1,0 +1,23 @@
+"""Progress bars: live in a terminal or notebook, a line every ten seconds in a log."""
+
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+
+LOG_INTERVAL_SECONDS = 10.0
+
+
+def progress_bar(total: float, description: str, unit: str, **options: Any) -> "tqdm[Any]":
+    """A tqdm bar on standard error with count, rate and time left; close it, or use it in a `with` statement."""
+    live = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        dynamic_ncols=live,
+        ncols=None if live else 110,
+        mininterval=0.1 if live else LOG_INTERVAL_SECONDS,
+        smoothing=0.1,
+        **options,
+    )

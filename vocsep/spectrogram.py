@@ -1,0 +1,164 @@
+"""Waveform to magnitude spectrogram, and a mask back onto a waveform of any sample rate.
+
+Spectrograms are time first: `(channels, frames, bins)`. Frames are centred (frame t lies around sample t * hop_length),
+windows are periodic Hann, borders are zero-padded.
+"""
+
+from typing import Any
+
+import librosa
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from vocsep.audio import Waveform, resample, to_channels
+from vocsep.config import SpectrogramConfig
+
+Spectrogram = npt.NDArray[np.float32]
+Complex = npt.NDArray[np.complex64]
+
+# Above the preset's band the mask goes on as the mean over this share of its bins, the highest ones.
+CONTINUED_SHARE = 0.1
+
+
+def stft(waveform: Waveform, n_fft: int, hop_length: int) -> Complex:
+    """Short-time Fourier transform of `(channels, samples)`.
+
+    Returns `(channels, 1 + samples // hop_length, n_fft // 2 + 1)` complex64.
+    """
+    samples = waveform.shape[-1]
+    if samples < n_fft:  # librosa warns of signals shorter than a window
+        waveform = np.pad(waveform, ((0, 0), (0, n_fft - samples)))
+    spectrum = librosa.stft(waveform, n_fft=n_fft, hop_length=hop_length, pad_mode="constant")
+    result: Complex = spectrum.swapaxes(-1, -2)[:, : 1 + samples // hop_length]
+    return result
+
+
+def istft(spectrum: Complex, n_fft: int, hop_length: int, samples: int) -> Waveform:
+    """Inverse of `stft`, least squares, exactly `samples` long: `(channels, samples)` float32."""
+    waveform: Waveform = librosa.istft(
+        spectrum.swapaxes(-1, -2), n_fft=n_fft, hop_length=hop_length, length=samples, dtype=np.float32
+    )
+    return waveform
+
+
+def drop_bin(spectrum: npt.NDArray[np.generic], config: SpectrogramConfig) -> npt.NDArray[np.generic]:
+    """The `n_fft // 2` bins that `config.dropped_bin` keeps of `n_fft // 2 + 1`, last axis."""
+    return spectrum[..., 1:] if config.dropped_bin == "dc" else spectrum[..., :-1]
+
+
+def restore_bin(mask: Spectrogram, config: SpectrogramConfig) -> Spectrogram:
+    """A mask of `n_fft // 2 + 1` bins: the missing one takes the mask of its neighbour."""
+    if config.dropped_bin == "dc":
+        return np.concatenate([mask[..., :1], mask], axis=-1)
+    return np.concatenate([mask, mask[..., -1:]], axis=-1)
+
+
+def features(waveform: Waveform, sample_rate: int, config: SpectrogramConfig) -> Complex:
+    """Complex spectrogram at the preset's rate, `(channels, frames, bins)`; its magnitude is what the model sees."""
+    at_rate = resample(to_channels(waveform, config.channels), sample_rate, config.sample_rate)
+    spectrum: Complex = drop_bin(stft(at_rate, config.n_fft, config.hop_length), config)  # type: ignore[assignment]
+    return spectrum
+
+
+def magnitudes(
+    mixture: Waveform, vocals: Waveform, sample_rate: int, config: SpectrogramConfig
+) -> dict[str, Spectrogram]:
+    """Raw magnitudes of mixture, vocals and accompaniment, each `(channels, frames, bins)` float32.
+
+    The accompaniment is mixture minus vocals in the complex domain: one STFT less, and the three belong together
+    exactly even where a dataset's mixture is not the sum of its stems.
+    """
+    mixed = features(mixture, sample_rate, config)
+    voice = features(vocals, sample_rate, config)
+    return {
+        "mixture": np.ascontiguousarray(np.abs(mixed)),
+        "vocals": np.ascontiguousarray(np.abs(voice)),
+        "accompaniment": np.ascontiguousarray(np.abs(mixed - voice)),
+    }
+
+
+def own_rate_stft(sample_rate: int, config: SpectrogramConfig) -> tuple[int, int]:
+    """`n_fft` and `hop_length` in samples of the file for the STFT that a mask is applied to.
+
+    The window lasts as long as the preset's (the next even size that the FFT is fast for), the step is the preset's
+    or a quarter of a window, whichever is shorter. At 44.1 kHz `fine` gives 4096 and 1024: bins and frames line up
+    one to one with those of the model.
+
+    >>> own_rate_stft(44100, SpectrogramConfig(sample_rate=11025, n_fft=1024, hop_length=256))
+    (4096, 1024)
+    """
+    half_window = config.n_fft * sample_rate / config.sample_rate / 2
+    n_fft = 2 * scipy.fft.next_fast_len(max(1, round(half_window)), real=True)
+    share = min(config.hop_length / config.n_fft, 0.25)
+    return n_fft, max(1, round(n_fft * share))
+
+
+def stretch_mask(mask: Spectrogram, sample_rate: int, frames: int, config: SpectrogramConfig) -> Spectrogram:
+    """Bring a mask from the model's grid to that of `own_rate_stft`.
+
+    Linear interpolation in time and frequency (nothing changes where the grids coincide); above the preset's band the
+    mask goes on as the mean of its top bins.
+
+    Parameters
+    ----------
+    mask
+        `(channels, model frames, config.bins)` float32 in [0, 1].
+    frames
+        Frames of the file's own STFT.
+
+    Returns
+    -------
+    stretched
+        `(channels, frames, n_fft // 2 + 1)` float32 with `n_fft` of `own_rate_stft`.
+    """
+    n_fft, hop_length = own_rate_stft(sample_rate, config)
+    full = restore_bin(mask, config)
+    above = mask[..., -max(1, round(CONTINUED_SHARE * config.bins)) :].mean(axis=-1, keepdims=True)
+    bin_positions = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft) * (config.n_fft / config.sample_rate)
+    inside = int(np.searchsorted(bin_positions, config.n_fft // 2, side="right"))
+    frame_positions = np.arange(frames) * (hop_length / sample_rate) * (config.sample_rate / config.hop_length)
+    stretched = np.empty((len(mask), frames, n_fft // 2 + 1), dtype=np.float32)
+    stretched[..., :inside] = _interpolate(_interpolate(full, bin_positions[:inside], axis=2), frame_positions, axis=1)
+    stretched[..., inside:] = _interpolate(above, frame_positions, axis=1)
+    return stretched
+
+
+def _interpolate(values: Spectrogram, positions: npt.NDArray[np.floating[Any]], axis: int) -> Spectrogram:
+    """`values` read at fractional `positions` along `axis`; beyond the ends the end values."""
+    last = values.shape[axis] - 1
+    positions = np.clip(positions, 0, last)
+    below = np.floor(positions + 1e-9).astype(np.intp)
+    weight = (positions - below).astype(np.float32)
+    if np.all(np.abs(weight) < 1e-6):
+        taken: Spectrogram = values.take(below, axis=axis)
+        return taken
+    shape = [1] * values.ndim
+    shape[axis] = len(positions)
+    weight = weight.reshape(shape)
+    upper = values.take(np.minimum(below + 1, last), axis=axis)
+    interpolated: Spectrogram = values.take(below, axis=axis) * (1 - weight) + upper * weight
+    return interpolated
+
+
+def apply_mask(waveform: Waveform, sample_rate: int, mask: Spectrogram, config: SpectrogramConfig) -> Waveform:
+    """The part of a waveform that a mask lets through, at the waveform's own rate, channels and length.
+
+    Parameters
+    ----------
+    waveform
+        `(channels, samples)` float32.
+    mask
+        `(1 or channels, model frames, config.bins)` float32; one channel serves all.
+    """
+    n_fft, hop_length = own_rate_stft(sample_rate, config)
+    spectrum = stft(waveform, n_fft, hop_length)
+    spectrum = spectrum * stretch_mask(mask, sample_rate, spectrum.shape[1], config)
+    return istft(spectrum, n_fft, hop_length, waveform.shape[1])
+
+
+def ideal_ratio_mask(vocals: Spectrogram, accompaniment: Spectrogram) -> Spectrogram:
+    """IRM1, the magnitude ratio |V| / (|V| + |A|); 0 where both are silent (Liutkus et al., SiSEC 2016)."""
+    total = vocals + accompaniment
+    mask: Spectrogram = np.divide(vocals, total, out=np.zeros_like(vocals), where=total > 0)
+    return mask
