@@ -93,6 +93,7 @@ def preprocess_songs(root: Path, config: PreprocessConfig) -> PreprocessResult:
     work = plan(store, dataset)
     failures = dict(dataset.problems)
     outcomes = _write_tracks(store, work.pending, expected, config.workers) if work.pending else []
+    store.discard_unfinished()
     store.save()
     failures |= {outcome.item.name: outcome.error for outcome in outcomes if outcome.error is not None}
     create_table_artifact(_table(dataset, outcomes), key="preprocess-songs", description="Songs of this run")

@@ -6,6 +6,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 LOG_INTERVAL_SECONDS = 10.0
+SHOW_AFTER_SECONDS = 0.3
 
 
 def progress_bar(total: float, description: str, unit: str, **options: Any) -> "tqdm[Any]":
@@ -19,5 +20,6 @@ def progress_bar(total: float, description: str, unit: str, **options: Any) -> "
         ncols=None if live else 110,
         mininterval=0.1 if live else LOG_INTERVAL_SECONDS,
         smoothing=0.1,
+        delay=SHOW_AFTER_SECONDS,
         **options,
     )

@@ -24,7 +24,8 @@ STORE = Path("data/spectrograms.zarr")
 
 
 def shard_times(store: Path) -> dict[str, int]:
-    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in store.glob("*/*/*/c/0/0/0")}
+    shards = (path for path in store.glob("*/*/*/c/**/*") if path.is_file())
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in shards}
 
 
 def test_preprocess_train_and_evaluate_leave_store_model_and_report(trained: Path) -> None:

@@ -246,21 +246,23 @@ def test_store_without_training_songs_is_one_line_that_names_the_store(tmp_path:
 def test_remix_takes_vocals_and_accompaniment_from_places_of_their_own(tmp_path: Path) -> None:
     songs = [Made(30), Made(30)]
     store = make_store(tmp_path / "store.zarr", songs)
-    vocals, accompaniment = (all_slices(songs, 4, source) for source in ("vocals", "accompaniment"))
-    batch = sampler(store, batch_size=60, remix=1.0).batch(0)
+    slices = all_slices(songs, 4, "vocals")
+    drawing = sampler(store, batch_size=1, remix=1.0)
     pairs: Counter[tuple[int, int]] = Counter()
-    for mixed, voice in zip(batch.mixture[:, 0], batch.vocals[:, 0], strict=True):
-        sung = place_of(voice, vocals)
-        possible = {
-            place[0]
-            for place, band in accompaniment.items()
-            if (mixed >= np.abs(voice - band) - 1e-2).all() and (mixed <= voice + band + 1e-2).all()
-        }
-        assert possible
-        # Sums of two voices of song 1 stay below those of songs 1 and 2.
-        for played in possible:
-            pairs[sung[0], played] += 1
-    assert set(pairs) == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    for step in range(400):
+        batch = drawing.batch(step)
+        mixed, voice = batch.mixture[0, 0], batch.vocals[0, 0]
+        sung = place_of(voice, slices)[0]
+        named = {int(name.removeprefix("Song ")) for name in batch.songs}
+        played = min(named - {sung}, default=sung)
+        assert named == {sung, played}
+        # Magnitudes of song n lie between 1000 n and 1000 n + 31.
+        assert (mixed >= abs(sung - played) * 1000 - 31).all()
+        assert (mixed <= (sung + played) * 1000 + 62).all()
+        pairs[sung, played] += 1
+    assert len(pairs) == 4
+    # Each pair is drawn every fourth time.
+    assert all(abs(count - 100) < 3.5 * np.sqrt(400 * 0.25 * 0.75) for count in pairs.values())
 
 
 def test_share_of_remixed_patches_is_the_one_asked_for(tmp_path: Path) -> None:

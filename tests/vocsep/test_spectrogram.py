@@ -113,7 +113,7 @@ def test_restored_bin_takes_the_mask_of_its_neighbour() -> None:
     np.testing.assert_array_equal(full[..., -1], mask[..., -1])
 
 
-@pytest.mark.parametrize(("rule", "bins"), [("dc", (1, 2, 100, 511, 512)), ("nyquist", (0, 1, 100, 511))])
+@pytest.mark.parametrize(("rule", "bins"), [("dc", (1, 2, 100, 510, 512)), ("nyquist", (0, 2, 100, 511))])
 def test_pure_tone_of_bin_k_lands_at_index_k_less_the_dropped_ones(rule: str, bins: tuple[int, ...]) -> None:
     config = SpectrogramConfig.model_validate(FINE.model_dump() | {"dropped_bin": rule})
     for k in bins:
@@ -144,8 +144,8 @@ def test_one_channel_preset_sees_the_mean_of_the_channels_and_two_channel_preset
     assert features(stereo[:1], 11025, FINE).shape[0] == 1
     mono = features(stereo, 8192, NOTEBOOK)
     assert mono.shape[0] == 1
-    mean = (stereo[:1] + stereo[1:]) / 2
-    np.testing.assert_allclose(mono, drop_bin(stft(mean, 1024, 768), NOTEBOOK), rtol=0, atol=1e-4)
+    mean = (stereo[:1] + stereo[1:]) / np.float32(2)
+    np.testing.assert_allclose(mono, stft(mean, 1024, 768)[..., 1:], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("preset", ["fine", "notebook"])
@@ -337,8 +337,11 @@ def test_ideal_ratio_masks_of_both_sources_lie_in_0_to_1_and_sum_to_1_where_ther
 
 
 def test_ideal_ratio_mask_on_25_preview_test_songs_scores_as_the_design_says(preview_root: Path) -> None:
+    songs = open_dataset(preview_root, "musdb18").split("test")
+    if len(songs) != 25:
+        pytest.skip(f"{preview_root} has {len(songs)} test songs; the design's figures are of 25 excerpts")
     medians: list[Array] = []
-    for song in open_dataset(preview_root, "musdb18").split("test"):
+    for song in songs:
         sources, sample_rate = read_sources(song, ("mixture", "vocals", "accompaniment"))
         mixture, vocals, accompaniment = sources.values()
         mask = ideal_ratio_mask(
