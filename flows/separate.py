@@ -49,7 +49,7 @@ class SeparateResult(Settings):
 def check(config: SeparateConfig) -> None:
     """Raise `UserError` for whatever can be told to be wrong before anything is started."""
     ModelRegistry(config.models).open(config.model)
-    inputs_to_separate(config.inputs)
+    inputs_to_separate(config.inputs, config.output)
 
 
 @task(name="separate songs", cache_policy=NO_CACHE)
@@ -57,7 +57,7 @@ def check(config: SeparateConfig) -> None:
 def separate_songs(config: SeparateConfig) -> SeparateResult:
     """Separate every file on a Dask worker; paths go there and come back."""
     model = ModelRegistry(config.models).open(config.model)
-    songs = [path.resolve() for path in inputs_to_separate(config.inputs)]
+    songs = [path.resolve() for path in inputs_to_separate(config.inputs, config.output)]
     artifact = ProgressArtifact("separate-progress", "Share of the files that are separated")
 
     def on_outcome(outcome: Outcome[Path, list[Path]], finished: int) -> None:

@@ -1,7 +1,7 @@
 """What a spectrogram store says of itself: configuration, dataset, and one record per finished track."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,7 +33,7 @@ class ArrayRecord(Record):
 
     shard: str
     shape: tuple[int, ...]
-    dtype: str
+    dtype: Literal["float16", "float32"]
     chunk_length: int
     bytes: int
     crc32c: int

@@ -61,7 +61,7 @@ class ModelRegistry:
         """Numbers of all versions, ascending."""
         if not self.path.is_dir():
             return []
-        return sorted(int(entry.name) for entry in self.path.iterdir() if entry.name.isdigit() and entry.is_dir())
+        return sorted(int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal() and entry.is_dir())
 
     def add(self, weights: Weights, description: dict[str, Any]) -> ModelVersion:
         """Save a new version, whole, and return it. The champion stays what it is."""
@@ -69,7 +69,7 @@ class ModelRegistry:
         temporary = self.path / f".{uuid.uuid4().hex}"
         temporary.mkdir()
         try:
-            save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, temporary / WEIGHTS_NAME)
+            save_file({name: np.asarray(value, order="C") for name, value in weights.items()}, temporary / WEIGHTS_NAME)
             description = description | {"weights_sha256": file_digest(temporary / WEIGHTS_NAME)}
             write_json(temporary / DESCRIPTION_NAME, description)
             while True:
@@ -112,7 +112,7 @@ class ModelRegistry:
             version = self.champion() if name == CHAMPION_NAME else max(self.versions(), default=None)
             if version is None:
                 raise UserError(f"{self.path}: no model yet; run `make train` first")
-        elif name.isdigit():
+        elif name.isdecimal():
             version = int(name)
         path = Path(name) if version is None else self._folder(version)
         if not (path / DESCRIPTION_NAME).is_file():
@@ -124,6 +124,8 @@ class ModelRegistry:
             description: dict[str, Any] = read_json(path / DESCRIPTION_NAME)
         except ValueError as error:
             raise UserError(f"{path / DESCRIPTION_NAME}: damaged ({error})") from None
+        if not isinstance(description, dict) or not isinstance(description.get("weights_sha256"), str):
+            raise UserError(f"{path / DESCRIPTION_NAME}: damaged (does not describe a model)")
         return ModelVersion(path, version, description)
 
     def _folder(self, version: int) -> Path:

@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import google_crc32c
 import numpy as np
@@ -31,8 +31,14 @@ TEMPORARY_FOLDER = ".unfinished"
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> str:
     """The fields in which two configurations differ, as `name: first -> second, ...`; empty when they are equal."""
-    names = [name for name in (first | second) if first.get(name) != second.get(name)]
-    return ", ".join(f"{name}: {first.get(name)!r} -> {second.get(name)!r}" for name in names)
+    parts = []
+    for name in first | second:
+        one, other = first.get(name), second.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            parts.append(config_differences(one, other))
+        elif one != other:
+            parts.append(f"{name}: {one!r} -> {other!r}")
+    return ", ".join(part for part in parts if part)
 
 
 def write_track(
@@ -104,7 +110,7 @@ def _write_array(
     return ArrayRecord(
         shard=f"{track_path}/{shard}",
         shape=array.shape,
-        dtype=array.dtype.name,
+        dtype=cast(Literal["float16", "float32"], array.dtype.name),
         chunk_length=chunk_length,
         bytes=len(content),
         crc32c=google_crc32c.value(content),
@@ -167,9 +173,12 @@ class SpectrogramStore:
                     f"{path}: made with another configuration ({differences}); use its configuration, "
                     "give another store path, or delete the store"
                 )
-            lost = {shard.split("/")[1] for shard in store.damaged_shards(read_every_byte=False)}
-            for track_id in lost:
-                del store.manifest.tracks[track_id]
+            damaged = set(store.damaged_shards(read_every_byte=False))
+            store.manifest.tracks = {
+                track_id: track
+                for track_id, track in store.manifest.tracks.items()
+                if damaged.isdisjoint(array.shard for array in track.arrays.values())
+            }
             return store
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path}: exists and is not a spectrogram store; give another store path")

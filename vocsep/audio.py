@@ -51,6 +51,22 @@ def _as_float(frame: AudioFrame) -> Waveform:
     return samples.astype(np.float32, copy=False)
 
 
+def _refuse_cut_wav(path: Path) -> None:
+    """FFmpeg takes what there is of a wav file; its header tells how much there should be."""
+    with path.open("rb") as file:
+        riff = file.read(12)
+        if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
+            return
+        while len(header := file.read(8)) == 8:
+            size = int.from_bytes(header[4:], "little")
+            if header[:4] == b"data":
+                left = path.stat().st_size - file.tell()
+                if size > left and size != 0xFFFFFFFF:  # which stands for a length not known when writing began
+                    raise UserError(f"{path}: cut off, {size - left} of {size} bytes of sound are missing")
+                return
+            file.seek(size + size % 2, os.SEEK_CUR)
+
+
 def decode_streams(path: Path, streams: tuple[int, ...] = (0,)) -> tuple[list[Waveform], int]:
     """Decode the given audio streams of a file, and only them, in one pass.
 
@@ -73,6 +89,7 @@ def decode_streams(path: Path, streams: tuple[int, ...] = (0,)) -> tuple[list[Wa
         holds NaN or infinite samples.
     """
     with _opened(path) as container:
+        _refuse_cut_wav(path)
         available = container.streams.audio
         if max(streams) >= len(available):
             raise UserError(f"{path}: has {len(available)} audio streams, stream {max(streams)} is needed")

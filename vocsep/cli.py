@@ -109,7 +109,7 @@ def separate(
 
     if container not in SUBTYPES:
         raise UserError(f"--format {container}: cannot be written; use {' or '.join(SUBTYPES)}")
-    songs = inputs_to_separate(inputs)
+    songs = inputs_to_separate(inputs, output)
     cached_separator(models, model)
     failed = 0
     with progress_bar(len(songs), "separate", "songs") as bar:

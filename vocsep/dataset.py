@@ -122,6 +122,7 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
         listed = list(_list_folders(root, problems))
     else:
         listed = list(_list_karaoke(root))
+    listed = list(_distinct(listed, problems))
     if not listed and not problems:
         raise UserError(f"{root}: no songs found (looked for the layout of {kind})")
     return Dataset(kind=kind, root=root, songs=_with_splits(kind, root, listed, valid_names), problems=problems)
@@ -236,6 +237,21 @@ def _entries(root: Path) -> list[tuple[str, Path]]:
     return [(split, path) for split in SPLITS if (root / split).is_dir() for path in sorted((root / split).iterdir())]
 
 
+def _distinct(listed: list[_Listed], problems: dict[str, str]) -> Iterable[_Listed]:
+    """Songs whose names can be stored and are their own within a split; the others become problems."""
+    taken: dict[tuple[str, str], Path] = {}
+    for song in listed:
+        path = song.mixture[0].path
+        first = taken.setdefault((song.folder_split, song.name), path)
+        shown = song.name.encode(errors="backslashreplace").decode()
+        if shown != song.name:  # bytes that are not UTF-8 come as lone surrogates, which nothing can store
+            problems[shown] = f"{shown}: its name is not UTF-8; rename it"
+        elif first != path:
+            problems[path.name] = f"{path}: has the name of {first}; rename or remove one"
+        else:
+            yield song
+
+
 def _with_splits(kind: str, root: Path, listed: list[_Listed], valid_names: set[str]) -> tuple[Song, ...]:
     """Give every song its final split and id: validation songs are named by musdb, by a folder, or by a hash."""
     split_of: dict[str, str] = {}
@@ -273,7 +289,7 @@ def track_id(kind: str, split: str, name: str) -> str:
     """Short slug of a song's name plus a hash of dataset, split and name: a safe, distinct file name.
 
     >>> track_id("musdb18", "train", "Café / Zoë – Où?")
-    'cafe-zoe-ou-2c0b5d9c1c'
+    'cafe-zoe-ou-19f97f0f43'
     """
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", ascii_name).strip("-")[:40].strip("-") or "song"
@@ -299,6 +315,7 @@ def read_sources(song: Song, names: Iterable[str]) -> tuple[dict[str, Waveform],
     UserError
         If a file cannot be read, or rates, channels or lengths of the parts do not go together.
     """
+    names = tuple(names)
     wanted = {name: getattr(song, name) for name in names}
     if "accompaniment" in wanted and not wanted["accompaniment"]:
         del wanted["accompaniment"]

@@ -15,7 +15,9 @@ import av
 import numpy as np
 
 from storage.errors import UserError
-from vocsep.synth import INSTRUMENTS, STEMS, VOICES, Note, Signal, Song, render, rms
+from vocsep.synth import STEMS, render
+from vocsep.synth_song import plan_song
+from vocsep.synth_tools import Signal, random_for, rms
 
 SAMPLE_RATE = 44100
 FIRST_TEST_INDEX = 1 << 19
@@ -44,30 +46,40 @@ _WORDS = tuple(
     )
 )
 
-_MAJOR, _MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
-# Four bars each, as degrees of the scale.
-_PROGRESSIONS = {
-    _MAJOR: ((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 2, 3, 4), (1, 4, 0, 5), (0, 3, 1, 4)),
-    _MINOR: ((0, 5, 2, 6), (0, 3, 4, 0), (0, 6, 5, 6), (0, 3, 6, 2), (0, 4, 5, 3), (5, 6, 0, 0)),
-}
-
 
 def synthesize_song(seed: int, index: int, seconds: float, sample_rate: int = 44100) -> dict[str, Signal]:
     """Make one song, always the same one for the same arguments.
 
-    Returns `mixture`, `drums`, `bass`, `other` and `vocals`, each `(2, samples)` float32, with
-    `samples = round(seconds * sample_rate)`. The mixture is exactly `drums + bass + other + vocals`, added in
-    that order in float32, and no sample of it or of a stem exceeds 0.9. Over the whole song the vocals are 1
-    to 5 dB weaker than the rest.
+    Parameters
+    ----------
+    seed
+        At least 0; another seed gives other songs.
+    index
+        Number of the song, at least 0.
+    seconds
+        Its length, at least 1.
+    sample_rate
+        In Hz, at least 8000.
 
-    `seconds` is at least 1, `sample_rate` (Hz) at least 8000, `seed` and `index` at least 0: else ValueError.
+    Returns
+    -------
+    parts
+        `mixture`, `drums`, `bass`, `other` and `vocals`, each `(2, samples)` float32, with
+        `samples = round(seconds * sample_rate)`. The mixture is exactly `drums + bass + other + vocals`, added in that
+        order in float32, and no sample of it or of a stem exceeds 0.9. Over the whole song the vocals are 1 to 5 dB
+        weaker than the rest.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies below its bound.
     """
     song = plan_song(seed, index, seconds)
     if sample_rate < 8000:
         raise ValueError(f"sample_rate is {sample_rate}: it must be at least 8000 Hz")
     samples = round(seconds * sample_rate)
-    part = {stem: render(song, stem, samples, sample_rate, _random(seed, index, stem)) for stem in STEMS}
-    mix = _random(seed, index, "mix")
+    part = {stem: render(song, stem, samples, sample_rate, random_for(seed, index, stem)) for stem in STEMS}
+    mix = random_for(seed, index, "mix")
     for stem, decibels in zip(STEMS, (0.0, -1.5, -1.0), strict=False):
         part[stem] *= 10 ** ((decibels + mix.uniform(-2, 2)) / 20) / rms(part[stem])
     backing = part["drums"] + part["bass"] + part["other"]
@@ -85,93 +97,6 @@ def synthesize_song(seed: int, index: int, seconds: float, sample_rate: int = 44
     return {"mixture": mixture, **stems}
 
 
-def plan_song(seed: int, index: int, seconds: float) -> Song:
-    """Choose voice, tempo, key, chords and melody of a song (see `synthesize_song` for the arguments).
-
-    Songs 4k to 4k + 3 have the four voices and the four chord instruments, each once.
-    """
-    if seed < 0 or index < 0 or seconds < 1:
-        raise ValueError(f"seed {seed}, index {index}, seconds {seconds}: needs seed, index >= 0, seconds >= 1")
-    four = _random(seed, index // 4, "four")
-    voice = list(VOICES)[four.permutation(4)[index % 4]]
-    instrument = INSTRUMENTS[four.permutation(4)[index % 4]]
-    rng = _random(seed, index, "song")
-    tempo = float(rng.uniform(80, 150))
-    key = int(rng.integers(12))
-    scale = _MAJOR if rng.random() < 0.55 else _MINOR
-    degrees = [_PROGRESSIONS[scale][i] for i in rng.permutation(6)[:2]]
-    sevenths = rng.random() < 0.4
-    bars = math.ceil(seconds * tempo / 240)
-    chords = []
-    for bar in range(bars):
-        # Two four-bar progressions, as verse and chorus: A A B B.
-        degree = degrees[bar // 8 % 2][bar % 4]
-        steps = (0, 2, 4, 6) if sevenths else (0, 2, 4)
-        chords.append(tuple(key + scale[(degree + s) % 7] + 12 * ((degree + s) // 7) for s in steps))
-    notes = _melody(rng, VOICES[voice][:2], tempo, [(key + s) % 12 for s in scale], chords, seconds)
-    return Song(voice, tempo, tuple(chords), notes, instrument)
-
-
-def _melody(
-    rng: np.random.Generator,
-    compass: tuple[int, int],
-    tempo: float,
-    scale: list[int],
-    chords: list[tuple[int, ...]],
-    seconds: float,
-) -> tuple[Note, ...]:
-    """Phrases of one or two bars with a breath after each, and in a longer song one rest of some seconds."""
-    beat = 60.0 / tempo
-    total = len(chords) * 4.0
-    long = seconds >= 12
-    span = 8.0 if long else 4.0
-    pitches = [p for p in range(compass[0], compass[1] + 1) if p % 12 in scale]
-    place = len(pitches) // 2
-    motifs = [_rhythm(rng, span - rng.choice([1.0, 1.5, 2.0])) for _ in range(3)]
-    at = 4.0 if long else 0.25
-    rest_at = rng.uniform(0.35, 0.6) * total if long else math.inf
-    notes: list[Note] = []
-    while at < total:
-        if at >= rest_at:
-            at += 4.0 * math.ceil(2.5 / (4 * beat))
-            rest_at = math.inf
-        opens = True
-        now = at
-        motif = motifs[rng.integers(3)]
-        for i, length in enumerate(motif):
-            chord = {p % 12 for p in chords[min(int(now / 4), len(chords) - 1)]}
-            # A step or a small leap, back towards the middle of the compass; on the beat a note of the chord.
-            drift = 0.25 * (len(pitches) / 2 - place)
-            place = int(np.clip(place + round(rng.normal(drift, 1.6)), 0, len(pitches) - 1))
-            if now % 1 == 0 or i == len(motif) - 1:
-                near = sorted(range(len(pitches)), key=lambda j: (abs(j - place), j))
-                place = next(j for j in near if pitches[j] % 12 in chord)
-            notes.append(Note(now * beat, (now + length) * beat, pitches[place], opens))
-            opens = False
-            now += length
-        at += span
-    return tuple(n for n in notes if n.start < seconds - 0.15)
-
-
-def _rhythm(rng: np.random.Generator, beats: float) -> list[float]:
-    """Lengths in beats that add up to `beats`, the last one long enough for a vibrato."""
-    cells = ((1.0,), (0.5, 0.5), (1.5, 0.5), (2.0,), (0.5, 1.0, 0.5), (0.5, 0.5, 1.0))
-    lengths: list[float] = []
-    while True:
-        cell = cells[rng.integers(len(cells))]
-        if sum(lengths) + sum(cell) > beats - 1:
-            return [*lengths, beats - sum(lengths)]
-        lengths.extend(cell)
-
-
-def _random(seed: int, index: int, part: str) -> np.random.Generator:
-    """A generator of its own for each part of each song, so that a change in one leaves the others."""
-    return np.random.default_rng([seed, index, *part.encode()])
-
-
-# --- the dataset ----------------------------------------------------------------------------------------
-
-
 def make_demo(
     root: Path,
     *,
@@ -182,19 +107,39 @@ def make_demo(
     workers: int | None = None,
     on_song: Callable[[str], object] | None = None,
 ) -> list[Path]:
-    """Write `root/train/*.stem.mp4` and `root/test/*.stem.mp4`, as in MUSDB18, and return their paths.
+    """Write `root/train/*.stem.mp4` and `root/test/*.stem.mp4`, as in MUSDB18.
 
-    Each file has five AAC stereo streams at 44.1 kHz: mixture, drums, bass, other, vocals. Its length lies
-    between `seconds[0]` and `seconds[1]`. A song depends on `seed`, `seconds` and its place in its split,
-    not on the number of songs or of `workers` (processes; default: one per CPU; 1: this process). With more
-    than one, a script that calls this needs the usual `if __name__ == "__main__":`. `on_song` gets the name
-    of each song when it has been made.
+    Each file has five AAC stereo streams at 44.1 kHz: mixture, drums, bass, other, vocals. A song depends on `seed`,
+    `seconds` and its place in its split, not on the number of songs or of workers.
 
-    Songs already there are not made again, so that a call after a killed one goes on; `root/demo.json`,
-    written last, marks a complete demo. A second call at the same time waits for the first.
+    Songs already there are not made again, so that a call after a killed one goes on; `root/demo.json`, written last,
+    marks a complete demo. A second call at the same time waits for the first.
 
-    Raises `UserError` if a setting is out of range, if `root` holds a demo with other settings, or if it
-    holds anything else.
+    Parameters
+    ----------
+    root
+        A folder that is new, empty, or holds a demo with these settings, finished or not.
+    seed
+        At least 0; another seed gives other songs.
+    train_songs, test_songs
+        Numbers of songs in the two splits, at least one in all.
+    seconds
+        Shortest and longest length of a song, from 1 to 600.
+    workers
+        Processes; by default one per CPU; 1: this process. With more than one, a script that calls this needs the
+        usual `if __name__ == "__main__":`.
+    on_song
+        Called with the name of each song when it has been made.
+
+    Returns
+    -------
+    paths
+        All songs of the demo, those for training first.
+
+    Raises
+    ------
+    UserError
+        If a setting is out of range, or `root` is a file, holds a demo with other settings, or holds anything else.
     """
     shortest, longest = (float(s) for s in seconds)
     if min(seed, train_songs, test_songs) < 0 or train_songs + test_songs < 1:
@@ -237,9 +182,22 @@ def make_demo(
 
 
 def song_name(seed: int, index: int) -> str:
-    """Return "Artist - Title" in ASCII, another one for each index below 2**20."""
+    """Name a song, by other words for each index below 2**20.
+
+    Parameters
+    ----------
+    seed
+        At least 0; another seed gives the songs other names.
+    index
+        Number of the song, at least 0.
+
+    Returns
+    -------
+    name
+        "Artist - Title" in ASCII.
+    """
     bits = 20
-    number = (index * 0x9E3B5 + int(_random(seed, 0, "names").integers(1 << bits))) % (1 << bits)
+    number = (index * 0x9E3B5 + int(random_for(seed, 0, "names").integers(1 << bits))) % (1 << bits)
     # Each step can be undone, so two indices never meet.
     for factor in (0xC2B2B, 0x85EBD):
         number = (number ^ (number >> bits // 2)) * factor % (1 << bits)
@@ -249,14 +207,26 @@ def song_name(seed: int, index: int) -> str:
 
 
 def song_seconds(seed: int, index: int, seconds: tuple[float, float]) -> float:
-    """Choose a song's length between two bounds in seconds: a whole number of AAC frames where one fits.
+    """Choose a song's length between two bounds: a whole number of AAC frames where one fits.
 
     Then the decoded file is exactly as long as the song; else its last frame is filled with silence.
+
+    Parameters
+    ----------
+    seed, index
+        As in `synthesize_song`.
+    seconds
+        Shortest and longest length, in seconds.
+
+    Returns
+    -------
+    length
+        In seconds; the lower bound where no whole number of frames lies between the two.
     """
     low, high = (s * SAMPLE_RATE / _AAC_FRAME for s in seconds)
     if math.ceil(low) > math.floor(high):
         return seconds[0]
-    frames = int(_random(seed, index, "length").integers(math.ceil(low), math.floor(high) + 1))
+    frames = int(random_for(seed, index, "length").integers(math.ceil(low), math.floor(high) + 1))
     return frames * _AAC_FRAME / SAMPLE_RATE
 
 

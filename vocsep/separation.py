@@ -175,8 +175,8 @@ def separate_file(path: Path, registry: Path, model: str, output: Path, containe
     return list(targets.values())
 
 
-def inputs_to_separate(inputs: Iterable[Path]) -> list[Path]:
-    """The files named, and the audio files anywhere below the folders named, in order.
+def inputs_to_separate(inputs: Iterable[Path], output: Path) -> list[Path]:
+    """The files named, and the audio files anywhere below the folders named, in order, but none in `output`.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def inputs_to_separate(inputs: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for entry in inputs:
         if entry.is_dir():
-            inside = sorted(path for path in entry.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+            inside = sorted(path for path in entry.rglob("*") if _is_input(path, output))
             if not inside:
                 raise UserError(f"{entry}: no audio files in this folder")
             files += inside
@@ -199,3 +199,9 @@ def inputs_to_separate(inputs: Iterable[Path]) -> list[Path]:
         if by_name.setdefault(path.stem, path) != path:
             raise UserError(f"{path}: would get the same outputs as {by_name[path.stem]}; separate them one by one")
     return files
+
+
+def _is_input(path: Path, output: Path) -> bool:
+    """Whether a file found in a folder is a song, and not a stem that an earlier run wrote."""
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() in AUDIO_SUFFIXES and not hidden and not path.resolve().is_relative_to(output.resolve())

@@ -299,6 +299,19 @@ def test_killed_writer_leaves_no_half_version_and_the_numbers_go_on(tmp_path: Pa
     assert registry.add(weights(), {}).version == len(versions) + 1
 
 
+def test_version_is_whole_from_the_first_instant_it_is_seen(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    writer = start(ADD_MODELS, registry.path, 0, 25, 1_000_000)
+    say_go(writer)
+    seen: set[int] = set()
+    while writer.poll() is None:
+        for version in set(registry.versions()) - seen:
+            assert registry.open(str(version)).load_weights()["w"].size == 1_000_000
+            seen.add(version)
+    writer.communicate(timeout=60)
+    assert len(seen) > 5
+
+
 def test_champion_can_be_read_at_every_instant_and_after_the_promoter_was_killed(tmp_path: Path) -> None:
     registry = with_models(tmp_path)
     registry.promote(1)

@@ -114,7 +114,8 @@ def test_uncompressed_samples_are_scaled_exactly(
     path = tmp_path / ("sound.aiff" if codec.endswith("be") else "sound.wav")
     write(path, [samples], codec, sample_format, rate=22050)
     waveform, rate = decode(path)
-    assert (waveform.dtype, rate) == (np.float32, 22050)
+    assert waveform.dtype == np.float32
+    assert rate == 22050
     np.testing.assert_array_equal(waveform, expected.astype(np.float32))
 
 
@@ -137,7 +138,7 @@ def test_flac_samples_are_scaled_exactly(tmp_path: Path, bits: int) -> None:
         (".mp3", "libmp3lame", 22050, "fltp"),
         (".m4a", "aac", 44100, "fltp"),
         (".mp4", "aac", 48000, "fltp"),
-        (".ogg", "libvorbis", 44100, "fltp"),
+        (".ogg", "vorbis", 44100, "fltp"),
         (".opus", "libopus", 48000, "flt"),
         (".webm", "libopus", 48000, "flt"),
         (".mkv", "flac", 44100, "s16"),
@@ -152,14 +153,18 @@ def test_compressed_file_keeps_rate_channels_and_the_place_of_every_sample(
     written = (signal * 32767).astype(np.int16) if sample_format == "s16" else signal
     path = tmp_path / f"sound{suffix}"
     assert suffix in AUDIO_SUFFIXES
-    write(path, [written], codec, sample_format, rate, None if codec == "flac" else 96_000 * channels)
+    if codec == "vorbis":  # FFmpeg's own encoder for it is stereo only
+        soundfile.write(path, written.T, rate, format="OGG", subtype="VORBIS")
+    else:
+        write(path, [written], codec, sample_format, rate, None if codec == "flac" else 96_000 * channels)
     waveform, found_rate = decode(path)
     assert found_rate == rate
     assert waveform.dtype == np.float32
-    if suffix == ".webm":  # Matroska tells times to the millisecond
-        assert abs(waveform.shape[1] - samples) <= rate // 1000
-        waveform = np.pad(waveform, ((0, 0), (0, rate // 1000)))[:, :samples]
-    assert waveform.shape == (channels, samples)
+    # Matroska tells times to the millisecond; FFmpeg (its own program, too) cuts the end of Vorbis within 1024 samples.
+    slack = {".webm": rate // 1000, ".ogg": 1024}.get(suffix, 0)
+    assert len(waveform) == channels
+    assert abs(waveform.shape[1] - samples) <= slack
+    waveform = np.pad(waveform, ((0, 0), (0, slack)))[:, :samples]
     # A tone that is one sample late has its own power times (2 sin(pi f / rate))^2 as an error: 26 dB for the lowest.
     assert decibels(signal, signal - waveform) > 26
 
@@ -171,7 +176,7 @@ def test_aac_that_ends_within_a_frame_is_at_most_that_frame_longer(tmp_path: Pat
     assert 0 <= waveform.shape[1] - signal.shape[1] < 1024
 
 
-def five_streams(path: Path) -> list[Waveform]:
+def five_streams(path: Path) -> list[NDArray[Any]]:
     signals = [tones(0.3, first=200.0 * (number + 1)) for number in range(5)]
     write(path, [(signal * 32767).astype(np.int16) for signal in signals], "flac", "s16")
     return [(signal * 32767).astype(np.int16) / np.float32(32768) for signal in signals]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from storage.errors import UserError
 from vocsep import demo
-from vocsep.demo import FIRST_TEST_INDEX, make_demo, plan_song, song_name, song_seconds, synthesize_song
-from vocsep.synth import STEMS, VOICES
+from vocsep.demo import FIRST_TEST_INDEX, make_demo, song_name, song_seconds, synthesize_song
+from vocsep.synth import STEMS
+from vocsep.synth_song import VOICES, plan_song
 
 RATE = 44100
 SHORT = (3.0, 3.5)

@@ -274,8 +274,9 @@ def test_share_of_remixed_patches_is_the_one_asked_for(tmp_path: Path) -> None:
     assert abs(remixed - 0.3) < 3.3 * np.sqrt(0.3 * 0.7 / 2000)
 
 
+# Silent or audible: squares of magnitudes below 1e-19 vanish in float32.
 magnitude_pairs = numpy_strategies.arrays(
-    np.float32, (2, 2, 1, 3, 4), elements=st.floats(0, 1000, width=32, allow_subnormal=False)
+    np.float32, (2, 2, 1, 3, 4), elements=st.just(0.0) | st.floats(2.0**-20, 1000, width=32)
 )
 
 
@@ -286,7 +287,7 @@ def test_remixed_magnitude_lies_between_difference_and_sum(pair: Array, seed: in
     mixed = remix_magnitudes(vocals, accompaniment, np.random.default_rng(seed))
     assert mixed.dtype == np.float32
     assert mixed.shape == vocals.shape
-    # V^2 + A^2 - 2 V A loses half of float32's digits where V and A are nearly equal.
+    # The root halves the digits of V^2 + A^2 - 2 V A where V and A are nearly equal.
     rounding = 2e-3 * (vocals + accompaniment)
     assert (mixed >= np.abs(vocals - accompaniment) - rounding).all()
     assert (mixed <= vocals + accompaniment + rounding).all()
@@ -300,7 +301,7 @@ def test_remix_with_silence_is_the_other_source(pair: Array, seed: int) -> None:
         remix_magnitudes(source, silence, np.random.default_rng(seed)),
         remix_magnitudes(silence, source, np.random.default_rng(seed)),
     ):
-        np.testing.assert_allclose(mixed, source, rtol=1e-6, atol=1e-18)
+        np.testing.assert_allclose(mixed, source, rtol=1e-6)
 
 
 def test_mean_power_of_remixes_is_the_sum_of_the_powers() -> None:

@@ -359,47 +359,62 @@ def touch(path: Path) -> Path:
 def test_folders_are_searched_all_the_way_down_for_audio_files_in_order(tmp_path: Path) -> None:
     names = ["b.wav", "a.mp3", "deep/er/c.flac", "deep/d.M4A", "deep/e.ogg"]
     paths = [touch(tmp_path / "songs" / name) for name in names]
-    for other in ("cover.jpg", "deep/notes.txt", "list.m3u", "wav"):
+    for other in ("cover.jpg", "deep/notes.txt", "list.m3u", "wav", ".hidden.wav", "deep/._d.M4A"):
         touch(tmp_path / "songs" / other)
-    assert inputs_to_separate([tmp_path / "songs"]) == sorted(paths)
+    assert inputs_to_separate([tmp_path / "songs"], tmp_path / "out") == sorted(paths)
 
 
-def test_files_are_taken_as_named_whatever_their_suffix_and_before_folders_that_follow(tmp_path: Path) -> None:
+def test_stems_of_an_earlier_run_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
+    songs = tmp_path / "songs"
+    first, second = touch(songs / "a.wav"), touch(songs / "output" / "b.wav")
+    for song in ("a", "b"):
+        for stem in STEMS:
+            touch(songs / "out" / song / f"{stem}.wav")
+    assert inputs_to_separate([songs], songs / "out") == [first, second]
+    (tmp_path / "link").symlink_to(songs, target_is_directory=True)
+    assert inputs_to_separate([songs], tmp_path / "link" / "out") == [first, second]
+    assert inputs_to_separate([tmp_path / "link"], songs / "out") == [
+        tmp_path / "link" / "a.wav",
+        tmp_path / "link" / "output" / "b.wav",
+    ]
+
+
+def test_files_are_taken_as_named_whatever_their_suffix_and_in_the_order_of_their_naming(tmp_path: Path) -> None:
     odd, inside = touch(tmp_path / "take.xyz"), touch(tmp_path / "songs" / "a.wav")
-    assert inputs_to_separate([odd, tmp_path / "songs"]) == [odd, inside]
-    assert inputs_to_separate([tmp_path / "songs", odd]) == [inside, odd]
+    assert inputs_to_separate([odd, tmp_path / "songs"], tmp_path / "out") == [odd, inside]
+    assert inputs_to_separate([tmp_path / "songs", odd], tmp_path / "out") == [inside, odd]
 
 
 def test_folder_that_is_named_like_an_audio_file_is_searched_and_not_taken_for_one(tmp_path: Path) -> None:
     inside = touch(tmp_path / "songs" / "album.mp3" / "a.wav")
-    assert inputs_to_separate([tmp_path / "songs"]) == [inside]
+    assert inputs_to_separate([tmp_path / "songs"], tmp_path / "out") == [inside]
 
 
 def test_input_that_does_not_exist_is_one_line_that_names_it(tmp_path: Path) -> None:
     touch(tmp_path / "a.wav")
     with pytest.raises(UserError, match="no such file or folder") as error:
-        inputs_to_separate([tmp_path / "a.wav", tmp_path / "b.wav"])
+        inputs_to_separate([tmp_path / "a.wav", tmp_path / "b.wav"], tmp_path / "out")
     assert str(tmp_path / "b.wav") in str(error.value)
 
 
 def test_folder_without_audio_files_is_one_line_that_names_it(tmp_path: Path) -> None:
     touch(tmp_path / "songs" / "words.txt")
     with pytest.raises(UserError, match="no audio files") as error:
-        inputs_to_separate([tmp_path / "songs"])
+        inputs_to_separate([tmp_path / "songs"], tmp_path / "out")
     assert str(tmp_path / "songs") in str(error.value)
 
 
 def test_two_inputs_with_one_name_are_refused_by_both_names(tmp_path: Path) -> None:
     first, second = touch(tmp_path / "songs" / "a.wav"), touch(tmp_path / "songs" / "more" / "a.mp3")
     with pytest.raises(UserError, match="same outputs") as error:
-        inputs_to_separate([tmp_path / "songs"])
+        inputs_to_separate([tmp_path / "songs"], tmp_path / "out")
     assert str(first) in str(error.value)
     assert str(second) in str(error.value)
 
 
 def test_file_named_twice_is_separated_once(tmp_path: Path) -> None:
     path = touch(tmp_path / "songs" / "a.wav")
-    assert inputs_to_separate([path, tmp_path / "songs", path]) == [path]
+    assert inputs_to_separate([path, tmp_path / "songs", path], tmp_path / "out") == [path]
 
 
 # Models

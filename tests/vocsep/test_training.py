@@ -351,7 +351,7 @@ def test_loss_falls_and_validation_beats_floor_silence_and_the_untrained_network
     torch.manual_seed(0)
     untrained = validation_sdr(demo_store, UNet(1, 4).eval(), 1)
     # A mask of zeros scores 0 dB.
-    assert result.valid_sdr_db > max(result.floor_sdr_db, untrained, 0.0) + 0.5
+    assert result.valid_sdr_db > max(result.floor_sdr_db, untrained, 0.0) + 2
 
 
 # Mistakes

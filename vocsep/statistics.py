@@ -1,0 +1,71 @@
+"""How sure a score is: bootstrap intervals over songs, and paired comparison of two systems."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.stats
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+SEED = 0
+
+_STATISTICS = {"median": np.median, "mean": np.mean}
+
+
+def bootstrap_interval(values: Sequence[float], statistic: Literal["median", "mean"]) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of the median or mean (Efron 1979), resampling songs.
+
+    The same values always give the same interval. None for fewer than two values.
+
+    Parameters
+    ----------
+    values
+        One finite figure per song, in dB.
+    """
+    if len(values) < 2:
+        return None
+    result = scipy.stats.bootstrap(
+        (np.asarray(values, dtype=np.float64),),
+        _STATISTICS[statistic],
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(SEED),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """First minus second system, song by song, in dB: the mean, its 95 % interval, and how many songs gain."""
+
+    songs: int
+    better: int
+    mean: float
+    interval: tuple[float, float] | None
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference | None:
+    """Compare two systems on the same songs; songs that either has no score (NaN) for are left out.
+
+    Pairing removes what songs differ in by themselves, so that far smaller differences show than between two medians.
+    None if no song is left.
+    """
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        return None
+    return PairedDifference(
+        songs=len(differences),
+        better=int((differences > 0).sum()),
+        mean=float(differences.mean()),
+        interval=bootstrap_interval(differences.tolist(), "mean"),
+    )
