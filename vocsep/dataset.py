@@ -138,7 +138,7 @@ def _recognise(root: Path) -> str:
     hq = ("mixture.wav", "drums.wav", "bass.wav", "other.wav", "vocals.wav")
     if any(all((song / name).is_file() for name in hq) for song in song_folders):
         return "musdb18-hq"
-    if any(_stem_files(song) for song in song_folders):
+    if any(stem_files(song) for song in song_folders):
         return "folder"
     raise UserError(
         f"{root}: not a dataset; expected MUSDB18 (train/<song>.stem.mp4), MUSDB18-HQ or own songs "
@@ -199,7 +199,8 @@ def _list_hq(root: Path, setup: dict[str, Any], problems: dict[str, str]) -> Ite
         )
 
 
-def _stem_files(folder: Path) -> dict[str, Path]:
+def stem_files(folder: Path) -> dict[str, Path]:
+    """Audio files of a song's folder, by their names without suffix, in lower case."""
     return {
         path.stem.lower(): path
         for path in sorted(folder.iterdir())
@@ -211,7 +212,7 @@ def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[_Listed]:
     for split, folder in _entries(root):
         if not folder.is_dir():
             continue
-        files = {name: AudioSource(path) for name, path in _stem_files(folder).items()}
+        files = {name: AudioSource(path) for name, path in stem_files(folder).items()}
         others = tuple(files[name] for name in files if name not in ("vocals", "accompaniment", "mixture"))
         accompaniment = (files["accompaniment"],) if "accompaniment" in files else others
         if "vocals" not in files:

@@ -375,7 +375,7 @@ def test_missing_model_dataset_store_or_split_is_one_line_that_names_it(
 
 NAMES = (
     "Plain - Song",
-    "A$AP $ong - $x_1^2$ {\\frac",
+    "A$AP $ong - $\\frac{1$",
     "Pipe | Dream - a|b",
     "Zoë, Café - “Où?” 歌 ♫",
     "*Bold* _name_ `code` <b>",

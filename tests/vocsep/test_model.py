@@ -27,8 +27,9 @@ def lively(channels: int = 1, width: int = 2) -> UNet:
     """A network whose masks differ from place to place, in evaluation mode."""
     torch.manual_seed(0)
     network = UNet(channels, width)
-    for _ in range(20):
-        network(torch.rand(4, channels, 128, 64))
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.rand(4, channels, 128, 64))
     return network.eval()
 
 

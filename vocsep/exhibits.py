@@ -1,0 +1,123 @@
+"""Songs of a report to look at and listen to: spectrograms and short excerpts of mixture, truth and estimate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import soundfile
+from matplotlib import pyplot
+
+from vocsep.audio import Waveform, resample
+from vocsep.config import SpectrogramConfig
+from vocsep.dataset import Song, read_sources
+from vocsep.spectrogram import features
+from vocsep.subjects import Subject
+
+EXCERPT_SECONDS = 12.0
+DYNAMIC_RANGE_DB = 70.0
+SOUNDS = ("mixture", "true vocals", "estimated vocals", "estimated accompaniment")
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Files of one song, by what they show; `sounds` by their names in `SOUNDS`."""
+
+    track_id: str
+    name: str
+    picture: Path
+    sounds: dict[str, Path]
+
+
+def make_exhibit(song: Song, subject: Subject, folder: Path) -> Exhibit:
+    """Draw a song's spectrograms and write mp3 excerpts of its loudest singing into `folder`.
+
+    Raises
+    ------
+    UserError
+        If the song or its estimate cannot be had.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sources, sample_rate = read_sources(song, ("mixture", "vocals"))
+    estimate = subject.estimate(song, sources["mixture"], sample_rate)
+    span = loudest_span(sources["vocals"], sample_rate)
+    waveforms = dict(
+        zip(
+            SOUNDS,
+            (sources["mixture"], sources["vocals"], estimate["vocals"], estimate["accompaniment"]),
+            strict=True,
+        )
+    )
+    excerpts = {name: waveform[:, span] for name, waveform in waveforms.items()}
+    sounds = {name: folder / f"{song.id}-{name.replace(' ', '-')}.mp3" for name in SOUNDS}
+    # mp3 knows few rates, and one level for all four keeps them comparable without clipping.
+    peak = max(1.0, *(float(np.abs(excerpt).max(initial=0.0)) for excerpt in excerpts.values()))
+    for name, path in sounds.items():
+        _write_mp3(path, excerpts[name] / peak, sample_rate)
+    picture = folder / f"{song.id}.png"
+    plot_spectrograms(
+        picture,
+        {name: excerpts[name] for name in SOUNDS[:3]},
+        sample_rate,
+        subject.spectrogram,
+        start_seconds=span.start / sample_rate,
+    )
+    return Exhibit(song.id, song.name, picture, sounds)
+
+
+def loudest_span(waveform: Waveform, sample_rate: int) -> slice:
+    """The samples of the excerpt's length that hold most energy of `(channels, samples)`."""
+    samples = waveform.shape[1]
+    length = min(samples, round(EXCERPT_SECONDS * sample_rate))
+    energy = np.concatenate([[0.0], np.cumsum((waveform.astype(np.float64) ** 2).sum(axis=0))])
+    start = int(np.argmax(energy[length:] - energy[: samples - length + 1]))
+    return slice(start, start + length)
+
+
+def _write_mp3(path: Path, waveform: Waveform, sample_rate: int) -> None:
+    soundfile.write(path, resample(waveform, sample_rate, 44100).T, 44100, format="MP3")
+
+
+def plot_spectrograms(
+    path: Path,
+    waveforms: dict[str, Waveform],
+    sample_rate: int,
+    config: SpectrogramConfig,
+    start_seconds: float = 0.0,
+) -> None:
+    """Draw magnitude spectrograms above each other, in dB on one scale, with axes in seconds and Hz.
+
+    Parameters
+    ----------
+    waveforms
+        Title to `(channels, samples)`; channels are averaged.
+    config
+        Band and resolution of the pictures.
+    """
+    figure, axes = pyplot.subplots(len(waveforms), 1, figsize=(10, 2.5 * len(waveforms)), sharex=True, squeeze=False)
+    spectra = {
+        title: np.abs(features(waveform, sample_rate, config)).mean(axis=0) for title, waveform in waveforms.items()
+    }
+    top = max(float(spectrum.max(initial=0.0)) for spectrum in spectra.values()) or 1.0
+    floor = top * 10 ** (-DYNAMIC_RANGE_DB / 20)
+    for axis, (title, spectrum) in zip(axes[:, 0], spectra.items(), strict=True):
+        seconds = len(spectrum) / config.frames_per_second
+        image = axis.imshow(
+            20 * np.log10(np.maximum(spectrum, floor) / top).T,
+            origin="lower",
+            aspect="auto",
+            extent=(start_seconds, start_seconds + seconds, 0, config.sample_rate / 2),
+            vmin=-DYNAMIC_RANGE_DB,
+            vmax=0,
+            cmap="magma",
+        )
+        axis.set_title(title, fontsize=9)
+        axis.set_ylabel("Hz")
+        figure.colorbar(image, ax=axis, label="dB", pad=0.01)
+    axes[-1, 0].set_xlabel("seconds")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
