@@ -1,6 +1,8 @@
 """Files that are whole or not there: atomic writes, digests, JSON."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -50,3 +52,13 @@ def file_digest(path: Path) -> str:
 def value_digest(value: Any) -> str:
     """SHA-256 of a JSON-like value, independent of the order of its keys, as 64 hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A new, empty folder `parent/name`, or `parent/name-2`, `-3`, ... where there is one already."""
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError

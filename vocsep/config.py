@@ -74,7 +74,10 @@ def load_spectrogram_config(name: str) -> SpectrogramConfig:
     if name in preset_names():
         text = (resources.files("vocsep") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{name}: not a text file (UTF-8)") from None
     else:
         raise UserError(f"{name}: no such preset or YAML file; presets are {', '.join(preset_names())}")
     try:

@@ -18,7 +18,7 @@ from matplotlib import pyplot
 from rich.console import Console
 from rich.table import Table
 
-from storage.files import write_atomically, write_json
+from storage.files import new_folder, write_atomically, write_json
 from storage.registry import ModelVersion
 from vocsep.evaluation import METRICS, ROW_TITLES, ROWS, SOURCES, SongScores, Target, summarize
 
@@ -28,9 +28,7 @@ COLORS = {"mixture": "tab:gray", "model": "tab:blue", "irm1": "tab:green"}
 def report_folder(reports: Path, model: ModelVersion) -> Path:
     """A new folder `<reports>/<time>-<model>`."""
     name = model.path.name if model.version is None else f"model{model.version:04d}"
-    folder = reports / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-    folder.mkdir(parents=True)
-    return folder
+    return new_folder(reports, f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
 
 
 def write_report(folder: Path, target: Target, songs: Sequence[SongScores], failures: dict[str, str]) -> dict[str, Any]:

@@ -44,7 +44,10 @@ def build_network(architecture: dict[str, Any]) -> UNet:
     """
     if architecture.get("name") != "unet":
         raise UserError(f"architecture {architecture.get('name')!r} is not known to this version of vocsep")
-    return UNet(channels=architecture["channels"], width=architecture["width"])
+    channels, width = architecture.get("channels"), architecture.get("width")
+    if channels not in (1, 2) or not isinstance(width, int) or width < 1:
+        raise UserError(f"architecture {architecture} is not known to this version of vocsep")
+    return UNet(channels=channels, width=width)
 
 
 @torch.inference_mode()
@@ -141,16 +144,22 @@ class Separator:
         UserError
             If the waveform is empty, not finite, or has more than two channels.
         """
-        if waveform.ndim != 2 or waveform.shape[1] == 0 or not np.isfinite(waveform).all():
-            raise UserError("a waveform must be (channels, samples), not empty, without NaN or infinite samples")
+        if waveform.ndim != 2 or waveform.size == 0 or len(waveform) > 2 or not np.isfinite(waveform).all():
+            raise UserError("a waveform must be (1 or 2 channels, samples), not empty, without NaN or infinite samples")
         vocals = apply_mask(waveform, sample_rate, self.mask(waveform, sample_rate), self.spectrogram)
         return {"vocals": vocals, "accompaniment": waveform - vocals}
 
 
-@functools.lru_cache(maxsize=1)
 def cached_separator(registry: Path, model: str) -> Separator:
     """Separator by registry folder and model name (see `ModelRegistry.open`), kept for this process's next song."""
-    return Separator.load(ModelRegistry(registry).open(model))
+    opened = ModelRegistry(registry).open(model)
+    return _loaded(opened.path.resolve(), opened.description.get("weights_sha256"))
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: Path, digest: str | None) -> Separator:
+    """Separator of the model folder whose weights have this digest, so that a moved champion is loaded anew."""
+    return Separator.load(ModelRegistry(path.parent).open(str(path)))
 
 
 def separate_file(path: Path, registry: Path, model: str, output: Path, container: str = "wav") -> list[Path]:
@@ -194,6 +203,7 @@ def inputs_to_separate(inputs: Iterable[Path], output: Path) -> list[Path]:
             files.append(entry)
         else:
             raise UserError(f"{entry}: no such file or folder")
+    files = list({path.resolve(): path for path in reversed(files)}.values())[::-1]  # each once, where first named
     by_name: dict[str, Path] = {}
     for path in files:
         if by_name.setdefault(path.stem, path) != path:
@@ -204,4 +214,5 @@ def inputs_to_separate(inputs: Iterable[Path], output: Path) -> list[Path]:
 def _is_input(path: Path, output: Path) -> bool:
     """Whether a file found in a folder is a song, and not a stem that an earlier run wrote."""
     hidden = path.name.startswith(".")
-    return path.suffix.lower() in AUDIO_SUFFIXES and not hidden and not path.resolve().is_relative_to(output.resolve())
+    is_audio = path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not hidden
+    return is_audio and not path.resolve().is_relative_to(output.resolve())

@@ -89,7 +89,9 @@ def own_rate_stft(sample_rate: int, config: SpectrogramConfig) -> tuple[int, int
     (4096, 1024)
     """
     half_window = config.n_fft * sample_rate / config.sample_rate / 2
-    n_fft = 2 * scipy.fft.next_fast_len(max(1, round(half_window)), real=True)
+    longest = max(1, round(half_window))
+    sizes = (scipy.fft.prev_fast_len(longest), scipy.fft.next_fast_len(longest))
+    n_fft = 2 * min(sizes, key=lambda size: abs(size - half_window))
     share = min(config.hop_length / config.n_fft, 0.25)
     return n_fft, max(1, round(n_fft * share))
 

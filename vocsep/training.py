@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from storage.errors import UserError
-from storage.files import write_json
+from storage.files import new_folder, write_json
 from storage.registry import ModelRegistry, ModelVersion, Weights
 from storage.store import SpectrogramStore
 from vocsep.config import Settings
@@ -271,8 +271,8 @@ def fit(
     device = pick_device(config.device).type
     precision = pick_precision(device, config.precision)
     budget = _budget(config, store)
-    run_folder = runs / datetime.now().strftime("%Y%m%d-%H%M%S")
     callback = _Run(store, config, budget, on_progress)
+    run_folder = new_folder(runs, datetime.now().strftime("%Y%m%d-%H%M%S"))
     module = _Module(config, budget)
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
