@@ -117,6 +117,10 @@ def train(
 @app.command("evaluate")
 def evaluate(
     model: Annotated[str, typer.Option(help="latest, champion, a version's number or a model folder.")] = "latest",
+    estimates: Annotated[
+        Path | None, typer.Option(help="Folder of estimates made elsewhere, <song>/vocals.wav ..., instead of a model.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Model to compare with; by default the champion.")] = None,
     dataset: DatasetOption = None,
     kind: KindOption = "auto",
     split: Annotated[str, typer.Option(help="Songs to score: test, valid or train.")] = "test",
@@ -128,10 +132,12 @@ def evaluate(
 ) -> None:
     """Score a model on songs with known stems and write a report."""
     from flows import evaluate as module
-    from vocsep.report import print_summary
+    from vocsep.report_text import print_summary
 
     values = {
         "model": model,
+        "estimates": estimates,
+        "against": against,
         "dataset": dataset,
         "kind": kind,
         "split": split,
@@ -142,9 +148,9 @@ def evaluate(
         "workers": workers,
     }
     result = run_flow(module.check, module.evaluate, _validated(module.EvaluateConfig, values))
-    say(f"\nevaluate: {result.songs} {split} songs")
-    print_summary(result.rows)
-    say(f"  report: {result.report}/report.md (also {reports}/latest)")
+    say(f"\nevaluate: {result.summary['songs']} {split} songs")
+    print_summary(result.summary)
+    say(f"  report: {result.report}/report.html, report.md (also in {reports}/latest)")
     say("  next: make separate INPUT=song.mp3")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from distributed import Client
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -13,7 +14,9 @@ from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line
 from vocsep.config import Settings
 from vocsep.dataset import Song
 from vocsep.evaluation import Engine, SongScores, Target, evaluate_song, resolve_evaluation
-from vocsep.report import decibels, report_folder, report_markdown, write_report
+from vocsep.exhibits import Exhibit, make_exhibit
+from vocsep.report import best_first, report_folder, songs_to_exhibit, write_report
+from vocsep.report_text import report_markdown, song_table
 
 
 class EvaluateConfig(Settings):
@@ -23,6 +26,10 @@ class EvaluateConfig(Settings):
     ----------
     model
         `latest`, `champion`, a version's number or a model folder.
+    estimates
+        A folder of estimates made elsewhere, scored in the model's place.
+    against
+        A model to compare with, song by song; None: the champion, where it is another model.
     dataset, kind
         Songs with known stems; None: the dataset that the store was made from.
     split
@@ -32,6 +39,8 @@ class EvaluateConfig(Settings):
     """
 
     model: str = "latest"
+    estimates: Path | None = None
+    against: str | None = None
     dataset: Path | None = None
     kind: str = "auto"
     split: str = "test"
@@ -43,16 +52,24 @@ class EvaluateConfig(Settings):
 
 
 class EvaluateResult(Settings):
-    """Where the report is, and its rows."""
+    """Where the report is, and its figures."""
 
     report: str
-    songs: int
-    rows: dict[str, Any]
+    summary: dict[str, Any]
 
 
 def resolve(config: EvaluateConfig) -> Target:
     """What the parameters name; `UserError` if a part of it is missing."""
-    return resolve_evaluation(config.models, config.model, config.dataset, config.kind, config.split, config.store)
+    return resolve_evaluation(
+        config.models,
+        config.model,
+        config.dataset,
+        config.kind,
+        config.split,
+        config.store,
+        estimates=config.estimates,
+        against=config.against,
+    )
 
 
 def check(config: EvaluateConfig) -> None:
@@ -65,7 +82,7 @@ def check(config: EvaluateConfig) -> None:
 def score_songs(config: EvaluateConfig) -> EvaluateResult:
     """Score every song on a Dask worker, then write the report from the small records that come back."""
     target = resolve(config)
-    folder = report_folder(config.reports, target.model)
+    folder = report_folder(config.reports, target).resolve()
     artifact = ProgressArtifact("evaluate-progress", "Share of the songs that are scored")
 
     def on_outcome(outcome: Outcome[Song, SongScores], finished: int) -> None:
@@ -76,32 +93,39 @@ def score_songs(config: EvaluateConfig) -> EvaluateResult:
             client,
             evaluate_song,
             target.songs,
-            (config.models.resolve(), target.model_name, folder.resolve(), config.engine),
+            (target.subjects, folder, config.engine),
             description="evaluate",
             unit="songs",
             on_outcome=on_outcome,
         )
-    scored = [outcome.result for outcome in outcomes if outcome.result is not None]
-    failures = {outcome.item.name: outcome.error for outcome in outcomes if outcome.error is not None}
-    summary = write_report(folder, target, scored, failures)
-    create_markdown_artifact(report_markdown(summary, scored, pictures=False), key="evaluation-report")
-    create_table_artifact(_table(scored), key="evaluation-songs", description="Medians in dB")
+        scored = [outcome.result for outcome in outcomes if outcome.result is not None]
+        failures = {outcome.item.name: outcome.error for outcome in outcomes if outcome.error is not None}
+        exhibits = _exhibits(client, target, scored, folder)
+    summary = write_report(folder, target, scored, failures, exhibits)
+    create_markdown_artifact(report_markdown(summary, best_first(scored), pictures=False), key="evaluation-report")
+    header, *lines = song_table(best_first(scored))
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    create_table_artifact(rows, key="evaluation-songs", description="Medians in dB")
     if failures:
         raise SomeFailed(failures, len(target.songs), "songs")
-    return EvaluateResult(report=str(folder), songs=len(scored), rows=summary["rows"])
+    return EvaluateResult(report=str(config.reports / folder.name), summary=summary)
 
 
-def _table(songs: list[SongScores]) -> list[dict[str, str]]:
-    return [
-        {
-            "song": song.name,
-            "vocals SDR": decibels(song.median("model", "vocals", "SDR")),
-            "floor": decibels(song.median("mixture", "vocals", "SDR")),
-            "ceiling": decibels(song.median("irm1", "vocals", "SDR")),
-            "accompaniment SDR": decibels(song.median("model", "accompaniment", "SDR")),
-        }
-        for song in sorted(songs, key=lambda song: song.name)
-    ]
+def _exhibits(client: Client, target: Target, scored: list[SongScores], folder: Path) -> dict[str, Exhibit]:
+    """Draw and cut the songs that the report shows, on the workers too."""
+    songs = {song.id: song for song in target.songs}
+    chosen = {title: songs[scores.track_id] for title, scores in songs_to_exhibit(scored).items()}
+    outcomes = map_items(
+        client,
+        make_exhibit,
+        list(chosen.values()),
+        (target.subjects["model"], folder / "exhibits"),
+        description="pictures",
+        unit="songs",
+        on_outcome=lambda outcome, finished: None,
+    )
+    made = {outcome.item.id: outcome.result for outcome in outcomes if outcome.result is not None}
+    return {title: made[song.id] for title, song in chosen.items() if song.id in made}
 
 
 @flow(name="evaluate")

@@ -11,7 +11,7 @@ from flows.paths import MODELS, RUNS, STORE
 from flows.reporting import ProgressArtifact, failing_in_one_line
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
-from vocsep.report import markdown_table
+from vocsep.report_text import markdown_table
 from vocsep.training import TrainConfig, TrainResult, fit
 
 

@@ -134,6 +134,10 @@ def evaluate(
         Path | None, typer.Option(envvar="MUSDB_PATH", help="Songs with known stems; default: those of the store.")
     ] = None,
     model: Annotated[str, typer.Option(help="latest, champion, a version's number or a model folder.")] = "latest",
+    estimates: Annotated[
+        Path | None, typer.Option(help="Folder of estimates made elsewhere, <song>/vocals.wav ..., instead of a model.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Model to compare with; by default the champion.")] = None,
     kind: Annotated[str, typer.Option(help="auto, musdb18, musdb18-hq, folder or karaoke.")] = "auto",
     split: Annotated[str, typer.Option(help="Songs to score: test, valid or train.")] = "test",
     engine: Annotated[str, typer.Option(help="fast, or museval (the reference, slow).")] = "fast",
@@ -143,25 +147,32 @@ def evaluate(
 ) -> None:
     """Score a model on songs with known stems, in this process (`make eval` does it on all cores)."""
     from vocsep.evaluation import Engine, evaluate_song, resolve_evaluation
+    from vocsep.exhibits import make_exhibit
     from vocsep.progress import progress_bar
-    from vocsep.report import print_summary, report_folder, write_report
+    from vocsep.report import report_folder, songs_to_exhibit, write_report
+    from vocsep.report_text import print_summary
 
     if engine not in get_args(Engine):
         raise UserError(f"--engine {engine}: use {' or '.join(get_args(Engine))}")
-    target = resolve_evaluation(models, model, dataset, kind, split, store)
-    folder = report_folder(reports, target.model)
+    target = resolve_evaluation(models, model, dataset, kind, split, store, estimates=estimates, against=against)
+    folder = report_folder(reports, target)
     scored = []
     failures = {}
     with progress_bar(len(target.songs), "evaluate", "songs") as bar:
         for song in target.songs:
             try:
-                scored.append(evaluate_song(song, models, target.model_name, folder, cast(Engine, engine)))
+                scored.append(evaluate_song(song, target.subjects, folder, cast(Engine, engine)))
             except UserError as error:
                 failures[song.name] = str(error)
             bar.update(1)
-    summary = write_report(folder, target, scored, failures)
-    print_summary(summary["rows"])
-    typer.echo(f"report: {folder}/report.md")
+    songs = {song.id: song for song in target.songs}
+    exhibits = {
+        title: make_exhibit(songs[scores.track_id], target.subjects["model"], folder / "exhibits")
+        for title, scores in songs_to_exhibit(scored).items()
+    }
+    summary = write_report(folder, target, scored, failures, exhibits)
+    print_summary(summary)
+    typer.echo(f"report: {folder}/report.html, report.md (also in {reports}/latest)")
     for name, reason in failures.items():
         typer.echo(f"failed: {name}: {reason}", err=True)
     if failures:

@@ -1,4 +1,4 @@
-"""Scoring: BSSEval v4 (museval) of a model on songs with known stems, beside its floor and its ceiling."""
+"""Scoring: BSSEval v4 of a model or of foreign estimates on songs with known stems, beside floor and ceilings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,13 @@ from storage.registry import ModelRegistry, ModelVersion
 from vocsep.audio import Waveform
 from vocsep.bsseval import bss_eval
 from vocsep.dataset import Dataset, Song, open_dataset, read_sources
-from vocsep.separation import Separator, cached_separator
-from vocsep.spectrogram import apply_mask, features, ideal_ratio_mask
+from vocsep.oracles import ideal_estimates
+from vocsep.song_metrics import si_sdr, song_sdr
+from vocsep.subjects import FolderSubject, ModelSubject, Subject
 
 SOURCES = ("vocals", "accompaniment")
 METRICS = ("SDR", "ISR", "SIR", "SAR")
-ROWS = ("model", "mixture", "irm1")
-ROW_TITLES = {
-    "model": "model",
-    "mixture": "mixture (floor)",
-    "irm1": "ideal mask (ceiling)",
-}
+WHOLE_SONG_METRICS = ("SI-SDR", "song SDR")
 WINDOW_SECONDS = 1.0
 
 Engine = Literal["fast", "museval"]
@@ -33,18 +29,46 @@ Engine = Literal["fast", "museval"]
 
 @dataclass(frozen=True)
 class SongScores:
-    """Scores of one song: row to source to metric to the values in dB of its 1-s frames (NaN: not counted)."""
+    """Scores of one song in dB.
+
+    Attributes
+    ----------
+    rows
+        Row (`model`, `mixture`, `irm1`, ...) to source to metric to the values of its 1-s frames (NaN: not counted).
+    whole
+        Row to source to `SI-SDR` and `song SDR` of the whole song.
+    """
 
     track_id: str
     name: str
     seconds: float
     rows: dict[str, dict[str, dict[str, list[float]]]]
+    whole: dict[str, dict[str, dict[str, float]]]
 
     def median(self, row: str, source: str, metric: str) -> float:
-        """Median over the counted frames, NaN if there is none."""
-        values = np.array(self.rows[row][source][metric])
+        """Median over the counted frames, NaN if there is none or no such row."""
+        values = np.array(self.rows[row][source][metric] if row in self.rows else [])
         counted = values[np.isfinite(values)]
         return float(np.median(counted)) if len(counted) else float("nan")
+
+    def value(self, row: str, source: str, metric: str) -> float:
+        """The song's one figure of a metric: its median over frames, or that of the whole song."""
+        if metric in METRICS:
+            return self.median(row, source, metric)
+        return self.whole.get(row, {}).get(source, {}).get(metric, float("nan"))
+
+    def counted(self, row: str, source: str, metric: str) -> int:
+        """How many frames are counted."""
+        return int(np.isfinite(self.rows[row][source][metric]).sum())
+
+    def frames(self, row: str) -> tuple[int, int, int]:
+        """Frames by BSSEval's rule for a row: counted, silent in the song itself, silent only in the row's estimate.
+
+        A frame in which any source is silent counts for none.
+        """
+        uncounted = np.isnan(self.rows[row]["vocals"]["SDR"])
+        silent = np.isnan(self.rows["mixture"]["vocals"]["SDR"])
+        return int((~uncounted).sum()), int((uncounted & silent).sum()), int((uncounted & ~silent).sum())
 
 
 def bss_scores(
@@ -90,49 +114,53 @@ def bss_scores(
     }
 
 
-def evaluate_song(song: Song, registry: Path, model: str, report: Path, engine: Engine = "fast") -> SongScores:
-    """Separate one song, score it beside floor and ceiling, and write museval-schema JSON files to the report folder.
+def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine: Engine = "fast") -> SongScores:
+    """Score all subjects on one song, beside floor and ceilings, and write museval-schema JSON files.
 
     Parameters
     ----------
-    model
-        Version number or model folder.
+    subjects
+        Row to what makes its estimates; `model` must be among them, and its band is that of the ceilings.
     report
         `<report>/<row>/<split>/<track id>.json` is written for every row.
 
     Raises
     ------
     UserError
-        If the song or the model cannot be read.
+        If the song, a model or an estimate cannot be read, or estimates do not go with the song.
     """
-    separator = cached_separator(registry, model)
     sources, sample_rate = read_sources(song, ("mixture", *SOURCES))
     mixture = sources.pop("mixture")
-    estimates = {
-        "model": separator.separate(mixture, sample_rate),
-        "mixture": dict.fromkeys(SOURCES, mixture),
-        "irm1": _ideal_estimates(separator, mixture, sources, sample_rate),
-    }
+    estimates = {row: subject.estimate(song, mixture, sample_rate) for row, subject in subjects.items()}
+    estimates["mixture"] = dict.fromkeys(SOURCES, mixture)
+    config = subjects["model"].spectrogram
+    ideal: tuple[tuple[str, Literal[1, 2], bool], ...] = (
+        ("irm1", 1, False),
+        ("irm2", 2, False),
+        ("irm1_full", 1, True),
+        ("irm2_full", 2, True),
+    )
+    for row, power, full_band in ideal:
+        estimates[row] = ideal_estimates(mixture, sources, sample_rate, config, power=power, full_band=full_band)
     scores = SongScores(
         track_id=song.id,
         name=song.name,
         seconds=mixture.shape[1] / sample_rate,
-        rows={row: bss_scores(sources, estimates[row], sample_rate, engine) for row in ROWS},
+        rows={row: bss_scores(sources, stems, sample_rate, engine) for row, stems in estimates.items()},
+        whole={
+            row: {
+                source: {
+                    "SI-SDR": si_sdr(sources[source], stems[source]),
+                    "song SDR": song_sdr(sources[source], stems[source]),
+                }
+                for source in SOURCES
+            }
+            for row, stems in estimates.items()
+        },
     )
-    for row in ROWS:
+    for row in scores.rows:
         write_atomically(report / row / song.split / f"{song.id}.json", _museval_json(scores, row).encode())
     return scores
-
-
-def _ideal_estimates(
-    separator: Separator, mixture: Waveform, sources: dict[str, Waveform], sample_rate: int
-) -> dict[str, Waveform]:
-    vocals, accompaniment = (
-        np.abs(features(sources[source], sample_rate, separator.spectrogram)) for source in SOURCES
-    )
-    mask = ideal_ratio_mask(vocals, accompaniment)
-    estimate = apply_mask(mixture, sample_rate, mask, separator.spectrogram)
-    return {"vocals": estimate, "accompaniment": mixture - estimate}
 
 
 def _museval_json(scores: SongScores, row: str) -> str:
@@ -146,18 +174,19 @@ def _museval_json(scores: SongScores, row: str) -> str:
 
 
 def summarize(songs: Sequence[SongScores]) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-    """Median and mean over songs of the songs' medians over frames: row to source to metric to both, in dB.
+    """Median and mean over songs: row to source to metric to both, in dB.
 
-    Songs without a counted frame are left out; None where none is left.
+    BSSEval's metrics enter as the songs' medians over frames. Songs without a finite figure are left out; None where
+    none is left. Rows stand in the order in which the songs have them.
     """
     summary: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
-    for row in ROWS:
+    for row in dict.fromkeys(row for song in songs for row in song.rows):
         summary[row] = {}
         for source in SOURCES:
             summary[row][source] = {}
-            for metric in METRICS:
-                medians = np.array([song.median(row, source, metric) for song in songs])
-                counted = medians[np.isfinite(medians)]
+            for metric in (*METRICS, *WHOLE_SONG_METRICS):
+                figures = np.array([song.value(row, source, metric) for song in songs])
+                counted = figures[np.isfinite(figures)]
                 summary[row][source][metric] = {
                     "median": float(np.median(counted)) if len(counted) else None,
                     "mean": float(np.mean(counted)) if len(counted) else None,
@@ -167,40 +196,95 @@ def summarize(songs: Sequence[SongScores]) -> dict[str, dict[str, dict[str, dict
 
 @dataclass(frozen=True)
 class Target:
-    """What is evaluated: a model on the songs of one split."""
+    """What is evaluated: subjects, by their rows, on the songs of one split.
 
-    model: ModelVersion
+    Attributes
+    ----------
+    models
+        The model version of every row that has one.
+    """
+
+    subjects: dict[str, Subject]
+    models: dict[str, ModelVersion]
     dataset: Dataset
     split: str
     songs: tuple[Song, ...]
 
     @property
-    def model_name(self) -> str:
-        """Name under which any process finds the model in the registry."""
-        return str(self.model.path.resolve()) if self.model.version is None else str(self.model.version)
+    def titles(self) -> dict[str, str]:
+        """Row to what people call its subject."""
+        return {
+            row: str(subject.folder) if isinstance(subject, FolderSubject) else f"model {self.models[row].path}"
+            for row, subject in self.subjects.items()
+        }
+
+    @property
+    def title(self) -> str:
+        """What people call the subject of the evaluation."""
+        return self.titles["model"]
+
+    @property
+    def label(self) -> str:
+        """A short name for folders."""
+        model = self.models.get("model")
+        if model is None:
+            return "estimates"
+        return f"model{model.version:04d}" if model.version is not None else "model"
 
     @property
     def seen_in_training(self) -> list[str]:
         """Names of songs that the model was trained or validated on: their scores say little."""
-        data = self.model.description.get("data", {})
+        model = self.models.get("model")
+        data = model.description.get("data", {}) if model is not None else {}
         seen = {*data.get("train", []), *data.get("valid", [])}
         return sorted(song.name for song in self.songs if song.name in seen)
 
 
-def resolve_evaluation(models: Path, model: str, dataset: Path | None, kind: str, split: str, store: Path) -> Target:
-    """Find model, dataset and songs by their names.
+def resolve_evaluation(
+    models: Path,
+    model: str,
+    dataset: Path | None,
+    kind: str,
+    split: str,
+    store: Path,
+    *,
+    estimates: Path | None = None,
+    against: str | None = None,
+) -> Target:
+    """Find subjects, dataset and songs by their names.
 
     Parameters
     ----------
+    model
+        What the row `model` is, unless `estimates` names a folder.
     dataset, kind
         See `open_dataset`; None takes the dataset that `store` was made from.
+    against
+        A second model, the row `against`; None takes the champion, if there is one and it is another model.
 
     Raises
     ------
     UserError
         If one of them is missing or the split has no songs.
     """
-    version = ModelRegistry(models).open(model)
+    registry = ModelRegistry(models)
+    versions: dict[str, ModelVersion] = {}
+    subjects: dict[str, Subject] = {}
+    if estimates is None:
+        versions["model"] = registry.open(model)
+    elif estimates.is_dir():
+        subjects["model"] = FolderSubject(estimates.resolve())
+    else:
+        raise UserError(f"{estimates}: no such folder of estimates")
+    if against is not None:
+        versions["against"] = registry.open(against)
+    elif (champion := registry.champion()) is not None and (
+        "model" not in versions or versions["model"].version != champion
+    ):
+        versions["champion"] = registry.open(str(champion))
+    for row, version in versions.items():
+        name = str(version.path.resolve()) if version.version is None else str(version.version)
+        subjects[row] = ModelSubject(models.resolve(), name)
     if dataset is not None:
         opened = open_dataset(dataset, kind)
     else:
@@ -209,4 +293,4 @@ def resolve_evaluation(models: Path, model: str, dataset: Path | None, kind: str
     songs = tuple(opened.split(split))
     if not songs:
         raise UserError(f"{opened.root}: no songs in the {split} split; evaluate another one with --split")
-    return Target(version, opened, split, songs)
+    return Target(dict(sorted(subjects.items(), key=lambda item: item[0] != "model")), versions, opened, split, songs)

@@ -156,7 +156,7 @@ def cached_separator(registry: Path, model: str) -> Separator:
     return _loaded(opened.path.resolve(), opened.description.get("weights_sha256"))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _loaded(path: Path, digest: str | None) -> Separator:
     """Separator of the model folder whose weights have this digest, so that a moved champion is loaded anew."""
     return Separator.load(ModelRegistry(path.parent).open(str(path)))

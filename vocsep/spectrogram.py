@@ -157,10 +157,3 @@ def apply_mask(waveform: Waveform, sample_rate: int, mask: Spectrogram, config: 
     spectrum = stft(waveform, n_fft, hop_length)
     spectrum = spectrum * stretch_mask(mask, sample_rate, spectrum.shape[1], config)
     return istft(spectrum, n_fft, hop_length, waveform.shape[1])
-
-
-def ideal_ratio_mask(vocals: Spectrogram, accompaniment: Spectrogram) -> Spectrogram:
-    """IRM1, the magnitude ratio |V| / (|V| + |A|); 0 where both are silent (Liutkus et al., SiSEC 2016)."""
-    total = vocals + accompaniment
-    mask: Spectrogram = np.divide(vocals, total, out=np.zeros_like(vocals), where=total > 0)
-    return mask

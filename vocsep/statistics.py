@@ -48,7 +48,7 @@ class PairedDifference:
     interval: tuple[float, float] | None
 
     @property
-    def is_certain(self) -> bool:
+    def is_clear(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 

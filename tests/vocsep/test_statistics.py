@@ -44,17 +44,17 @@ def test_pairing_sees_a_small_gain_that_is_hidden_by_the_spread_of_the_songs() -
     assert difference is not None
     assert difference.mean == pytest.approx((better - songs).mean())
     assert difference.better == int((better > songs).sum())
-    assert difference.is_certain
+    assert difference.is_clear
     separate = bootstrap_interval(better.tolist(), "mean"), bootstrap_interval(songs.tolist(), "mean")
     assert separate[0] is not None
     assert separate[1] is not None
     assert separate[0][0] < separate[1][1]
 
 
-def test_equal_systems_differ_by_nothing_and_that_is_not_certain() -> None:
+def test_equal_systems_differ_by_nothing_and_that_is_not_clear() -> None:
     difference = paired_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     assert difference is not None
-    assert (difference.songs, difference.better, difference.mean, difference.is_certain) == (3, 0, 0.0, False)
+    assert (difference.songs, difference.better, difference.mean, difference.is_clear) == (3, 0, 0.0, False)
 
 
 def test_songs_without_a_score_on_either_side_are_left_out() -> None:
