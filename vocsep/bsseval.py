@@ -26,7 +26,8 @@ museval's rules, kept here:
 - Filters start from rest in every frame, and their tail beyond the frame counts.
 - Nothing is rescaled: an estimate at the wrong level scores as badly as it sounds.
 
-Two cases where museval's own figures hang on its rounding errors, so that these differ:
+Songs of up to 12 s take their filters from `vocsep.bsseval_short`, by museval's own arithmetic. Two cases where
+museval's figures hang on its rounding errors, so that those of longer songs differ:
 
 - Above 100 dB nothing but rounding is left to measure. An estimate that is a mixture of the references (the
   song itself) has no artifacts, and a SAR near 120 dB in museval; an estimate equal to its reference has an
@@ -48,6 +49,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from vocsep.bsseval_short import is_short, short_song_filters
 
 Floats = NDArray[np.float64]
 Spectra = NDArray[np.complex128]
@@ -288,7 +290,9 @@ def _filters(references: Waveforms, estimates: Waveforms, taps: int) -> tuple[Fl
     Returns the filters from each source's own channels, `(source, to channel, from channel, taps)`, and those
     from all references, `(to source and channel, from source and channel, taps)`.
     """
-    sources, channels, _ = references.shape
+    sources, channels, samples = references.shape
+    if is_short(samples, taps):
+        return short_song_filters(references, estimates, taps)
     among, targets = np.split(_correlations(references, estimates, taps), 2, axis=1)
     targets = np.ascontiguousarray(targets.swapaxes(0, 1)[..., taps - 1 :])
     groups = [slice(first, first + channels) for first in range(0, sources * channels, channels)]
