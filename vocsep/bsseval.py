@@ -56,6 +56,8 @@ Spectra = NDArray[np.complex128]
 Extended = NDArray[np.longdouble]
 Waveforms = NDArray[np.floating[Any]]
 
+METRICS = ("SDR", "ISR", "SIR", "SAR")
+
 FFT_LENGTH = 8192
 """Samples per FFT, at least; changes speed and memory, not results."""
 REFINEMENTS = 2

@@ -179,6 +179,38 @@ def evaluate(
         raise typer.Exit(1)
 
 
+@app.command()
+def score(
+    references: Annotated[Path, typer.Argument(help="Folder with the true sources: vocals.wav, drums.flac, ...")],
+    estimates: Annotated[Path, typer.Argument(help="Folder with the estimates under the same names.")],
+    window: Annotated[float, typer.Option(min=0.001, help="Frame length in seconds.")] = 1.0,
+    hop: Annotated[float, typer.Option(min=0.001, help="Seconds from one frame to the next.")] = 1.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file for the values of all frames.")
+    ] = None,
+) -> None:
+    """Score any estimates with BSSEval v4: no dataset, model or store needed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from storage.files import write_json
+    from vocsep.bsseval import METRICS
+    from vocsep.scoring import score_folders
+
+    scores = score_folders(references, estimates, window, hop)
+    table = Table("source", *METRICS, "frames counted", title="BSSEval v4, medians over frames in dB")
+    for name, values in scores["sources"].items():
+        medians = [values[metric]["median"] for metric in METRICS]
+        frames = values["SDR"]["frames"]
+        counted = sum(frame is not None for frame in frames)
+        shown = ["-" if median is None else f"{median:.3f}" for median in medians]
+        table.add_row(name, *shown, f"{counted} of {len(frames)}")
+    Console().print(table)
+    if output is not None:
+        write_json(output, scores)
+        typer.echo(f"all frames: {output}")
+
+
 @models_app.command("list")
 def models_list(models: ModelsOption = MODELS) -> None:
     """List the models with their scores; the champion is the one that `separate` uses."""

@@ -13,14 +13,13 @@ from storage.files import write_atomically
 from storage.manifest import Manifest
 from storage.registry import ModelRegistry, ModelVersion
 from vocsep.audio import Waveform
-from vocsep.bsseval import bss_eval
+from vocsep.bsseval import METRICS, bss_eval
 from vocsep.dataset import Dataset, Song, open_dataset, read_sources
 from vocsep.oracles import ideal_estimates
 from vocsep.song_metrics import si_sdr, song_sdr
 from vocsep.subjects import FolderSubject, ModelSubject, Subject
 
 SOURCES = ("vocals", "accompaniment")
-METRICS = ("SDR", "ISR", "SIR", "SAR")
 WHOLE_SONG_METRICS = ("SI-SDR", "song SDR")
 WINDOW_SECONDS = 1.0
 

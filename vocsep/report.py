@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.files import new_folder, write_atomically, write_json
-from vocsep.evaluation import METRICS, SOURCES, WHOLE_SONG_METRICS, SongScores, Target, summarize
+from vocsep.bsseval import METRICS
+from vocsep.evaluation import SOURCES, WHOLE_SONG_METRICS, SongScores, Target, summarize
 from vocsep.exhibits import Exhibit
 from vocsep.report_html import report_html
 from vocsep.report_plots import plot_over_time, plot_songs

@@ -10,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vocsep.evaluation import METRICS, SOURCES, WHOLE_SONG_METRICS, SongScores
+from vocsep.bsseval import METRICS
+from vocsep.evaluation import SOURCES, WHOLE_SONG_METRICS, SongScores
 
 TERMINAL_COLUMNS = 6
 ROW_TITLES = {
