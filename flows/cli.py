@@ -1,5 +1,6 @@
 """Command line of the flows; several may be named one after the other: `python -m flows preprocess train evaluate`."""
 
+import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -33,13 +34,19 @@ def say(text: str = "") -> None:
     typer.echo(text)
 
 
-def run_flow(check: Callable[[Any], None], flow: Callable[[Any], Returned], config: Any) -> Returned:
-    """Check the parameters, then run the flow; the first flow of a process starts Prefect's embedded server."""
+@functools.cache
+def announce_server() -> None:
+    """Say, once in a process, what the first flow is waiting for."""
     import prefect.settings
 
-    check(config)
     if not prefect.settings.PREFECT_API_URL.value():
-        say("Prefect: using its embedded server (starting it takes 10-20 s; set PREFECT_API_URL to use a running one)")
+        say("Prefect: starting its embedded server, 10-20 s (set PREFECT_API_URL to use a running one)")
+
+
+def run_flow(check: Callable[[Any], None], flow: Callable[[Any], Returned], config: Any) -> Returned:
+    """Check the parameters, then run the flow; the first one of a process starts Prefect's embedded server."""
+    check(config)
+    announce_server()
     return flow(config)
 
 

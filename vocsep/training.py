@@ -104,6 +104,12 @@ class Budget:
         self.seconds = seconds
         self.started = time.monotonic()
 
+    def __str__(self) -> str:
+        """For people: `500 steps`, `4 minutes`, or both."""
+        parts = [f"{self.steps} steps"] if self.steps else []
+        parts += [f"{self.seconds / 60:g} minutes"] if self.seconds else []
+        return " or ".join(parts)
+
     def used(self, step: int) -> float:
         """Share in [0, 1] after `step` steps."""
         by_steps = step / self.steps if self.steps else 0.0
@@ -287,9 +293,10 @@ def fit(
         num_sanity_val_steps=0,
     )
     log.info(
-        "training on %d songs (%d for validation), %s, %s; log: tensorboard --logdir %s",
+        "training on %d songs (%d for validation) for %s, on %s, %s; log: tensorboard --logdir %s",
         len(store.tracks("train")),
         len(store.tracks("valid")),
+        budget,
         device,
         precision,
         runs,
