@@ -123,6 +123,7 @@ def separate(
                 failed += 1
                 bar.write(f"error: {error}", file=sys.stderr)
             bar.update(1)
+        bar.refresh()
     if failed:
         typer.echo(f"{failed} of {len(songs)} files failed, the others are done", err=True)
         raise typer.Exit(1)
@@ -214,6 +215,7 @@ def score(
 @models_app.command("list")
 def models_list(models: ModelsOption = MODELS) -> None:
     """List the models with their scores; the champion is the one that `separate` uses."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -224,14 +226,14 @@ def models_list(models: ModelsOption = MODELS) -> None:
     if not versions:
         raise UserError(f"{models}: no model yet; run `make train` first")
     champion = registry.champion()
-    table = Table("version", "champion", "made", "dataset", "preset", "steps", "validation SDR, dB")
+    table = Table("version", "champion", "made", "dataset", "spectrogram", "steps", "valid SDR, dB", box=box.SIMPLE)
     for version in versions:
         description = registry.open(str(version)).description
         spectrogram = description["spectrogram"]
         table.add_row(
             str(version),
             "*" if version == champion else "",
-            description["created"],
+            description["created"][:16].replace("T", " "),
             description["data"]["dataset"],
             f"{spectrogram['sample_rate']} Hz, {spectrogram['n_fft']}/{spectrogram['hop_length']}",
             str(description["training"]["steps_done"]),
