@@ -63,11 +63,12 @@ class SongScores:
     def frames(self, row: str) -> tuple[int, int, int]:
         """Frames by BSSEval's rule for a row: counted, silent in the song itself, silent only in the row's estimate.
 
-        A frame in which any source is silent counts for none.
+        A frame in which any source is silent counts for none; neither does one without any error (infinite dB).
         """
-        uncounted = np.isnan(self.rows[row]["vocals"]["SDR"])
+        values = np.array(self.rows[row]["vocals"]["SDR"])
         silent = np.isnan(self.rows["mixture"]["vocals"]["SDR"])
-        return int((~uncounted).sum()), int((uncounted & silent).sum()), int((uncounted & ~silent).sum())
+        dropped = np.isnan(values)
+        return int(np.isfinite(values).sum()), int((dropped & silent).sum()), int((dropped & ~silent).sum())
 
 
 def bss_scores(
@@ -95,6 +96,9 @@ def bss_scores(
     shapes = {waveform.shape for waveform in (*references.values(), *estimates.values())}
     if len(shapes) != 1:
         raise UserError(f"references and estimates differ in shape: {', '.join(map(str, sorted(shapes)))}")
+    channels, samples = shapes.pop()
+    if channels > samples:
+        raise UserError(f"{channels} channels of {samples} samples: the axes look swapped")
     if not all(np.isfinite(estimate).all() for estimate in estimates.values()):
         raise UserError("an estimate holds NaN or infinite samples")
     window = round(WINDOW_SECONDS * sample_rate)
@@ -277,10 +281,10 @@ def resolve_evaluation(
         raise UserError(f"{estimates}: no such folder of estimates")
     if against is not None:
         versions["against"] = registry.open(against)
-    elif (champion := registry.champion()) is not None and (
-        "model" not in versions or versions["model"].version != champion
-    ):
-        versions["champion"] = registry.open(str(champion))
+    elif (number := registry.champion()) is not None:
+        champion = registry.open(str(number))
+        if "model" not in versions or versions["model"].path.resolve() != champion.path.resolve():
+            versions["champion"] = champion
     for row, version in versions.items():
         name = str(version.path.resolve()) if version.version is None else str(version.version)
         subjects[row] = ModelSubject(models.resolve(), name)

@@ -18,6 +18,7 @@ from vocsep.spectrogram import features
 from vocsep.subjects import Subject
 
 EXCERPT_SECONDS = 12.0
+MP3_RATE = 44100
 DYNAMIC_RANGE_DB = 70.0
 SOUNDS = ("mixture", "true vocals", "estimated vocals", "estimated accompaniment")
 
@@ -54,9 +55,10 @@ def make_exhibit(song: Song, subject: Subject, folder: Path) -> Exhibit:
     excerpts = {name: waveform[:, span] for name, waveform in waveforms.items()}
     sounds = {name: folder / f"{song.id}-{name.replace(' ', '-')}.mp3" for name in SOUNDS}
     # mp3 knows few rates, and one level for all four keeps them comparable without clipping.
-    peak = max(1.0, *(float(np.abs(excerpt).max(initial=0.0)) for excerpt in excerpts.values()))
+    audible = {name: resample(excerpt, sample_rate, MP3_RATE) for name, excerpt in excerpts.items()}
+    peak = max(1.0, *(float(np.abs(excerpt).max(initial=0.0)) for excerpt in audible.values()))
     for name, path in sounds.items():
-        _write_mp3(path, excerpts[name] / peak, sample_rate)
+        soundfile.write(path, audible[name].T / peak, MP3_RATE, format="MP3")
     picture = folder / f"{song.id}.png"
     plot_spectrograms(
         picture,
@@ -75,10 +77,6 @@ def loudest_span(waveform: Waveform, sample_rate: int) -> slice:
     energy = np.concatenate([[0.0], np.cumsum((waveform.astype(np.float64) ** 2).sum(axis=0))])
     start = int(np.argmax(energy[length:] - energy[: samples - length + 1]))
     return slice(start, start + length)
-
-
-def _write_mp3(path: Path, waveform: Waveform, sample_rate: int) -> None:
-    soundfile.write(path, resample(waveform, sample_rate, 44100).T, 44100, format="MP3")
 
 
 def plot_spectrograms(

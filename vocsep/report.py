@@ -33,14 +33,12 @@ def best_first(songs: Sequence[SongScores]) -> list[SongScores]:
 
 
 def songs_to_exhibit(songs: Sequence[SongScores]) -> dict[str, SongScores]:
-    """The best, the median and the worst song by vocals SDR; fewer if there are fewer."""
+    """The best, the median and the worst song by vocals SDR; fewer, and none twice, if there are fewer."""
     scored = [song for song in best_first(songs) if not math.isnan(song.median("model", "vocals", "SDR"))]
     if not scored:
         return {}
-    chosen = {"best": scored[0], "median": scored[len(scored) // 2], "worst": scored[-1]}
-    return {
-        title: song for title, song in chosen.items() if title == "best" or song.track_id != chosen["best"].track_id
-    }
+    titles = {len(scored) // 2: "median", len(scored) - 1: "worst", 0: "best"}  # where two fall together, the last
+    return {titles[place]: scored[place] for place in sorted(titles)}
 
 
 def write_report(

@@ -1,6 +1,7 @@
 """Pictures of a report: every song between floor and ceiling, and SDR over time."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,17 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from vocsep.evaluation import SOURCES, SongScores
 
-COLORS = {"mixture": "tab:gray", "model": "tab:blue", "champion": "tab:orange", "irm1": "tab:green"}
+COLORS = {
+    "mixture": "tab:gray",
+    "model": "tab:blue",
+    "champion": "tab:orange",
+    "against": "tab:orange",
+    "irm1": "tab:green",
+}
 
 
 def plot_songs(path: Path, songs: Sequence[SongScores]) -> None:
@@ -31,7 +39,9 @@ def plot_songs(path: Path, songs: Sequence[SongScores]) -> None:
             medians = [song.median(row, source, "SDR") for song in songs]
             counted = [value for value in medians if math.isfinite(value)]
             if counted:
-                box = above.boxplot([counted], vert=False, positions=[position], widths=0.6, patch_artist=True)
+                box = above.boxplot(
+                    [counted], orientation="horizontal", positions=[position], widths=0.6, patch_artist=True
+                )
                 box["boxes"][0].set_facecolor(COLORS[row])
             below.plot(medians, range(len(songs)), "o", color=COLORS[row], label=row)
         above.set_yticks(range(len(rows)), rows, fontsize=8)
@@ -40,9 +50,7 @@ def plot_songs(path: Path, songs: Sequence[SongScores]) -> None:
         below.invert_yaxis()
         labels = [plot_text(song.name)[:40] for song in songs] if column == 0 else ["" for _ in songs]
         below.set_yticks(range(len(songs)), labels, fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)
+    _save(figure, path)
 
 
 def plot_over_time(path: Path, songs: dict[str, SongScores]) -> None:
@@ -58,8 +66,15 @@ def plot_over_time(path: Path, songs: dict[str, SongScores]) -> None:
     axes[-1, 0].set_xlabel("seconds")
     if songs:
         axes[0, 0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes; the names stand in full in the tables.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.tight_layout()
+        figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 

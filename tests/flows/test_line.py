@@ -38,21 +38,36 @@ def test_preprocess_train_and_evaluate_leave_store_model_and_report(trained: Pat
     assert store.damaged_shards() == []
     assert ModelRegistry(trained / "data/models").champion() == 1
     summary = json.loads((trained / "data/reports/latest/summary.json").read_text())
-    assert set(summary["rows"]) == {"model", "mixture", "irm1"}
+    assert list(summary["rows"]) == ["model", "mixture", "irm1", "irm2", "irm1_full", "irm2_full"]
     for row in summary["rows"].values():
         for source in ("vocals", "accompaniment"):
-            assert set(row[source]["SDR"]) == {"median", "mean"}
+            assert set(row[source]) == {"SDR", "ISR", "SIR", "SAR", "SI-SDR", "song SDR"}
+            assert all(set(figures) == {"median", "mean"} for figures in row[source].values())
     assert summary["songs"] == 2
+    assert summary["comparisons"] == []
+    assert 0 < summary["ceiling"]["way_from_floor"] < 1
     floor, ceiling = (summary["rows"][row]["vocals"]["SDR"]["median"] for row in ("mixture", "irm1"))
     assert ceiling > summary["rows"]["model"]["vocals"]["SDR"]["median"] > floor
     for picture in ("songs.png", "over_time.png"):
         assert (trained / "data/reports/latest" / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_page_of_the_report_shows_and_plays_both_songs_and_needs_no_other_file(trained: Path) -> None:
+    page = (trained / "data/reports/latest/report.html").read_text(encoding="utf-8")
+    names = [path.name.removesuffix(".stem.mp4") for path in (trained / "songs/test").glob("*.stem.mp4")]
+    assert len(names) == 2
+    assert all(page.count(f": {name}</h2>") == 1 for name in names)
+    assert page.count(' src="data:audio/mpeg;base64,') == page.count("<audio") == 4 * len(names)
+    assert page.count(' src="data:image/png;base64,') == page.count("<img") == len(names) + 2
+    assert page.count(' src="') == 5 * len(names) + 2
+    assert not any(text in page for text in (" href=", "<script", "<link", "url("))
+
+
 def test_each_step_says_what_it_wrote_and_what_comes_next(trained: Path) -> None:
     output = (trained / "output.txt").read_text()
     assert "6 songs written" in output
     assert "data/models/0001" in output
+    assert "report.html" in output
     assert "report.md" in output
     assert output.count("next:") == 3
 

@@ -1,23 +1,18 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as numpy_strategies
 from numpy.typing import NDArray
 
 from vocsep.audio import Waveform
-from vocsep.bsseval import frame_sdr
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
-from vocsep.dataset import open_dataset, read_sources
 from vocsep.spectrogram import (
     CONTINUED_SHARE,
     apply_mask,
     drop_bin,
     features,
-    ideal_ratio_mask,
     istft,
     magnitudes,
     own_rate_stft,
@@ -312,50 +307,3 @@ def test_masked_channels_do_not_mix() -> None:
     for channel in (0, 1):
         alone = apply_mask(waveform[channel : channel + 1], 44100, mask[channel : channel + 1], FINE)
         np.testing.assert_allclose(alone[0], both[channel], rtol=0, atol=1e-6)
-
-
-# Ideal ratio mask
-
-
-def test_ideal_ratio_mask_is_the_share_of_the_vocals_and_0_in_silence() -> None:
-    vocals = np.array([[[3.0, 0.0, 5.0, 0.0, 1e-30]]], dtype=np.float32)
-    accompaniment = np.array([[[1.0, 2.0, 0.0, 0.0, 1e-30]]], dtype=np.float32)
-    assert ideal_ratio_mask(vocals, accompaniment).tolist() == [[[0.75, 0.0, 1.0, 0.0, 0.5]]]
-
-
-@settings(deadline=None)
-@given(
-    pair=numpy_strategies.arrays(np.float32, (2, 1, 3, 4), elements=st.floats(0, 1e4, width=32, allow_subnormal=False))
-)
-def test_ideal_ratio_masks_of_both_sources_lie_in_0_to_1_and_sum_to_1_where_there_is_sound(pair: Array) -> None:
-    vocals, accompaniment = pair
-    first, second = ideal_ratio_mask(vocals, accompaniment), ideal_ratio_mask(accompaniment, vocals)
-    for mask in (first, second):
-        assert mask.dtype == np.float32
-        assert ((mask >= 0) & (mask <= 1)).all()
-    np.testing.assert_allclose(first + second, (vocals + accompaniment > 0).astype(np.float32), rtol=0, atol=1e-6)
-
-
-def test_ideal_ratio_mask_on_25_preview_test_songs_scores_as_the_design_says(preview_root: Path) -> None:
-    songs = open_dataset(preview_root, "musdb18").split("test")
-    if len(songs) != 25:
-        pytest.skip(f"{preview_root} has {len(songs)} test songs; the design's figures are of 25 excerpts")
-    medians: list[Array] = []
-    for song in songs:
-        sources, sample_rate = read_sources(song, ("mixture", "vocals", "accompaniment"))
-        mixture, vocals, accompaniment = sources.values()
-        mask = ideal_ratio_mask(
-            np.abs(features(vocals, sample_rate, FINE)), np.abs(features(accompaniment, sample_rate, FINE))
-        )
-        estimate = apply_mask(mixture, sample_rate, mask, FINE)
-        scores = frame_sdr(
-            np.stack([vocals, accompaniment]),
-            np.stack([estimate, mixture - estimate]),
-            window=sample_rate,
-            hop=sample_rate,
-        )
-        if not np.isnan(scores).all():
-            medians.append(np.nanmedian(scores, axis=1))
-    ceiling = np.median(medians, axis=0)
-    assert ceiling[0] == pytest.approx(9.0, abs=0.1)
-    assert ceiling[1] == pytest.approx(13.6, abs=0.1)
