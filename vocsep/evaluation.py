@@ -1,6 +1,6 @@
 """Scoring: BSSEval v4 of a model or of foreign estimates on songs with known stems, beside floor and ceilings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -134,8 +134,29 @@ def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine
     """
     sources, sample_rate = read_sources(song, ("mixture", *SOURCES))
     mixture = sources.pop("mixture")
-    estimates = {row: subject.estimate(song, mixture, sample_rate) for row, subject in subjects.items()}
-    estimates["mixture"] = dict.fromkeys(SOURCES, mixture)
+    scores = SongScores(song.id, song.name, seconds=mixture.shape[1] / sample_rate, rows={}, whole={})
+    # One row at a time: the stems of all of them together would be many times the song.
+    for row, estimates in _estimates(song, subjects, mixture, sources, sample_rate):
+        scores.rows[row] = bss_scores(sources, estimates, sample_rate, engine)
+        scores.whole[row] = {
+            source: {
+                "SI-SDR": si_sdr(sources[source], estimates[source]),
+                "song SDR": song_sdr(sources[source], estimates[source]),
+            }
+            for source in SOURCES
+        }
+    for row in scores.rows:
+        write_atomically(report / row / song.split / f"{song.id}.json", _museval_json(scores, row).encode())
+    return scores
+
+
+def _estimates(
+    song: Song, subjects: dict[str, Subject], mixture: Waveform, sources: dict[str, Waveform], sample_rate: int
+) -> Iterator[tuple[str, dict[str, Waveform]]]:
+    """Rows and their stems: the subjects, the floor, the ceilings."""
+    for row, subject in subjects.items():
+        yield row, subject.estimate(song, mixture, sample_rate)
+    yield "mixture", dict.fromkeys(SOURCES, mixture)
     config = subjects["model"].spectrogram
     ideal: tuple[tuple[str, Literal[1, 2], bool], ...] = (
         ("irm1", 1, False),
@@ -144,26 +165,7 @@ def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine
         ("irm2_full", 2, True),
     )
     for row, power, full_band in ideal:
-        estimates[row] = ideal_estimates(mixture, sources, sample_rate, config, power=power, full_band=full_band)
-    scores = SongScores(
-        track_id=song.id,
-        name=song.name,
-        seconds=mixture.shape[1] / sample_rate,
-        rows={row: bss_scores(sources, stems, sample_rate, engine) for row, stems in estimates.items()},
-        whole={
-            row: {
-                source: {
-                    "SI-SDR": si_sdr(sources[source], stems[source]),
-                    "song SDR": song_sdr(sources[source], stems[source]),
-                }
-                for source in SOURCES
-            }
-            for row, stems in estimates.items()
-        },
-    )
-    for row in scores.rows:
-        write_atomically(report / row / song.split / f"{song.id}.json", _museval_json(scores, row).encode())
-    return scores
+        yield row, ideal_estimates(mixture, sources, sample_rate, config, power=power, full_band=full_band)
 
 
 def _museval_json(scores: SongScores, row: str) -> str:
