@@ -16,7 +16,7 @@ from storage.store import SpectrogramStore
 from vocsep.config import Settings, load_spectrogram_config
 from vocsep.dataset import Dataset, Song, open_dataset
 from vocsep.demo import make_demo
-from vocsep.preprocessing import StoreConfig, open_store, plan, preprocess_song
+from vocsep.preprocessing import StoreConfig, check_store, open_store, plan, preprocess_song
 from vocsep.progress import progress_bar
 
 SAVE_INTERVAL_SECONDS = 1.0
@@ -69,7 +69,7 @@ def check(config: PreprocessConfig) -> None:
     """Raise `UserError` for whatever can be told to be wrong before anything is started."""
     expected = store_config(config)
     if config.dataset is not None:
-        open_store(config.store, open_dataset(config.dataset, config.kind), expected)
+        check_store(config.store, open_dataset(config.dataset, config.kind), expected)
 
 
 @task(name="make demo dataset", cache_policy=NO_CACHE)

@@ -19,7 +19,7 @@ import zarr
 
 from storage.errors import UserError
 from storage.files import value_digest
-from storage.manifest import FORMAT, FORMAT_VERSION, ArrayRecord, Manifest, SourceFile, TrackRecord
+from storage.manifest import FORMAT, FORMAT_VERSION, MANIFEST_NAME, ArrayRecord, Manifest, SourceFile, TrackRecord
 from storage.shards import chunk_shape, encode_shard, map_shard, padded_shape, shard_bytes
 
 SPLITS = ("train", "valid", "test")
@@ -39,6 +39,27 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> str:
         elif one != other:
             parts.append(f"{name}: {one!r} -> {other!r}")
     return ", ".join(part for part in parts if part)
+
+
+def require_usable(path: Path, config: dict[str, Any]) -> Manifest | None:
+    """Manifest of the store at `path`, None where there is room for a new one; nothing is written.
+
+    Raises
+    ------
+    UserError
+        If a store is there that was made with another configuration, or `path` is something else.
+    """
+    if (path / MANIFEST_NAME).exists():
+        manifest = Manifest.load(path)
+        if manifest.config != config:
+            raise UserError(
+                f"{path}: made with another configuration ({config_differences(manifest.config, config)}); use its "
+                "configuration, give another store path, or delete the store"
+            )
+        return manifest
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: exists and is not a spectrogram store; give another store path")
+    return None
 
 
 def write_track(
@@ -165,14 +186,9 @@ class SpectrogramStore:
         UserError
             If a store is there that was made with another configuration, or `path` is something else.
         """
-        if (path / "manifest.json").exists():
-            store = cls(path, Manifest.load(path))
-            if store.manifest.config != config:
-                differences = config_differences(store.manifest.config, config)
-                raise UserError(
-                    f"{path}: made with another configuration ({differences}); use its configuration, "
-                    "give another store path, or delete the store"
-                )
+        held = require_usable(path, config)
+        if held is not None:
+            store = cls(path, held)
             damaged = set(store.damaged_shards(read_every_byte=False))
             store.manifest.tracks = {
                 track_id: track
@@ -180,17 +196,21 @@ class SpectrogramStore:
                 if damaged.isdisjoint(array.shard for array in track.arrays.values())
             }
             return store
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path}: exists and is not a spectrogram store; give another store path")
         manifest = Manifest(tool=tool, config=config, config_digest=value_digest(config), dataset=dataset)
         attributes = manifest.model_dump(mode="json", exclude={"tracks"}) | {
             "format": FORMAT,
             "version": FORMAT_VERSION,
         }
-        root = zarr.create_group(store=path, attributes=attributes)
-        for split in SPLITS:
-            root.create_group(split)
-        manifest.save(path)
+        # Renamed when it is whole: a process that dies here leaves nothing that is neither a store nor free.
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            root = zarr.create_group(store=temporary, attributes=attributes)
+            for split in SPLITS:
+                root.create_group(split)
+            manifest.save(temporary)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         return cls(path, manifest)
 
     def add(self, track: TrackRecord) -> None:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from storage.errors import UserError
 from storage.files import file_digest
-from storage.manifest import Manifest, SourceFile, TrackRecord
-from storage.store import SpectrogramStore, write_track
+from storage.manifest import MANIFEST_NAME, Manifest, SourceFile, TrackRecord
+from storage.store import SpectrogramStore, require_usable, write_track
 from vocsep.audio import resample, to_channels
 from vocsep.config import Settings, SpectrogramConfig
 from vocsep.dataset import DEMO_KIND, Dataset, Song, read_sources
@@ -49,6 +49,27 @@ class Plan:
     gone: tuple[str, ...]
 
 
+def check_store(path: Path, dataset: Dataset, config: StoreConfig) -> bool:
+    """Whether a store of the demo dataset lies at `path` that gives way to real songs; nothing is written.
+
+    Raises
+    ------
+    UserError
+        If the store was made with another configuration or from another dataset, or `path` is something else.
+    """
+    if (path / MANIFEST_NAME).exists():
+        held = Manifest.load(path)
+        if held.dataset["kind"] == DEMO_KIND != dataset.kind:
+            return True
+        if not _is_same_dataset(held, dataset):
+            raise UserError(
+                f"{path}: holds {held.dataset['kind']} songs of {held.dataset['root']}, not of {dataset.root}; "
+                "give another store path (STORE=...), or delete this store"
+            )
+    require_usable(path, config.model_dump(mode="json"))
+    return False
+
+
 def open_store(path: Path, dataset: Dataset, config: StoreConfig) -> SpectrogramStore:
     """Open or create the store for a dataset.
 
@@ -57,17 +78,10 @@ def open_store(path: Path, dataset: Dataset, config: StoreConfig) -> Spectrogram
     Raises
     ------
     UserError
-        If the store was made with another configuration or from another dataset.
+        As `check_store`.
     """
-    if (path / "manifest.json").exists():
-        held = Manifest.load(path)
-        if held.dataset["kind"] == DEMO_KIND != dataset.kind:
-            shutil.rmtree(path)
-        elif not _is_same_dataset(held, dataset):
-            raise UserError(
-                f"{path}: holds {held.dataset['kind']} songs of {held.dataset['root']}, not of {dataset.root}; "
-                "give another store path (STORE=...), or delete this store"
-            )
+    if check_store(path, dataset, config):
+        shutil.rmtree(path)
     store = SpectrogramStore.open_or_create(
         path,
         config=config.model_dump(mode="json"),

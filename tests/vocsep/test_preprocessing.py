@@ -1,6 +1,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from storage.store import TEMPORARY_FOLDER, SpectrogramStore
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.dataset import Dataset, open_dataset
 from vocsep.demo import synthesize_song
-from vocsep.preprocessing import Plan, StoreConfig, open_store, plan, preprocess_song
+from vocsep.preprocessing import Plan, StoreConfig, check_store, open_store, plan, preprocess_song
 
 FINE = StoreConfig(spectrogram=load_spectrogram_config("fine"))
 NOTEBOOK = StoreConfig(spectrogram=load_spectrogram_config("notebook"), dtype="float32")
@@ -321,3 +322,16 @@ def test_broken_song_is_refused_by_name_and_leaves_no_track(songs: Path, tmp_pat
     store.add(preprocess_song(song, store.path, FINE))
     store.save()
     assert len(SpectrogramStore.open(store.path).manifest.tracks) == 2
+
+
+def test_checking_a_store_says_whether_the_demo_gives_way_and_writes_nothing(
+    demo_root: Path, copy_of_demo_store: CopyStore, tmp_path: Path
+) -> None:
+    demo = open_dataset(demo_root)
+    assert not check_store(tmp_path / "new.zarr", demo, FINE)
+    assert not (tmp_path / "new.zarr").exists()
+    store = copy_of_demo_store()
+    before = {path: path.stat().st_mtime_ns for path in store.path.rglob("*")}
+    assert not check_store(store.path, demo, FINE)
+    assert check_store(store.path, replace(demo, kind="folder"), FINE)
+    assert {path: path.stat().st_mtime_ns for path in store.path.rglob("*")} == before
