@@ -60,7 +60,6 @@ demo-data: setup ## Make the demo songs in data/demo.
 	@$(BIN)/vocsep demo-data $(ARGS)
 
 preprocess train eval: setup
-	@mkdir -p "$$PREFECT_HOME"
 	@$(if $(filter $@,$(firstword $(STEPS_NAMED))),$(BIN)/python -m flows $(FLOWS) $(ARGS),:)
 preprocess: ## Write spectrograms of MUSDB_PATH (or of the demo songs) to data/spectrograms.zarr.
 train: ## Train a model; MAX_MINUTES, STEPS or EPOCHS set the budget.

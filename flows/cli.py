@@ -198,9 +198,9 @@ def _validated(model: Any, values: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Run, and end with 0, 1 (songs failed) or 2 (a mistake of the user's, told in one line)."""
-    set_defaults()
     logging.getLogger("vocsep").setLevel(logging.INFO)
     try:
+        set_defaults()
         for arguments in steps(sys.argv[1:]):
             run_step(arguments)
     except UserError as error:

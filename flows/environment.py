@@ -1,6 +1,9 @@
 """Prefect settings that every process of vocsep needs; imported before prefect."""
 
 import os
+from pathlib import Path
+
+from storage.errors import UserError
 
 DEFAULTS = {
     # Offline there is nobody to report usage to; without these two the server logs an error every few minutes.
@@ -15,6 +18,17 @@ DEFAULTS = {
 
 
 def set_defaults() -> None:
-    """Set what the user has not set."""
+    """Set what the user has not set, and make the folder that PREFECT_HOME names (Prefect does not make its parents).
+
+    Raises
+    ------
+    UserError
+        If that folder cannot be made.
+    """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if home := os.environ.get("PREFECT_HOME"):
+        try:
+            Path(home).expanduser().mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"PREFECT_HOME={home}: cannot be made ({error.strerror}); name another folder") from error

@@ -19,10 +19,9 @@ from vocsep.training import TrainConfig, describe_model
 Completed = subprocess.CompletedProcess[str]
 
 
-def run(*command: str, folder: Path, path: str | None = None) -> Completed:
+def run(*command: str, folder: Path, **variables: str) -> Completed:
     environment = {name: value for name, value in os.environ.items() if name not in ("MUSDB_PATH", "DASK_ADDRESS")}
-    if path is not None:
-        environment["PATH"] = path
+    environment |= {"PREFECT_HOME": str(folder / "data" / "prefect"), **variables}
     return subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )
@@ -32,8 +31,8 @@ def vocsep(*arguments: str, folder: Path) -> Completed:
     return run("-c", "from vocsep.cli import main; main()", *arguments, folder=folder)
 
 
-def flows(*arguments: str, folder: Path, path: str | None = None) -> Completed:
-    return run("-m", "flows", *arguments, folder=folder, path=path)
+def flows(*arguments: str, folder: Path, **variables: str) -> Completed:
+    return run("-m", "flows", *arguments, folder=folder, **variables)
 
 
 def assert_one_line(result: Completed, *words: str) -> None:
@@ -82,7 +81,7 @@ def test_a_wrong_dataset_path_is_one_line_and_exit_code_2(tmp_path: Path, prepar
 
 
 def test_no_ffmpeg_is_one_line_that_says_how_to_get_it(tmp_path: Path, demo_root: Path) -> None:
-    result = flows("preprocess", "--dataset", str(demo_root), folder=tmp_path, path=str(tmp_path))
+    result = flows("preprocess", "--dataset", str(demo_root), folder=tmp_path, PATH=str(tmp_path))
     assert_one_line(result, "ffmpeg", "apt-get", "brew", "conda")
 
 
@@ -102,6 +101,12 @@ def test_no_store_and_no_model_are_one_line(tmp_path: Path) -> None:
     assert_one_line(vocsep("store", "info", folder=tmp_path), "no spectrogram store")
     (tmp_path / "song.wav").write_bytes(b"")
     assert_one_line(vocsep("separate", "song.wav", folder=tmp_path), "no model yet")
+
+
+def test_a_prefect_home_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    result = flows("train", folder=tmp_path, PREFECT_HOME=str(tmp_path / "a file" / "prefect"))
+    assert_one_line(result, "PREFECT_HOME", "a file")
 
 
 def test_a_wrong_option_value_is_one_line(tmp_path: Path) -> None:
