@@ -16,8 +16,9 @@ from storage.store import SpectrogramStore
 from vocsep.config import Settings, load_spectrogram_config
 from vocsep.dataset import Dataset, Song, open_dataset
 from vocsep.demo import make_demo
-from vocsep.preprocessing import StoreConfig, check_store, open_store, plan, preprocess_song
+from vocsep.preprocessing import StoreConfig, check_store, open_store, plan
 from vocsep.progress import progress_bar
+from vocsep.song_spectrograms import preprocess_song
 
 SAVE_INTERVAL_SECONDS = 1.0
 

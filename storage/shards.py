@@ -30,7 +30,7 @@ def chunk_shape(shape: tuple[int, ...], chunk_length: int) -> tuple[int, ...]:
     return (1, chunk_length, *shape[2:])
 
 
-def _contiguous_index(shape: tuple[int, ...], chunk_length: int, item_bytes: int) -> bytes:
+def contiguous_index(shape: tuple[int, ...], chunk_length: int, item_bytes: int) -> bytes:
     """Shard index (with its checksum) of an uncompressed shard whose chunks lie in C order."""
     whole = padded_shape(shape, chunk_length)
     chunk_bytes = math.prod(chunk_shape(shape, chunk_length)) * item_bytes
@@ -59,7 +59,7 @@ def encode_shard(array: npt.NDArray[np.generic], chunk_length: int) -> bytes:
     else:
         content = np.zeros(whole, dtype=little)
         content[:, : array.shape[1]] = array
-    return content.tobytes() + _contiguous_index(array.shape, chunk_length, array.dtype.itemsize)
+    return content.tobytes() + contiguous_index(array.shape, chunk_length, array.dtype.itemsize)
 
 
 def map_shard(
@@ -74,7 +74,7 @@ def map_shard(
     """
     whole = padded_shape(shape, chunk_length)
     data_bytes = math.prod(whole) * dtype.itemsize
-    expected = _contiguous_index(shape, chunk_length, dtype.itemsize)
+    expected = contiguous_index(shape, chunk_length, dtype.itemsize)
     try:
         with path.open("rb") as file:
             file.seek(data_bytes)

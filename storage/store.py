@@ -8,9 +8,8 @@ training measures SDR in dB without the dataset at hand.
 import contextlib
 import shutil
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -19,14 +18,12 @@ import zarr
 
 from storage.errors import UserError
 from storage.files import value_digest
-from storage.manifest import FORMAT, FORMAT_VERSION, MANIFEST_NAME, ArrayRecord, Manifest, SourceFile, TrackRecord
-from storage.shards import chunk_shape, encode_shard, map_shard, padded_shape, shard_bytes
+from storage.manifest import FORMAT, FORMAT_VERSION, MANIFEST_NAME, ArrayRecord, Manifest, TrackRecord
+from storage.shards import map_shard, shard_bytes
+from storage.track_writer import TEMPORARY_FOLDER
 
 SPLITS = ("train", "valid", "test")
 SPECTROGRAMS = ("mixture", "vocals", "accompaniment")
-FRAMES_PER_CHUNK = 128
-SAMPLES_PER_CHUNK = 65536
-TEMPORARY_FOLDER = ".unfinished"
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> str:
@@ -60,82 +57,6 @@ def require_usable(path: Path, config: dict[str, Any]) -> Manifest | None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: exists and is not a spectrogram store; give another store path")
     return None
-
-
-def write_track(
-    store: Path,
-    track_id: str,
-    *,
-    name: str,
-    split: str,
-    seconds: float,
-    arrays: dict[str, npt.NDArray[np.generic]],
-    sources: Iterable[SourceFile],
-) -> TrackRecord:
-    """Write one track, whole, and return its manifest record; the manifest itself is the caller's to save.
-
-    Arrays are written to a temporary folder inside the store and renamed, so that a process that dies leaves nothing
-    under the track's name. A track of that name is replaced.
-
-    Parameters
-    ----------
-    arrays
-        Name to array; spectrograms `(channels, frames, bins)`, waveforms `(channels, samples)`.
-    """
-    temporary = store / TEMPORARY_FOLDER / f"{track_id}-{uuid.uuid4().hex}"
-    temporary.mkdir(parents=True)
-    try:
-        group = zarr.create_group(store=temporary, attributes={"name": name, "seconds": seconds})
-        records = {
-            array_name: _write_array(group, temporary, f"{split}/{track_id}", array_name, array)
-            for array_name, array in arrays.items()
-        }
-        final = store / split / track_id
-        if final.exists():
-            final.rename(temporary.with_name(f"{temporary.name}-replaced"))
-        temporary.rename(final)
-    finally:
-        for leftover in (store / TEMPORARY_FOLDER).glob(f"{temporary.name}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-    channels, frames = arrays["mixture"].shape[:2]
-    return TrackRecord(
-        id=track_id,
-        name=name,
-        split=split,
-        channels=channels,
-        frames=frames,
-        seconds=seconds,
-        sources=tuple(sources),
-        arrays=records,
-    )
-
-
-def _write_array(
-    group: zarr.Group, folder: Path, track_path: str, name: str, array: npt.NDArray[np.generic]
-) -> ArrayRecord:
-    chunk_length = FRAMES_PER_CHUNK if array.ndim == 3 else SAMPLES_PER_CHUNK
-    group.create_array(
-        name,
-        shape=array.shape,
-        dtype=array.dtype,
-        chunks=chunk_shape(array.shape, chunk_length),
-        shards=padded_shape(array.shape, chunk_length),
-        compressors=None,
-        fill_value=0,
-        dimension_names=("channel", "frame", "bin") if array.ndim == 3 else ("channel", "sample"),
-    )
-    shard = "/".join([name, "c", *["0"] * array.ndim])
-    content = encode_shard(array, chunk_length)
-    (folder / shard).parent.mkdir(parents=True)
-    (folder / shard).write_bytes(content)
-    return ArrayRecord(
-        shard=f"{track_path}/{shard}",
-        shape=array.shape,
-        dtype=cast(Literal["float16", "float32"], array.dtype.name),
-        chunk_length=chunk_length,
-        bytes=len(content),
-        crc32c=google_crc32c.value(content),
-    )
 
 
 class SpectrogramStore:

@@ -11,7 +11,8 @@ from storage.store import SpectrogramStore
 from vocsep.config import load_spectrogram_config
 from vocsep.dataset import open_dataset
 from vocsep.demo import make_demo
-from vocsep.preprocessing import StoreConfig, open_store, plan, preprocess_song
+from vocsep.preprocessing import StoreConfig, open_store, plan
+from vocsep.song_spectrograms import preprocess_song
 
 _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"

@@ -7,6 +7,8 @@ from typing import Annotated, cast, get_args
 import typer
 
 from storage.errors import UserError
+from vocsep.cli_store import STORE
+from vocsep.cli_store import app as store_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,15 +16,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="vocsep takes songs apart: vocals and accompaniment.",
 )
-store_app = typer.Typer(no_args_is_help=True, help="Look at a spectrogram store and check it.")
 models_app = typer.Typer(no_args_is_help=True, help="The trained models.")
 app.add_typer(store_app, name="store")
 app.add_typer(models_app, name="models")
 
-STORE = Path("data/spectrograms.zarr")
 MODELS = Path("data/models")
 
-StoreArgument = Annotated[Path, typer.Argument(help="Spectrogram store.")]
 ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
 
 
@@ -48,50 +47,6 @@ def demo_data(
             on_song=lambda _: bar.update(1),
         )
     typer.echo(f"{len(paths)} songs in {output}; next: make preprocess")
-
-
-@store_app.command("info")
-def store_info(store: StoreArgument = STORE) -> None:
-    """Say what a store holds: songs, hours, bytes, settings, digests."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from storage.store import SPLITS, SpectrogramStore
-
-    opened = SpectrogramStore.open(store)
-    manifest = opened.manifest
-    typer.echo(f"{store}: {manifest.dataset['kind']} songs of {manifest.dataset['root']}, made by {manifest.tool}")
-    table = Table("split", "songs", "hours", "frames", "gigabytes")
-    for split in SPLITS:
-        tracks = opened.tracks(split)
-        table.add_row(
-            split,
-            str(len(tracks)),
-            f"{sum(track.seconds for track in tracks) / 3600:.3f}",
-            str(sum(track.frames for track in tracks)),
-            f"{sum(track.bytes for track in tracks) / 1e9:.3f}",
-        )
-    Console().print(table)
-    settings = ", ".join(f"{name} {value}" for name, value in manifest.config["spectrogram"].items())
-    typer.echo(f"spectrogram: {settings}; stored as {manifest.config['dtype']}")
-    typer.echo(f"config digest {manifest.config_digest[:16]}, data digest {manifest.data_digest[:16]}")
-
-
-@store_app.command("verify")
-def store_verify(store: StoreArgument = STORE) -> None:
-    """Read every byte of a store and compare it with the checksums in the manifest; exit code 1 if any differs."""
-    from storage.manifest import Manifest
-    from storage.store import SpectrogramStore
-
-    opened = SpectrogramStore(store, Manifest.load(store))
-    damaged = opened.damaged_shards()
-    names = {record.shard: track.name for track in opened.manifest.tracks.values() for record in track.arrays.values()}
-    for shard in damaged:
-        typer.echo(f"damaged: {shard} ({names[shard]})")
-    if damaged:
-        typer.echo(f"{len(damaged)} of {len(names)} shards are damaged; delete them and run make preprocess", err=True)
-        raise typer.Exit(1)
-    typer.echo(f"{store}: {len(names)} shards of {len(opened.manifest.tracks)} songs, all intact")
 
 
 @app.command()

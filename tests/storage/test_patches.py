@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from storage import patches
 from storage.manifest import TrackRecord
 from storage.patches import PatchReader
-from storage.store import SPECTROGRAMS, SpectrogramStore, write_track
+from storage.store import SPECTROGRAMS, SpectrogramStore
+from storage.track_writer import write_track
 
 BINS = 512
 Floats = NDArray[np.float32]

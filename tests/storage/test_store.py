@@ -18,15 +18,8 @@ from storage.errors import UserError
 from storage.files import value_digest
 from storage.manifest import MANIFEST_NAME, Manifest, SourceFile, TrackRecord
 from storage.shards import encode_shard
-from storage.store import (
-    FRAMES_PER_CHUNK,
-    SPECTROGRAMS,
-    SPLITS,
-    TEMPORARY_FOLDER,
-    SpectrogramStore,
-    config_differences,
-    write_track,
-)
+from storage.store import SPECTROGRAMS, SPLITS, SpectrogramStore, config_differences
+from storage.track_writer import FRAMES_PER_CHUNK, TEMPORARY_FOLDER, write_track
 
 Array = NDArray[Any]
 CONFIG = {"spectrogram": {"sample_rate": 8192, "n_fft": 16}, "dtype": "float16"}
@@ -37,7 +30,8 @@ WRITE_TRACKS = """
 import sys
 from pathlib import Path
 import numpy as np
-from storage.store import SPECTROGRAMS, write_track
+from storage.store import SPECTROGRAMS
+from storage.track_writer import write_track
 store, prefix, first, last, frames = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 print("ready", flush=True)
 for number in range(first, last):

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from storage.errors import UserError
 from storage.files import file_digest
-from storage.store import TEMPORARY_FOLDER, SpectrogramStore
+from storage.store import SpectrogramStore
+from storage.track_writer import TEMPORARY_FOLDER
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.dataset import Dataset, open_dataset
 from vocsep.demo import synthesize_song
-from vocsep.preprocessing import Plan, StoreConfig, check_store, open_store, plan, preprocess_song
+from vocsep.preprocessing import Plan, StoreConfig, check_store, open_store, plan
+from vocsep.song_spectrograms import preprocess_song
 
 FINE = StoreConfig(spectrogram=load_spectrogram_config("fine"))
 NOTEBOOK = StoreConfig(spectrogram=load_spectrogram_config("notebook"), dtype="float32")

@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as numpy_strategies
 from numpy.typing import NDArray
 
 from storage.errors import UserError
-from storage.store import SpectrogramStore, write_track
+from storage.store import SpectrogramStore
+from storage.track_writer import write_track
 from vocsep.config import SpectrogramConfig
 from vocsep.preprocessing import StoreConfig
 from vocsep.sampling import Batch, PatchSampler, prefetched, remix_magnitudes

@@ -17,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from storage.errors import UserError
 from storage.files import read_json
 from storage.registry import ModelRegistry
-from storage.store import SpectrogramStore, write_track
+from storage.store import SpectrogramStore
+from storage.track_writer import write_track
 from vocsep.bsseval import frame_sdr
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.model import UNet
