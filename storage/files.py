@@ -1,11 +1,13 @@
-"""Files that are whole or not there: atomic writes, digests, JSON."""
+"""Files that are whole or not there: atomic writes, digests, JSON, room on the disk."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +64,14 @@ def new_folder(parent: Path, name: str) -> Path:
             folder.mkdir(parents=True)
             return folder
     raise AssertionError
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that may still be written on the disk of `path`, which need not exist yet."""
+    existing = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed for want of room: the disk's, or what a quota grants the user."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

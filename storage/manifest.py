@@ -1,16 +1,22 @@
 """What a spectrogram store says of itself: configuration, dataset, and one record per finished track."""
 
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.errors import UserError
-from storage.files import read_json, value_digest, write_json
+from storage.files import value_digest, write_atomically
 
-FORMAT = "vocsep-spectrograms"
-FORMAT_VERSION = 1
+FORMAT: Literal["vocsep-spectrograms"] = "vocsep-spectrograms"
+FORMAT_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
+
+_NO_DIGEST = "0" * 64
 
 
 class Record(BaseModel):
@@ -66,8 +72,8 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: str = FORMAT
-    version: int = FORMAT_VERSION
+    format: Literal["vocsep-spectrograms"] = FORMAT
+    version: Literal[1] = FORMAT_VERSION
     tool: str
     config: dict[str, Any]
     config_digest: str
@@ -82,9 +88,18 @@ class Manifest(BaseModel):
         }
         return value_digest({"config": self.config_digest, "arrays": arrays})
 
+    def to_bytes(self) -> bytes:
+        """The manifest as a file, sealed with its digest."""
+        sealed = _SealedManifest.model_construct(
+            **dict(self), track_digests={key: _track_digest(track) for key, track in self.tracks.items()}
+        )
+        content = sealed.model_dump_json(indent=1).encode() + b"\n"
+        before, _, after = content.rpartition(_NO_DIGEST.encode())
+        return before + _digest(content, _NO_DIGEST).encode() + after
+
     def save(self, store: Path) -> None:
         """Replace the manifest of `store` atomically."""
-        write_json(store / MANIFEST_NAME, self.model_dump(mode="json"))
+        write_atomically(store / MANIFEST_NAME, self.to_bytes())
 
     @classmethod
     def load(cls, store: Path) -> "Manifest":
@@ -93,22 +108,85 @@ class Manifest(BaseModel):
         Raises
         ------
         UserError
-            If there is no store, or the manifest cannot be read or is of another version.
+            If there is no store, or its manifest cannot be read, is of another version or was edited.
         """
-        path = store / MANIFEST_NAME
-        if not path.exists():
-            raise UserError(f"{store}: no spectrogram store here; run `make preprocess` first")
-        try:
-            content = read_json(path)
-            if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
-                raise UserError(
-                    f"{path}: format {content.get('format')!r} version {content.get('version')!r}, "
-                    f"this program reads {FORMAT!r} version {FORMAT_VERSION}; make the store again"
-                )
-            manifest = cls.model_validate(content)
-        except (ValueError, AttributeError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            raise UserError(f"{path}: damaged manifest ({first}); delete the store and preprocess again") from None
-        if value_digest(manifest.config) != manifest.config_digest:
-            raise UserError(f"{path}: configuration and its digest disagree; delete the store and preprocess again")
-        return manifest
+        found = read_manifest(store)
+        if not found.is_as_written:
+            raise UserError(f"{store / MANIFEST_NAME}: edited since it was written; run `vocsep store repair`")
+        if value_digest(found.manifest.config) != found.manifest.config_digest:
+            raise UserError(
+                f"{store / MANIFEST_NAME}: configuration and its digest disagree; delete the store and preprocess again"
+            )
+        return found.manifest
+
+
+class _SealedManifest(Manifest):
+    """A manifest as it lies on disk.
+
+    `digest` is the SHA-256 of the whole file, taken with zeros in its own place. Where it disagrees, `track_digests`
+    tell which tracks' records were edited. Manifests of before there were digests have none.
+    """
+
+    track_digests: dict[str, str] = {}
+    digest: str = _NO_DIGEST
+
+
+@dataclass(frozen=True)
+class FoundManifest:
+    """A manifest as it was found: whether it is as it was written, and if not, keys of tracks that were edited."""
+
+    manifest: Manifest
+    is_as_written: bool
+    edited: frozenset[str]
+
+
+def read_manifest(store: Path) -> FoundManifest:
+    """Manifest of `store`, edited or not.
+
+    Raises
+    ------
+    UserError
+        If there is no store, or its manifest cannot be read or is of another version.
+    """
+    path = store / MANIFEST_NAME
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{store}: no spectrogram store here; run `make preprocess` first") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        sealed = _SealedManifest.model_validate_json(content)
+    except ValidationError as error:
+        _require_version(path, content)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise UserError(
+            f"{path}: damaged manifest ({where}: {first['msg']}); delete the store and preprocess again"
+        ) from None
+    manifest = Manifest.model_construct(**{name: getattr(sealed, name) for name in Manifest.model_fields})
+    if sealed.digest == _NO_DIGEST or _digest(content, sealed.digest) == sealed.digest:
+        return FoundManifest(manifest, is_as_written=True, edited=frozenset())
+    edited = {key for key, track in manifest.tracks.items() if sealed.track_digests.get(key) != _track_digest(track)}
+    return FoundManifest(manifest, is_as_written=False, edited=frozenset(edited))
+
+
+def _require_version(path: Path, content: bytes) -> None:
+    """Raise `UserError` if a manifest says of itself that it is of another format or version."""
+    with contextlib.suppress(ValueError):
+        fields = json.loads(content)
+        if isinstance(fields, dict) and (fields.get("format"), fields.get("version")) != (FORMAT, FORMAT_VERSION):
+            raise UserError(
+                f"{path}: format {fields.get('format')!r} version {fields.get('version')!r}, "
+                f"this program reads {FORMAT!r} version {FORMAT_VERSION}; make the store again"
+            )
+
+
+def _digest(content: bytes, written: str) -> str:
+    """Digest of a manifest file's bytes, in which the digest `written` counts as zeros."""
+    before, _, after = content.rpartition(f'"{written}"'.encode())
+    return hashlib.sha256(before + f'"{_NO_DIGEST}"'.encode() + after).hexdigest()
+
+
+def _track_digest(track: TrackRecord) -> str:
+    return hashlib.sha256(track.model_dump_json().encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""One array in one shard: encoding a Zarr v3 shard file whole, and mapping it back into memory.
+"""One array in one shard file: how it is laid out, and how it is opened for reading.
 
 A shard file of the `sharding_indexed` codec is the chunks' bytes in any order, then an index of one
 `(offset, length)` pair of little-endian uint64 per chunk in C order, then the index's CRC-32C
@@ -7,17 +7,26 @@ order instead, with chunks that split only the second axis, the chunks' bytes ar
 patch is one contiguous slice of a memory map, and any Zarr v3 reader still reads the file.
 """
 
+import ctypes
 import math
+import mmap
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from storage.errors import UserError
+from storage.manifest import ArrayRecord
 
 INDEX_ENTRY_BYTES = 16
 CHECKSUM_BYTES = 4
+
+Array = npt.NDArray[np.generic]
 
 
 def padded_shape(shape: tuple[int, ...], chunk_length: int) -> tuple[int, ...]:
@@ -44,43 +53,101 @@ def contiguous_index(shape: tuple[int, ...], chunk_length: int, item_bytes: int)
 
 
 def shard_bytes(shape: tuple[int, ...], chunk_length: int, item_bytes: int) -> int:
-    """Size in bytes of the shard file of an array of `shape`."""
+    """Size in bytes of the shard file of an array of `shape`, uncompressed."""
     whole = padded_shape(shape, chunk_length)
     chunks = whole[0] * whole[1] // chunk_length
     return math.prod(whole) * item_bytes + chunks * INDEX_ENTRY_BYTES + CHECKSUM_BYTES
 
 
-def encode_shard(array: npt.NDArray[np.generic], chunk_length: int) -> bytes:
-    """Bytes of the shard file that holds `array`, of two axes or more, uncompressed and little-endian."""
-    whole = padded_shape(array.shape, chunk_length)
-    little = array.dtype.newbyteorder("<")
-    if whole == array.shape:
-        content = np.ascontiguousarray(array, dtype=little)
-    else:
-        content = np.zeros(whole, dtype=little)
-        content[:, : array.shape[1]] = array
-    return content.tobytes() + contiguous_index(array.shape, chunk_length, array.dtype.itemsize)
+class ZarrShard:
+    """An array whose shard only zarr can read: compressed, or with chunks in another order. Slicing it decodes."""
+
+    def __init__(self, path: Path, record: ArrayRecord) -> None:
+        self._path = path
+        try:
+            self._array = zarr.open_array(path.parents[len(record.shape)], mode="r", zarr_format=3)
+        except Exception as error:  # a damaged zarr.json leads to errors of many kinds
+            raise self._unreadable(error) from None
+        if (self._array.shape, self._array.dtype) != (record.shape, np.dtype(record.dtype)):
+            raise self._unreadable(f"{self._array.shape} {self._array.dtype} in zarr.json")
+
+    def __getitem__(self, selection: Any) -> Array:
+        """Decoded values of a selection of integers, slices and `...`, read-only.
+
+        Raises
+        ------
+        UserError
+            If the shard is damaged.
+        """
+        try:
+            values = np.asarray(self._array[selection])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unreadable(error) from None
+        values.flags.writeable = False
+        return values
+
+    def _unreadable(self, reason: object) -> UserError:
+        return UserError(f"{self._path}: cannot be decoded ({str(reason).splitlines()[0]}); run `vocsep store verify`")
 
 
-def map_shard(
-    path: Path, shape: tuple[int, ...], chunk_length: int, dtype: np.dtype[np.generic]
-) -> npt.NDArray[np.generic]:
-    """Read-only memory map of the shard at `path` as an array of `shape`.
+def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
+    """The array whose shard lies at `path`: a read-only memory map where its chunks lie uncompressed in C order.
 
     Raises
     ------
     UserError
-        If the file is missing, has another size, or is not laid out contiguously.
+        If the file is missing, or of another size than `record` says.
+    OSError
+        If it cannot be read or mapped.
     """
-    whole = padded_shape(shape, chunk_length)
-    data_bytes = math.prod(whole) * dtype.itemsize
-    expected = contiguous_index(shape, chunk_length, dtype.itemsize)
+    item_bytes = np.dtype(record.dtype).itemsize
+    index = contiguous_index(record.shape, record.chunk_length, item_bytes)
     try:
-        with path.open("rb") as file:
-            file.seek(data_bytes)
-            index = file.read()
+        with path.open("rb", buffering=0) as file:
+            descriptor = file.fileno()
+            size = os.fstat(descriptor).st_size
+            if size != record.bytes:
+                raise UserError(f"{path}: shard of {size} bytes instead of {record.bytes}; run `vocsep store verify`")
+            # An uncompressed shard has exactly the size and the index that its shape asks for.
+            if size == shard_bytes(record.shape, record.chunk_length, item_bytes) and index == os.pread(
+                descriptor, len(index), size - len(index)
+            ):
+                shape = padded_shape(record.shape, record.chunk_length)
+                return _map(descriptor, shape, np.dtype(record.dtype).newbyteorder("<"))[:, : record.shape[1]]
     except FileNotFoundError:
         raise UserError(f"{path}: shard is missing; run `vocsep store verify` and preprocess again") from None
-    if index != expected:
-        raise UserError(f"{path}: not an uncompressed shard of shape {shape}; run `vocsep store verify`")
-    return np.memmap(path, dtype=dtype.newbyteorder("<"), mode="r", shape=whole)[:, : shape[1]]
+    return ZarrShard(path, record)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_MAP_FAILED = ctypes.c_void_p(-1).value
+_unmap: Callable[[int, int], int] = _libc.munmap
+
+
+class _Pages:
+    """Mapped pages of a file; an array made of them keeps them, and the last one that goes unmaps them."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+        self._address = address
+        self._bytes = math.prod(shape) * dtype.itemsize
+        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (address, True)}
+
+    def __del__(self, unmap: Callable[[int, int], int] = _unmap) -> None:  # globals may be gone at the end
+        unmap(self._address, self._bytes)
+
+
+def _map(descriptor: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """Read-only array on the first bytes of an open file.
+
+    `mmap.mmap`, and so `np.memmap`, would keep a file descriptor for every map: a thousand of them is what most systems
+    allow a process, and 256 on macOS.
+    """
+    length = math.prod(shape) * dtype.itemsize
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    if address == _MAP_FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return np.asarray(_Pages(address, shape, dtype))

@@ -5,7 +5,8 @@ Layout: `/<split>/<track id>/{mixture,vocals,accompaniment}`, arrays of shape `(
 training measures SDR in dB without the dataset at hand.
 """
 
-import contextlib
+import errno
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -18,12 +19,14 @@ import zarr
 
 from storage.errors import UserError
 from storage.files import value_digest
-from storage.manifest import FORMAT, FORMAT_VERSION, MANIFEST_NAME, ArrayRecord, Manifest, TrackRecord
-from storage.shards import map_shard, shard_bytes
+from storage.manifest import MANIFEST_NAME, ArrayRecord, Manifest, TrackRecord
+from storage.shards import open_shard
 from storage.track_writer import TEMPORARY_FOLDER
 
 SPLITS = ("train", "valid", "test")
 SPECTROGRAMS = ("mixture", "vocals", "accompaniment")
+
+_BLOCK_BYTES = 1 << 22
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> str:
@@ -62,7 +65,7 @@ def require_usable(path: Path, config: dict[str, Any]) -> Manifest | None:
 class SpectrogramStore:
     """A spectrogram store on disk and its manifest.
 
-    One process holds a store open for adding tracks; any number read it. Arrays are read-only memory maps.
+    One process, which holds the store's lock (`storage.lock`), adds tracks; any number read it. Arrays are read-only.
 
     Attributes
     ----------
@@ -83,22 +86,26 @@ class SpectrogramStore:
         Raises
         ------
         UserError
-            If there is no store, its manifest is damaged, or shards are missing or of another size.
+            If there is no store, its manifest is damaged or edited, or shards are missing or of another size.
         """
-        store = cls(path, Manifest.load(path))
-        damaged = store.damaged_shards(read_every_byte=False)
-        if damaged:
-            raise UserError(
-                f"{path}: {len(damaged)} damaged shards, first {damaged[0]}; run `vocsep store verify`, "
-                "then `make preprocess`, which makes the damaged tracks again"
-            )
-        return store
+        while True:
+            version = _manifest_version(path)
+            store = cls(path, Manifest.load(path))
+            damaged = store.damaged_shards(read_every_byte=False)
+            if not damaged:
+                return store
+            # A writer that has just replaced a track has also replaced the manifest.
+            if _manifest_version(path) == version:
+                raise UserError(
+                    f"{path}: {len(damaged)} damaged shards, first {damaged[0]}; run `vocsep store repair`, "
+                    "which makes their tracks again"
+                )
 
     @classmethod
     def open_or_create(
         cls, path: Path, *, config: dict[str, Any], dataset: dict[str, str], tool: str
     ) -> "SpectrogramStore":
-        """Open the store at `path` to go on with it, or make an empty one.
+        """Open the store at `path` to go on with it, or make an empty one; of two processes at once, one makes it.
 
         Tracks with missing or resized shards are dropped, so that they are made again.
 
@@ -118,18 +125,16 @@ class SpectrogramStore:
             }
             return store
         manifest = Manifest(tool=tool, config=config, config_digest=value_digest(config), dataset=dataset)
-        attributes = manifest.model_dump(mode="json", exclude={"tracks"}) | {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-        }
         # Renamed when it is whole: a process that dies here leaves nothing that is neither a store nor free.
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        temporary = temporary_beside(path)
         try:
-            root = zarr.create_group(store=temporary, attributes=attributes)
-            for split in SPLITS:
-                root.create_group(split)
+            write_groups(temporary, manifest)
             manifest.save(temporary)
-            temporary.rename(path)
+            temporary.rename(path.resolve())
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return cls.open_or_create(path, config=config, dataset=dataset, tool=tool)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return cls(path, manifest)
@@ -144,9 +149,34 @@ class SpectrogramStore:
         self.manifest.save(self.path)
 
     def discard_unfinished(self) -> None:
-        """Delete what killed writers left behind; only while no other process writes."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path / TEMPORARY_FOLDER)
+        """Save the manifest and delete all tracks, whole or not, that it does not name; only under the store's lock.
+
+        What takes most room goes first, so that the manifest can be saved where the disk was full.
+        """
+        prefix = _beside_prefix(self.path)
+        for entry in self.path.resolve().parent.iterdir():
+            if entry.name.startswith(prefix):
+                shutil.rmtree(entry, ignore_errors=True)
+        shutil.rmtree(self.path / TEMPORARY_FOLDER, ignore_errors=True)
+        self.save()
+        for stray in self.strays():
+            if stray.is_dir():
+                # A network file system keeps a file under another name while a reader has it open.
+                shutil.rmtree(stray, ignore_errors=True)
+            else:
+                stray.unlink(missing_ok=True)
+
+    def strays(self) -> list[Path]:
+        """What lies in the store and belongs to no track that the manifest names: it was left by killed writers."""
+        named = {(track.split, track.id) for track in self.manifest.tracks.values()}
+        unnamed = [
+            entry
+            for split in SPLITS
+            for entry in sorted((self.path / split).glob("*/"))
+            if (split, entry.name) not in named
+        ]
+        temporary = sorted((self.path / TEMPORARY_FOLDER).glob("*"))
+        return unnamed + temporary + sorted(self.path.glob(f".{MANIFEST_NAME}.*"))
 
     def tracks(self, split: str) -> list[TrackRecord]:
         """Finished tracks of `split`, in order of their ids."""
@@ -155,9 +185,9 @@ class SpectrogramStore:
         )
 
     def array(self, track: TrackRecord, name: str) -> npt.NDArray[np.generic]:
-        """Read-only memory map of one array of a track, in its stored type."""
+        """One array of a track, read-only and in its stored type; a memory map, or decoded where it is compressed."""
         record = track.arrays[name]
-        return map_shard(self.path / record.shard, record.shape, record.chunk_length, np.dtype(record.dtype))
+        return open_shard(self.path / record.shard, record)[...]
 
     def damaged_shards(self, *, read_every_byte: bool = True) -> list[str]:
         """Paths, relative to the store, of shards that are missing, resized or (read whole) changed."""
@@ -165,15 +195,56 @@ class SpectrogramStore:
             record.shard
             for track in self.manifest.tracks.values()
             for record in track.arrays.values()
-            if not _is_intact(self.path / record.shard, record, read_every_byte=read_every_byte)
+            if shard_damage(self.path, record, read_every_byte=read_every_byte)
         ]
 
 
-def _is_intact(path: Path, record: ArrayRecord, *, read_every_byte: bool) -> bool:
-    expected = shard_bytes(record.shape, record.chunk_length, np.dtype(record.dtype).itemsize)
+def is_intact(store: Path, track: TrackRecord) -> bool:
+    """Whether every byte of a track's shards is as its record says."""
+    return not any(shard_damage(store, record, read_every_byte=True) for record in track.arrays.values())
+
+
+def shard_damage(store: Path, record: ArrayRecord, *, read_every_byte: bool) -> str:
+    """What is wrong with a shard, in words; empty if nothing is."""
+    # Not a Path, which costs more than the look at the disk: a large store has tens of thousands of shards.
+    path = f"{store}/{record.shard}"
     try:
-        if not path.stat().st_size == record.bytes == expected:
-            return False
-    except FileNotFoundError:
-        return False
-    return not read_every_byte or google_crc32c.value(path.read_bytes()) == record.crc32c
+        size = os.stat(path).st_size  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    if size != record.bytes:
+        return f"{size} bytes instead of {record.bytes}"
+    if not read_every_byte:
+        return ""
+    checksum = 0
+    with Path(path).open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum = google_crc32c.extend(checksum, block)
+    return "" if checksum == record.crc32c else "its bytes changed"
+
+
+def write_groups(path: Path, manifest: Manifest) -> None:
+    """Make the Zarr groups of a store at `path`, root and splits, where there are none."""
+    attributes = manifest.model_dump(mode="json", exclude={"tracks"})
+    root = zarr.open_group(path, mode="a", attributes=attributes)
+    for split in SPLITS:
+        root.require_group(split)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name beside a store, for what is to become the store or was it; leftovers go with the unfinished tracks."""
+    whole = path.resolve()
+    return whole.with_name(f"{_beside_prefix(path)}{uuid.uuid4().hex}")
+
+
+def _beside_prefix(path: Path) -> str:
+    return f".{path.resolve().name}.unfinished-"
+
+
+def _manifest_version(path: Path) -> tuple[int, int]:
+    """Tells one state of a store's manifest from another."""
+    try:
+        status = (path / MANIFEST_NAME).stat()
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns

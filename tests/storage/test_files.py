@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.files import file_digest, read_json, value_digest, write_atomically, write_json
+from storage.files import file_digest, free_bytes, is_disk_full, read_json, value_digest, write_atomically, write_json
+from tests.disk import fill, small_disk
 
 CONTENT_BYTES = 1 << 20
 REWRITE_FOR_EVER = """
@@ -64,6 +65,21 @@ def test_failed_write_keeps_what_was_there_and_leaves_no_temporary(tmp_path: Pat
         write_atomically(folder, b"content")
     assert list(tmp_path.iterdir()) == [folder]
     assert list(folder.iterdir()) == [folder / "inside"]
+
+
+def test_write_to_a_full_disk_keeps_the_old_file_and_is_told_from_other_failures(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        path = disk / "file"
+        write_atomically(path, b"old")
+        assert 900_000 < free_bytes(disk / "not yet" / "there") < 1 << 20
+        fill(disk / "filler")
+        assert free_bytes(disk) == 0
+        with pytest.raises(OSError, match="No space left") as error:
+            write_atomically(path, bytes(5000))
+        assert is_disk_full(error.value)
+        assert path.read_bytes() == b"old"
+        assert sorted(entry.name for entry in disk.iterdir()) == ["file", "filler"]
+    assert not is_disk_full(FileNotFoundError(2, "No such file or directory"))
 
 
 def test_written_file_can_be_read_by_whoever_could_read_an_ordinary_file(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from storage.errors import UserError
 from storage.files import value_digest
 from storage.manifest import MANIFEST_NAME, Manifest, SourceFile, TrackRecord
-from storage.shards import encode_shard
+from storage.shards import shard_bytes
 from storage.store import SPECTROGRAMS, SPLITS, SpectrogramStore, config_differences
 from storage.track_writer import FRAMES_PER_CHUNK, TEMPORARY_FOLDER, write_track
+from tests.disk import fill, small_disk
 
 Array = NDArray[Any]
 CONFIG = {"spectrogram": {"sample_rate": 8192, "n_fft": 16}, "dtype": "float16"}
@@ -40,6 +42,33 @@ for number in range(first, last):
         store, f"{prefix}-{number}", name="x", split="train", seconds=1.0, arrays=arrays, sources=()
     )
     print(record.model_dump_json(), flush=True)
+"""
+
+
+CREATE = """
+import sys
+from pathlib import Path
+from storage.store import SpectrogramStore
+print("ready", flush=True)
+sys.stdin.readline()
+store = SpectrogramStore.open_or_create(Path(sys.argv[1]), config={"n": 1}, dataset={"kind": sys.argv[2]}, tool="")
+print(store.manifest.dataset["kind"], flush=True)
+"""
+
+READ_FOR_EVER = """
+import sys
+from pathlib import Path
+from storage.store import SpectrogramStore
+count = 0
+while count < int(sys.argv[2]):
+    store = SpectrogramStore.open(Path(sys.argv[1]))
+    tracks = store.tracks("train")
+    assert len(tracks) >= count, (len(tracks), count)
+    count = len(tracks)
+    for track in tracks[-3:]:
+        for name in track.arrays:
+            assert (store.array(track, name) == int(track.id.rpartition("-")[2]) + 1).all(), track
+print("all there", flush=True)
 """
 
 
@@ -352,7 +381,7 @@ def test_killed_writer_leaves_no_half_track_and_what_it_leaves_is_discarded(tmp_
 def test_track_is_whole_from_the_first_instant_it_is_seen(tmp_path: Path) -> None:
     store = new_store(tmp_path / "s.zarr")
     frames = 20_000
-    shard_size = len(encode_shard(np.zeros((2, frames, 8), np.float16), FRAMES_PER_CHUNK))
+    shard_size = shard_bytes((2, frames, 8), FRAMES_PER_CHUNK, 2)
     writer = start_writer(store.path, "t", 0, 25, frames)
     seen: set[Path] = set()
     while writer.poll() is None:
@@ -400,6 +429,93 @@ def test_processes_write_different_tracks_at_once(tmp_path: Path) -> None:
     for track in again.tracks("train"):
         assert (again.array(track, "mixture") == int(track.id.rpartition("-")[2]) + 1).all()
     assert not list((store.path / TEMPORARY_FOLDER).iterdir())
+
+
+def test_readers_open_a_whole_store_at_every_moment_while_a_writer_adds_tracks(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "s.zarr")
+    command = [sys.executable, "-c", READ_FOR_EVER, str(store.path), "40"]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for number in range(40):
+        arrays: dict[str, Array] = {name: np.full((2, 300, 8), number + 1, np.float16) for name in SPECTROGRAMS}
+        store.add(write(store, f"t-{number:02}", arrays))
+        store.save()
+    assert [reader.communicate(timeout=60)[0] for reader in readers] == ["all there\n"] * 3
+
+
+def test_of_processes_that_create_a_store_at_once_one_does_and_the_others_open_it(tmp_path: Path) -> None:
+    for attempt in range(2):
+        path = tmp_path / f"{attempt}.zarr"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", CREATE, str(path), f"of process {number}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(4)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        answers = {process.communicate("\n", timeout=60)[0] for process in processes}
+        assert len(answers) == 1
+        assert SpectrogramStore.open(path).manifest.dataset["kind"] == answers.pop().strip()
+        assert list(tmp_path.iterdir()) == [path]
+        shutil.rmtree(path)
+
+
+def test_discarding_keeps_what_the_manifest_names_and_what_lies_beside_and_deletes_the_rest(tmp_path: Path) -> None:
+    store = filled_store(tmp_path / "s.zarr")
+    before = tree(tmp_path)
+    (tmp_path / ".s.zarr.unfinished-0123").mkdir()  # a store that a killed process was about to create or delete
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / ".other.zarr.unfinished-0123").mkdir()
+    write(store, "d-4", spectrograms(4))
+    store.discard_unfinished()
+    assert tree(tmp_path) == before | {"other": b"mine"}
+    assert not (tmp_path / ".s.zarr.unfinished-0123").exists()
+    assert (tmp_path / ".other.zarr.unfinished-0123").exists()
+    assert not (store.path / "train" / "d-4").exists()
+
+
+def test_track_that_leaves_the_manifest_leaves_the_saved_one_before_its_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled_store(tmp_path / "s.zarr")
+    named_at_deletion = []
+
+    def deleting(path: Path, **_: object) -> None:
+        if path.name == "b-2":
+            named_at_deletion.append(sorted(SpectrogramStore.open(store.path).manifest.tracks))
+
+    monkeypatch.setattr(shutil, "rmtree", deleting)
+    del store.manifest.tracks["b-2"]
+    store.discard_unfinished()
+    assert named_at_deletion == [["a-1", "c-3"]]
+
+
+def test_full_disk_keeps_the_saved_manifest_and_its_tracks_until_there_is_room_again(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 3 << 20) as disk:
+        store = filled_store(disk / "s.zarr")
+        held = SpectrogramStore.open(store.path).manifest
+        fill(disk / "filler")
+        with pytest.raises(OSError, match="No space left"):
+            write(store, "d-4", spectrograms(4))
+        with pytest.raises(OSError, match="No space left"):
+            store.save()
+        assert SpectrogramStore.open(store.path).manifest == held
+        assert store.damaged_shards() == []
+        (disk / "filler").unlink()
+        store.add(write(store, "d-4", spectrograms(4)))
+        store.discard_unfinished()
+        assert sorted(SpectrogramStore.open(store.path).manifest.tracks) == ["a-1", "b-2", "c-3", "d-4"]
+        assert sorted(entry.name for entry in store.path.iterdir()) == [
+            "manifest.json",
+            "test",
+            "train",
+            "valid",
+            "zarr.json",
+        ]
 
 
 def test_track_written_again_replaces_the_old_one_whole(tmp_path: Path) -> None:

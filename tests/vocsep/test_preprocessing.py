@@ -1,5 +1,7 @@
+import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 
 from storage.errors import UserError
 from storage.files import file_digest
+from storage.lock import lock_path, store_lock
 from storage.store import SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER
+from tests.disk import fill, small_disk
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.dataset import Dataset, open_dataset
 from vocsep.demo import synthesize_song
-from vocsep.preprocessing import Plan, StoreConfig, check_store, open_store, plan
+from vocsep.preprocessing import Plan, StoreConfig, check_store, estimated_bytes, open_store, plan, updating
 from vocsep.song_spectrograms import preprocess_song
 
 FINE = StoreConfig(spectrogram=load_spectrogram_config("fine"))
@@ -57,14 +61,23 @@ def expected_spectrograms(path: Path, config: SpectrogramConfig) -> dict[str, Fl
     return found
 
 
-def run(path: Path, dataset: Dataset, config: StoreConfig = FINE) -> tuple[SpectrogramStore, Plan]:
+def run(
+    path: Path, dataset: Dataset, config: StoreConfig = FINE, *, prune: bool = False
+) -> tuple[SpectrogramStore, Plan]:
     """One preprocess run, as the flow does it."""
-    store = open_store(path, dataset, config)
-    todo = plan(store, dataset)
-    for song in todo.pending:
-        store.add(preprocess_song(song, path, config))
-    store.save()
-    return store, todo
+    with updating(path, dataset, config, prune=prune) as (update, todo):
+        for song in todo.pending:
+            update.add(preprocess_song(song, path, config))
+    return update.store, todo
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def saved(path: Path) -> list[str]:
+    """Names of the tracks that the manifest on the disk names."""
+    return sorted(track.name for track in SpectrogramStore.open(path).manifest.tracks.values())
 
 
 def names(todo: Plan) -> list[str]:
@@ -224,6 +237,145 @@ def test_track_of_a_song_that_the_dataset_lost_is_kept_and_named(songs: Path, co
     store, todo = run(copy_of_demo_store().path, open_dataset(songs))
     assert todo == Plan(pending=(), finished=5, gone=(song.name,))
     assert song.id in store.manifest.tracks
+
+
+def test_pruning_drops_tracks_of_lost_songs_and_their_files_and_nothing_else(
+    songs: Path, copy_of_demo_store: CopyStore
+) -> None:
+    path = copy_of_demo_store().path
+    song = open_dataset(songs).split("test")[0]
+    run(path, open_dataset(songs))
+    before = tree(path)
+    song.mixture[0].path.unlink()
+    _, todo = run(path, open_dataset(songs), prune=True)
+    assert todo.gone == (song.name,)
+    after = tree(path)
+    assert song.name not in saved(path)
+    assert before.keys() - after.keys() == {name for name in before if name.startswith(f"test/{song.id}/")}
+    assert {name for name in after if after[name] != before[name]} == {"manifest.json"}
+    assert run(path, open_dataset(songs), prune=True)[1].gone == ()
+
+
+def test_song_that_cannot_be_used_just_now_is_not_gone(real_songs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    run(path, open_dataset(real_songs))
+    (real_songs / "test" / "Song 1" / "vocals.wav").unlink()
+    dataset = open_dataset(real_songs)
+    assert list(dataset.problems) == ["Song 1"]
+    assert run(path, dataset, prune=True)[1] == Plan(pending=(), finished=1, gone=())
+    assert saved(path) == ["Song 0", "Song 1"]
+
+
+def test_changed_song_is_in_no_manifest_while_it_is_made_again(songs: Path, copy_of_demo_store: CopyStore) -> None:
+    """Its shards are replaced before the manifest is: between the two, an old record would be of other bytes."""
+    path = copy_of_demo_store().path
+    first, second = open_dataset(songs).split("train")[:2]
+    shutil.copy(second.mixture[0].path, first.mixture[0].path)
+    before = saved(path)
+    with updating(path, open_dataset(songs), FINE) as (update, todo):
+        assert names(todo) == [first.name]
+        assert saved(path) == [name for name in before if name != first.name]
+        update.add(preprocess_song(first, path, FINE))
+    assert saved(path) == before
+
+
+def test_changed_song_that_cannot_be_made_again_keeps_its_old_track(songs: Path, copy_of_demo_store: CopyStore) -> None:
+    store = copy_of_demo_store()
+    song = open_dataset(songs).split("train")[0]
+    song.mixture[0].path.write_bytes(b"no sound")
+    with updating(store.path, open_dataset(songs), FINE) as (_, todo):
+        one_line(lambda: preprocess_song(todo.pending[0], store.path, FINE), song.mixture[0].path)
+    again = SpectrogramStore.open(store.path)
+    assert again.manifest.tracks == store.manifest.tracks
+    assert again.damaged_shards() == []
+    assert names(plan(again, open_dataset(songs))) == [song.name]
+
+
+def test_songs_that_were_made_before_an_error_are_saved(demo_root: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(demo_root)
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        updating(tmp_path / "s.zarr", dataset, FINE) as (update, todo),
+    ):
+        update.add(preprocess_song(todo.pending[0], update.store.path, FINE))
+        raise ZeroDivisionError
+    assert saved(tmp_path / "s.zarr") == [todo.pending[0].name]
+    with store_lock(tmp_path / "s.zarr"):
+        pass
+
+
+def test_second_run_is_refused_while_the_first_one_is_in_work_and_readers_are_not(
+    demo_root: Path, copy_of_demo_store: CopyStore
+) -> None:
+    path, dataset = copy_of_demo_store().path, open_dataset(demo_root)
+    with updating(path, dataset, FINE):
+        one_line(lambda: run(path, dataset), path, f"process {os.getpid()} ")
+        assert len(saved(path)) == 6
+    run(path, dataset)
+
+
+def test_run_that_lost_its_lock_changes_nothing_any_more(demo_root: Path, copy_of_demo_store: CopyStore) -> None:
+    path, dataset = copy_of_demo_store().path, open_dataset(demo_root)
+    before = {}
+
+    def lose() -> None:
+        with updating(path, dataset, FINE) as (update, _):
+            lock_path(path).unlink()
+            update.store.manifest.tracks.clear()
+            before.update(tree(path))
+
+    one_line(lose, "lost its lock")
+    assert tree(path) == before
+
+
+@pytest.mark.parametrize("preset", [FINE, NOTEBOOK], ids=["fine", "notebook"])
+def test_estimate_of_the_room_is_that_of_the_store_or_a_little_more(
+    demo_root: Path, tmp_path: Path, preset: StoreConfig
+) -> None:
+    dataset = open_dataset(demo_root)
+    run(tmp_path / "s.zarr", dataset, preset)
+    command = ["du", "--summarize", "--block-size=1", str(tmp_path / "s.zarr")]
+    used = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()[0])
+    assert used <= estimated_bytes(dataset.songs, preset) <= 1.05 * used + 100_000 * len(dataset.songs)
+
+
+def test_estimate_counts_a_mono_song_once_and_songs_that_cannot_be_read_as_nothing(
+    real_songs: Path, tmp_path: Path
+) -> None:
+    (stereo, broken) = open_dataset(real_songs).songs
+    for name in ("mixture", "vocals"):
+        sound, rate = soundfile.read(real_songs / "train" / "Song 0" / f"{name}.wav")
+        (tmp_path / "mono" / "train" / "Song").mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "mono" / "train" / "Song" / f"{name}.wav", sound[:, 0], rate)
+        (real_songs / "test" / "Song 1" / f"{name}.wav").write_bytes(b"")
+    (mono,) = open_dataset(tmp_path / "mono").songs
+    assert estimated_bytes([broken], FINE) == 0
+    small_files = 100_000
+    two, one = (estimated_bytes([song], FINE) - small_files for song in (stereo, mono))
+    assert two == pytest.approx(2 * one, rel=0.01)
+
+
+def test_run_for_which_there_is_no_room_is_refused_before_it_begins_saying_what_is_needed_and_free(
+    demo_root: Path, demo_store: SpectrogramStore, tmp_path: Path
+) -> None:
+    dataset = open_dataset(demo_root)
+    whole = sum(track.bytes for track in demo_store.manifest.tracks.values())
+    with small_disk(tmp_path / "disk", round(0.9 * whole)) as disk:
+        megabytes = f"{estimated_bytes(dataset.songs, FINE) / 1e6:,.0f} MB"
+        one_line(lambda: run(disk / "s.zarr", dataset), "6 songs need", megabytes, "MB are free")
+        assert saved(disk / "s.zarr") == []
+        # Half of the songs have room, and what is there is not asked for again.
+        half = replace(dataset, songs=dataset.songs[:3])
+        run(disk / "s.zarr", half)
+        assert run(disk / "s.zarr", half)[1].finished == 3
+        one_line(lambda: run(disk / "s.zarr", dataset), "3 songs need")
+        assert len(saved(disk / "s.zarr")) == 3
+
+
+def test_disk_too_full_to_create_a_store_or_a_lock_gives_one_line(demo_root: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 16) as disk:
+        fill(disk / "filler")
+        one_line(lambda: run(disk / "s.zarr", open_dataset(demo_root)), disk, "No space left")
 
 
 def test_song_that_moved_to_another_split_is_in_the_new_one_alone(songs: Path, copy_of_demo_store: CopyStore) -> None:

@@ -1,0 +1,176 @@
+"""What in a store is not as it was written, and dropping exactly that."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from storage.errors import UserError
+from storage.files import read_json, value_digest
+from storage.lock import living_holder
+from storage.manifest import MANIFEST_NAME, Manifest, TrackRecord, read_manifest
+from storage.store import SPLITS, SpectrogramStore, shard_damage, write_groups
+
+_METADATA = "zarr.json"
+
+
+class Problem(NamedTuple):
+    """Something in a store that is not as it was written.
+
+    Attributes
+    ----------
+    what
+        What and where, in one line; paths are relative to the store.
+    track
+        Name of the track that it damages; empty where it is the track of none.
+    """
+
+    what: str
+    track: str
+
+
+def problems(path: Path, on_bytes: Callable[[int, int], object] | None = None) -> list[Problem]:
+    """Read every byte of the store at `path` and say what is not as it was written; nothing is changed.
+
+    Found are: missing, resized and changed shards, metadata from which plain zarr would read something else, records
+    of the manifest that were edited, and what killed writers left behind (not while a living writer holds the store's
+    lock, since these are then its tracks in work).
+
+    Parameters
+    ----------
+    on_bytes
+        Called with how many of how many bytes were read.
+
+    Raises
+    ------
+    UserError
+        If there is no store, or its manifest cannot be read at all.
+    """
+    is_being_written = bool(living_holder(path))
+    found = read_manifest(path)
+    store = SpectrogramStore(path, found.manifest)
+    tracks = found.manifest.tracks
+    by_track = {}
+    total = sum(track.bytes for track in tracks.values())
+    done = 0
+    for key, track in tracks.items():
+        by_track[key] = list(_track_problems(store, key, found.edited))
+        done += track.bytes
+        if on_bytes is not None:
+            on_bytes(done, total)
+    if is_being_written:
+        # Its writer drops a track from the manifest before it replaces its files: what is gone by now was not damaged.
+        current = read_manifest(path).manifest.tracks
+        by_track = {key: damage for key, damage in by_track.items() if current.get(key) == tracks[key]}
+    named = [problem for damage in by_track.values() for problem in damage]
+    if not found.is_as_written and not found.edited:
+        named.append(Problem(f"{MANIFEST_NAME}: edited since it was written", ""))
+    named += [Problem(what, "") for what in _group_problems(path, found.manifest).values()]
+    if not is_being_written:
+        named += [
+            Problem(f"{stray.relative_to(path)}: left behind by a killed writer, in no manifest", "")
+            for stray in store.strays()
+        ]
+    return named
+
+
+def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[str]]:
+    """Drop whatever `problems` names from the store at `path`; only under the store's lock.
+
+    Returns
+    -------
+    store, damaged, half_written
+        The store, whose manifest names its intact tracks alone; the tracks that were dropped; and ids of tracks that
+        no manifest named, which were deleted.
+
+    Raises
+    ------
+    UserError
+        If there is no store, or its manifest cannot be read, or what the store holds cannot be told from it.
+    """
+    found = read_manifest(path)
+    manifest = found.manifest if found.is_as_written else _with_true_head(path, found.manifest)
+    store = SpectrogramStore(path, manifest)
+    keys = [key for key in manifest.tracks if any(True for _ in _track_problems(store, key, found.edited))]
+    half_written = {stray.name for stray in store.strays() if stray.parent.name in SPLITS}
+    damaged = [manifest.tracks.pop(key) for key in keys]
+    for metadata in _group_problems(path, manifest):
+        metadata.unlink(missing_ok=True)
+    write_groups(path, manifest)
+    store.discard_unfinished()
+    return store, damaged, half_written
+
+
+def _track_problems(store: SpectrogramStore, key: str, edited: frozenset[str]) -> Iterator[Problem]:
+    track = store.manifest.tracks[key]
+    if key in edited:
+        yield Problem(f"{MANIFEST_NAME}: record of {key} was edited", track.name)
+    for record in track.arrays.values():
+        if damage := shard_damage(store.path, record, read_every_byte=True):
+            yield Problem(f"{record.shard}: {damage}", track.name)
+    for metadata, expected in _track_metadata(track).items():
+        if damage := _metadata_damage(store.path / metadata, expected):
+            yield Problem(f"{metadata}: {damage}", track.name)
+
+
+def _track_metadata(track: TrackRecord) -> dict[str, dict[str, Any]]:
+    """Path, relative to the store, of every metadata file of a track, and what must stand in it."""
+    folder = f"{track.split}/{track.id}"
+    attributes = {"name": track.name, "seconds": track.seconds}
+    return {f"{folder}/{_METADATA}": {"node_type": "group", "attributes": attributes}} | {
+        f"{folder}/{name}/{_METADATA}": {
+            "node_type": "array",
+            "shape": list(record.shape),
+            "data_type": record.dtype,
+        }
+        for name, record in track.arrays.items()
+    }
+
+
+def _group_problems(path: Path, manifest: Manifest) -> dict[Path, str]:
+    """Metadata files of the store's own groups that are not as they were written, and what is wrong with them."""
+    found = {}
+    head = {"config": manifest.config, "config_digest": manifest.config_digest}
+    for metadata in (path / _METADATA, *(path / split / _METADATA for split in SPLITS)):
+        damage = _metadata_damage(metadata, {"node_type": "group"})
+        if not damage and metadata.parent == path:
+            attributes = read_json(metadata).get("attributes")
+            if not isinstance(attributes, dict) or any(attributes.get(name) != value for name, value in head.items()):
+                damage = "differs from the manifest"
+        if damage:
+            found[metadata] = f"{metadata.relative_to(path)}: {damage}"
+    return found
+
+
+def _metadata_damage(path: Path, expected: dict[str, Any]) -> str:
+    """What is wrong with a metadata file, in words; empty if all that is `expected` stands in it."""
+    try:
+        content = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except ValueError:
+        return "not JSON"
+    if not isinstance(content, dict) or any(content.get(name) != value for name, value in expected.items()):
+        return "differs from the manifest"
+    return ""
+
+
+def _with_true_head(path: Path, manifest: Manifest) -> Manifest:
+    """An edited manifest with the configuration and the kind of dataset that the store was made with.
+
+    They stand a second time in the attributes of the store's root group, and never change.
+    """
+    try:
+        attributes = read_json(path / _METADATA)["attributes"]
+        if value_digest(attributes["config"]) != attributes["config_digest"]:
+            raise ValueError
+        return Manifest(
+            tool=attributes["tool"],
+            config=attributes["config"],
+            config_digest=attributes["config_digest"],
+            dataset=manifest.dataset | {"kind": attributes["dataset"]["kind"]},
+            tracks=manifest.tracks,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: {MANIFEST_NAME} was edited and {_METADATA} is damaged; delete the store and preprocess again"
+        ) from None
