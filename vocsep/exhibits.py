@@ -3,23 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import soundfile
-from matplotlib import pyplot
 
 from vocsep.audio import Waveform, resample
 from vocsep.config import SpectrogramConfig
 from vocsep.dataset import Song, read_sources
 from vocsep.spectrogram import features
+from vocsep.spectrogram_plot import draw_spectrograms
 from vocsep.subjects import Subject
 
 EXCERPT_SECONDS = 12.0
 MP3_RATE = 44100
-DYNAMIC_RANGE_DB = 70.0
 SOUNDS = ("mixture", "true vocals", "estimated vocals", "estimated accompaniment")
 
 
@@ -95,27 +90,13 @@ def plot_spectrograms(
     config
         Band and resolution of the pictures.
     """
-    figure, axes = pyplot.subplots(len(waveforms), 1, figsize=(10, 2.5 * len(waveforms)), sharex=True, squeeze=False)
     spectra = {
         title: np.abs(features(waveform, sample_rate, config)).mean(axis=0) for title, waveform in waveforms.items()
     }
-    top = max(float(spectrum.max(initial=0.0)) for spectrum in spectra.values()) or 1.0
-    floor = top * 10 ** (-DYNAMIC_RANGE_DB / 20)
-    for axis, (title, spectrum) in zip(axes[:, 0], spectra.items(), strict=True):
-        seconds = len(spectrum) / config.frames_per_second
-        image = axis.imshow(
-            20 * np.log10(np.maximum(spectrum, floor) / top).T,
-            origin="lower",
-            aspect="auto",
-            extent=(start_seconds, start_seconds + seconds, 0, config.sample_rate / 2),
-            vmin=-DYNAMIC_RANGE_DB,
-            vmax=0,
-            cmap="magma",
-        )
-        axis.set_title(title, fontsize=9)
-        axis.set_ylabel("Hz")
-        figure.colorbar(image, ax=axis, label="dB", pad=0.01)
-    axes[-1, 0].set_xlabel("seconds")
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
+    frames = max(len(spectrum) for spectrum in spectra.values())
+    draw_spectrograms(
+        path,
+        spectra,
+        seconds=(start_seconds, start_seconds + frames / config.frames_per_second),
+        hertz=(0, config.sample_rate / 2),
+    )

@@ -1,0 +1,45 @@
+"""Spectrogram stores as the flows' parameters name them: a folder, or a URL of object storage."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from flows.paths import CACHE
+from storage.bucket import is_url
+from storage.mirror import fetch
+from storage.remote import RemoteStore
+from storage.store import SpectrogramStore
+from vocsep.progress import progress_bar
+
+
+def _location(value: Any) -> Any:
+    # A path would lose one of the slashes of s3://.
+    return str(value) if is_url(str(value)) else Path(value)
+
+
+StoreLocation = Annotated[Path | str, BeforeValidator(_location)]
+
+
+def require_store(store: Path | str) -> None:
+    """Raise `UserError` unless there is a store."""
+    if isinstance(store, str):
+        RemoteStore.open(store)
+    else:
+        SpectrogramStore.open(store)
+
+
+def on_disk(store: Path | str, splits: Collection[str]) -> Path:
+    """The store's folder; of one at a URL, a copy of the songs of some splits, brought up to date and checked."""
+    if isinstance(store, Path):
+        return store
+    # Copies for different uses lie apart: a copy holds nothing that was not asked for.
+    cache = CACHE / ("-".join(sorted(splits)) or "manifests")
+    with progress_bar(0, "fetch", "B", unit_scale=True) as bar:
+
+        def follow(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return fetch(store, cache, splits=splits, on_bytes=follow)
