@@ -3,6 +3,7 @@
 from pathlib import Path
 
 DATA = Path("data")
+CACHE = DATA / "cache"
 DEMO = DATA / "demo"
 STORE = DATA / "spectrograms.zarr"
 RUNS = DATA / "runs"

@@ -1,6 +1,9 @@
 """Flow `preprocess`: decode a dataset on Dask and write its spectrograms to the store."""
 
+import errno
+import os
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -10,17 +13,20 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.paths import DEMO, STORE
-from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line
+from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of
+from flows.stores import StoreLocation
+from storage.files import is_disk_full
+from storage.lock import require_free
 from storage.manifest import TrackRecord
-from storage.store import SpectrogramStore
+from storage.remote import RemoteStore
+from storage.track_writer import Compression
 from vocsep.config import Settings, load_spectrogram_config
 from vocsep.dataset import Dataset, Song, open_dataset
 from vocsep.demo import make_demo
-from vocsep.preprocessing import StoreConfig, check_store, open_store, plan
+from vocsep.preprocessing import Plan, StoreConfig, StoreUpdate, check_store, updating
 from vocsep.progress import progress_bar
+from vocsep.remote_preprocessing import check_remote_store, preprocess_song_to, updating_remote
 from vocsep.song_spectrograms import preprocess_song
-
-SAVE_INTERVAL_SECONDS = 1.0
 
 
 class PreprocessConfig(Settings):
@@ -36,18 +42,24 @@ class PreprocessConfig(Settings):
         A spectral preset's name or a YAML file.
     dtype
         Stored type.
+    compression
+        `none` (patches are read through memory maps), `zstd` or `blosc` (10-15 % smaller, read far slower).
     store
-        Where the store is or will be.
+        Where the store is or will be: a folder, or a URL of object storage.
     workers
         Processes of the local Dask cluster; None: one per core.
+    prune
+        Drop tracks whose songs are no longer in the dataset.
     """
 
     dataset: Path | None = None
     kind: str = "auto"
     preset: str = "fine"
     dtype: Literal["float16", "float32"] = "float16"
-    store: Path = STORE
+    compression: Compression = "none"
+    store: StoreLocation = STORE
     workers: int | None = None
+    prune: bool = False
 
 
 class PreprocessResult(Settings):
@@ -56,21 +68,28 @@ class PreprocessResult(Settings):
     store: str
     made: int
     unchanged: int
-    gone: int
+    gone: tuple[str, ...]
     songs_hours: float
     seconds: float
 
 
 def store_config(config: PreprocessConfig) -> StoreConfig:
     """The store's configuration that the flow's parameters name."""
-    return StoreConfig(spectrogram=load_spectrogram_config(config.preset), dtype=config.dtype)
+    spectrogram = load_spectrogram_config(config.preset)
+    return StoreConfig(spectrogram=spectrogram, dtype=config.dtype, compression=config.compression)
 
 
 def check(config: PreprocessConfig) -> None:
     """Raise `UserError` for whatever can be told to be wrong before anything is started."""
     expected = store_config(config)
+    if isinstance(config.store, Path):
+        require_free(config.store)
     if config.dataset is not None:
-        check_store(config.store, open_dataset(config.dataset, config.kind), expected)
+        dataset = open_dataset(config.dataset, config.kind)
+        if isinstance(config.store, Path):
+            check_store(config.store, dataset, expected)
+        else:
+            check_remote_store(config.store, dataset, expected)
 
 
 @task(name="make demo dataset", cache_policy=NO_CACHE)
@@ -85,17 +104,16 @@ def make_demo_dataset(root: Path) -> Path:
 @task(name="preprocess songs", cache_policy=NO_CACHE)
 @failing_in_one_line
 def preprocess_songs(root: Path, config: PreprocessConfig) -> PreprocessResult:
-    """Bring the store up to date with the dataset; finished songs are named in the manifest within a second."""
+    """Bring the store up to date with the dataset; finished songs are named in the manifest a moment later."""
     started = time.monotonic()
     dataset = open_dataset(root, config.kind)
     expected = store_config(config)
-    store = open_store(config.store, dataset, expected)
-    store.discard_unfinished()
-    work = plan(store, dataset)
     failures = dict(dataset.problems)
-    outcomes = _write_tracks(store, work.pending, expected, config.workers) if work.pending else []
-    store.discard_unfinished()
-    store.save()
+    outcomes: list[Outcome[Song, TrackRecord | None]] = []
+    with _updating(config, dataset, expected) as (update, work):
+        if work.pending:
+            target = config.store.resolve() if isinstance(config.store, Path) else config.store
+            outcomes = _write_tracks(update, target, work.pending, expected, config.workers)
     failures |= {outcome.item.name: outcome.error for outcome in outcomes if outcome.error is not None}
     create_table_artifact(_table(dataset, outcomes), key="preprocess-songs", description="Songs of this run")
     if failures:
@@ -104,40 +122,62 @@ def preprocess_songs(root: Path, config: PreprocessConfig) -> PreprocessResult:
         store=str(config.store),
         made=len(outcomes),
         unchanged=work.finished,
-        gone=len(work.gone),
-        songs_hours=sum(track.seconds for track in store.manifest.tracks.values()) / 3600,
+        gone=work.gone,
+        songs_hours=sum(track.seconds for track in update.manifest.tracks.values()) / 3600,
         seconds=time.monotonic() - started,
     )
 
 
-def _write_tracks(
-    store: SpectrogramStore, songs: tuple[Song, ...], config: StoreConfig, workers: int | None
-) -> list[Outcome[Song, TrackRecord]]:
-    artifact = ProgressArtifact("preprocess-progress", "Share of the songs that are done")
-    saved = time.monotonic()
+def _updating(
+    config: PreprocessConfig, dataset: Dataset, expected: StoreConfig
+) -> AbstractContextManager[tuple[StoreUpdate | RemoteStore, Plan]]:
+    if isinstance(config.store, Path):
+        return updating(config.store, dataset, expected, prune=config.prune)
+    return updating_remote(config.store, dataset, expected, prune=config.prune)
 
-    def on_outcome(outcome: Outcome[Song, TrackRecord], finished: int) -> None:
-        nonlocal saved
+
+def _write_tracks(
+    update: StoreUpdate | RemoteStore,
+    target: Path | str,
+    songs: tuple[Song, ...],
+    config: StoreConfig,
+    workers: int | None,
+) -> list[Outcome[Song, TrackRecord | None]]:
+    artifact = ProgressArtifact("preprocess-progress", "Share of the songs that are done")
+
+    def on_outcome(outcome: Outcome[Song, TrackRecord | None], finished: int) -> None:
         if outcome.result is not None:
-            store.add(outcome.result)
-        if time.monotonic() - saved >= SAVE_INTERVAL_SECONDS:
-            store.save()
-            saved = time.monotonic()
+            update.add(outcome.result)
+        elif outcome.error is None:
+            # Every other song would meet the same; those that wait are dropped with the cluster.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         artifact.update(finished / len(songs))
 
     with dask_client(workers, len(songs)) as client:
         return map_items(
             client,
-            preprocess_song,
+            write_song,
             songs,
-            (store.path.resolve(), config),
+            (target, config),
             description="preprocess",
             unit="songs",
             on_outcome=on_outcome,
         )
 
 
-def _table(dataset: Dataset, outcomes: list[Outcome[Song, TrackRecord]]) -> list[dict[str, str]]:
+def write_song(song: Song, store: Path | str, config: StoreConfig) -> TrackRecord | None:
+    """Runs on the worker: the song's track, or None if the disk is full, which trying again would not change."""
+    try:
+        if isinstance(store, str):
+            return preprocess_song_to(song, store, config)
+        return preprocess_song(song, store, config)
+    except OSError as error:
+        if is_disk_full(error):
+            return None
+        raise
+
+
+def _table(dataset: Dataset, outcomes: list[Outcome[Song, TrackRecord | None]]) -> list[dict[str, str]]:
     rows = [
         {
             "song": outcome.item.name,
@@ -156,5 +196,5 @@ def _table(dataset: Dataset, outcomes: list[Outcome[Song, TrackRecord]]) -> list
 @failing_in_one_line
 def preprocess(config: PreprocessConfig = PreprocessConfig()) -> PreprocessResult:  # noqa: B008 (Prefect reads it)
     """Write the spectrograms of a dataset to the store; only what is missing or changed is made."""
-    root = config.dataset if config.dataset is not None else make_demo_dataset(DEMO)
-    return preprocess_songs(root, config)
+    root = config.dataset if config.dataset is not None else result_of(make_demo_dataset, DEMO)
+    return result_of(preprocess_songs, root, config)

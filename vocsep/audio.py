@@ -3,7 +3,8 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -12,8 +13,10 @@ import numpy.typing as npt
 import soundfile
 import soxr
 from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Discard
 
 from storage.errors import UserError
 
@@ -23,6 +26,8 @@ AUDIO_SUFFIXES = frozenset(
     (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma", ".mkv", ".webm", ".mov")
 )
 SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}
+LENGTH_IN_HEADER = ("aiff", "flac")
+BLOCK_SAMPLES = 65_536
 
 
 @contextlib.contextmanager
@@ -36,19 +41,6 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: cannot be read as audio ({reason})") from None
-
-
-def _as_float(frame: AudioFrame) -> Waveform:
-    """Samples of a decoded frame, `(channels, samples)` float32, integer formats scaled to [-1, 1)."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128.0) / 128.0
-    if np.issubdtype(samples.dtype, np.integer):
-        full_scale = float(1 << (8 * samples.dtype.itemsize - 1))
-        return samples.astype(np.float32) / np.float32(full_scale)
-    return samples.astype(np.float32, copy=False)
 
 
 def _refuse_cut_wav(path: Path) -> None:
@@ -67,50 +59,165 @@ def _refuse_cut_wav(path: Path) -> None:
             file.seek(size + size % 2, os.SEEK_CUR)
 
 
-def decode_streams(path: Path, streams: tuple[int, ...] = (0,)) -> tuple[list[Waveform], int]:
-    """Decode the given audio streams of a file, and only them, in one pass.
+def _refuse_cut_index(path: Path, stream: AudioStream) -> None:
+    """FFmpeg takes what there is of an mp4 or mov file, too; its index tells where the packets should be."""
+    if len(stream.index_entries) > 0:
+        last = stream.index_entries[-1]
+        missing = last.pos + last.size - path.stat().st_size
+        if missing > 0:
+            raise UserError(f"{path}: cut off, at least {missing} bytes of sound are missing")
+
+
+def _refuse_cut_stream(path: Path, stream: AudioStream, samples: int) -> None:
+    """The header of an aiff or flac file tells how many samples there are, 0 for unknown."""
+    declared = round((stream.duration or 0) * (stream.time_base or 0) * (stream.rate or 0))
+    if samples < declared:
+        raise UserError(f"{path}: cut off, {declared - samples} of {declared} samples are missing")
+
+
+class _StreamBuffer:
+    """Decoded samples of one stream that wait to be cut into blocks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._samples = np.empty((0, 0), dtype=np.float32)
+        self._rows: list[memoryview] = []  # of `_samples`, as bytes
+        self.sample_rate = 0
+        self.waiting = 0
+        self.taken = 0
+
+    def add(self, frame: AudioFrame) -> None:
+        """Append a frame. A song has ten thousand of them, so that every microsecond counts here."""
+        if frame.sample_rate != self.sample_rate or frame.layout.nb_channels != len(self._samples):
+            if self.sample_rate:
+                raise UserError(f"{self._path}: sample rate or channel layout changes within the file")
+            self.sample_rate = frame.sample_rate
+            self._samples = np.empty((frame.layout.nb_channels, 0), dtype=np.float32)
+        start, end = self.waiting, self.waiting + frame.samples
+        if end > self._samples.shape[1]:
+            self._grow(2 * max(end, BLOCK_SAMPLES))
+        if frame.format.name == "fltp":  # what most codecs give; by way of arrays it takes three times as long
+            size = 4 * frame.samples
+            for row, plane in zip(self._rows, frame.planes, strict=True):
+                row[4 * start : 4 * end] = memoryview(plane)[:size]
+        else:
+            self._samples[:, start:end] = self._as_float(frame)
+        self.waiting = end
+
+    def _grow(self, capacity: int) -> None:
+        samples = np.empty((len(self._samples), capacity), dtype=np.float32)
+        samples[:, : self.waiting] = self._samples[:, : self.waiting]
+        self._samples, self._rows = samples, [row.data.cast("B") for row in samples]
+
+    def take(self) -> Waveform:
+        """The next `BLOCK_SAMPLES` samples, or what is left."""
+        size = min(self.waiting, BLOCK_SAMPLES)
+        block = self._samples[:, :size].copy()
+        if not np.isfinite(block).all():
+            raise UserError(f"{self._path}: holds NaN or infinite samples")
+        self._samples[:, : self.waiting - size] = self._samples[:, size : self.waiting]
+        self.taken += size
+        self.waiting -= size
+        return block
+
+    def _as_float(self, frame: AudioFrame) -> Waveform:
+        """Samples of any format, `(channels, samples)` float32; integers are scaled to [-1, 1)."""
+        try:
+            samples = frame.to_ndarray()
+        except ValueError:
+            raise UserError(f"{self._path}: samples of type {frame.format.name} cannot be read") from None
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, frame.layout.nb_channels).T
+        if samples.dtype == np.uint8:
+            return (samples.astype(np.float32) - 128.0) / 128.0
+        if np.issubdtype(samples.dtype, np.integer):
+            full_scale = float(1 << (8 * samples.dtype.itemsize - 1))
+            return samples.astype(np.float32) / np.float32(full_scale)
+        return samples.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The same stretch of time from several streams of a file.
+
+    Attributes
+    ----------
+    waveforms
+        `(channels, samples)` float32 of each stream: `BLOCK_SAMPLES` samples, towards a stream's end fewer, then none.
+    sample_rate
+        In Hz, of all of them.
+    """
+
+    waveforms: list[Waveform]
+    sample_rate: int
+
+
+def _next_block(path: Path, buffers: Collection[_StreamBuffer]) -> Block:
+    rates = {buffer.sample_rate for buffer in buffers}
+    if len(rates) != 1:
+        raise UserError(f"{path}: its streams have different sample rates ({', '.join(map(str, sorted(rates)))})")
+    return Block([buffer.take() for buffer in buffers], rates.pop())
+
+
+def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block]:
+    """Decode the given audio streams of a file, and only them, in one pass, block by block.
+
+    A file of any length needs the memory of a few blocks, if it interleaves its streams. What is wrong with a file may
+    show as late as at its end.
 
     Parameters
     ----------
     path
         Any file that FFmpeg's libraries read.
     streams
-        Indices among the file's audio streams, all of one sample rate.
-
-    Returns
-    -------
-    waveforms, sample_rate
-        One `(channels, samples)` float32 array per stream, at the file's own rate in Hz.
+        Indices among the file's audio streams, all of one sample rate; blocks hold them in this order.
 
     Raises
     ------
     UserError
-        If the file is missing, is not audio, lacks a stream, changes its rate or layout midway, holds no samples, or
-        holds NaN or infinite samples.
+        If the file is missing, is not audio, was cut off, lacks a stream, changes its rate or layout midway, holds no
+        samples, or holds NaN or infinite samples.
     """
     with _opened(path) as container:
         _refuse_cut_wav(path)
         available = container.streams.audio
         if max(streams) >= len(available):
             raise UserError(f"{path}: has {len(available)} audio streams, stream {max(streams)} is needed")
-        chosen = {available[index].index: index for index in streams}
-        blocks: dict[int, list[Waveform]] = {index: [] for index in streams}
-        formats: set[tuple[int, int, int]] = set()
-        for packet in container.demux([available[index] for index in streams]):
+        chosen = [available[index] for index in streams]
+        if "mp4" in container.format.name.split(","):
+            for stream in chosen:
+                _refuse_cut_index(path, stream)
+        for other in container.streams:
+            if other not in chosen:
+                other.discard = Discard.all
+        buffers = {stream.index: _StreamBuffer(path) for stream in chosen}
+        for packet in container.demux(chosen):
+            buffer = buffers[packet.stream.index]
             for frame in packet.decode():
-                index = chosen[packet.stream.index]
-                formats.add((index, frame.sample_rate, frame.layout.nb_channels))  # type: ignore[union-attr]
-                blocks[index].append(_as_float(frame))  # type: ignore[arg-type]
-    empty = [index for index in streams if not blocks[index]]
-    if empty:
-        raise UserError(f"{path}: audio stream {empty[0]} holds no samples")
-    rates = {rate for _, rate, _ in formats}
-    if len(formats) != len(set(streams)) or len(rates) != 1:
-        raise UserError(f"{path}: sample rate or channel layout changes within the file or between its streams")
-    waveforms = [np.concatenate(blocks[index], axis=1) for index in streams]
-    if not all(np.isfinite(waveform).all() for waveform in waveforms):
-        raise UserError(f"{path}: holds NaN or infinite samples")
-    return waveforms, rates.pop()
+                buffer.add(frame)  # type: ignore[arg-type]
+            if buffer.waiting >= BLOCK_SAMPLES and all(each.waiting >= BLOCK_SAMPLES for each in buffers.values()):
+                yield _next_block(path, buffers.values())
+        if container.format.name in LENGTH_IN_HEADER:
+            for stream, buffer in zip(chosen, buffers.values(), strict=True):
+                _refuse_cut_stream(path, stream, buffer.taken + buffer.waiting)
+    for index, buffer in zip(streams, buffers.values(), strict=True):
+        if not buffer.taken and not buffer.waiting:
+            raise UserError(f"{path}: audio stream {index} holds no samples")
+    while any(buffer.waiting for buffer in buffers.values()):
+        yield _next_block(path, buffers.values())
+
+
+def decode_streams(path: Path, streams: tuple[int, ...] = (0,)) -> tuple[list[Waveform], int]:
+    """Whole waveforms of the given audio streams (see `decode_blocks`).
+
+    Returns
+    -------
+    waveforms, sample_rate
+        One `(channels, samples)` float32 array per stream, at the file's own rate in Hz.
+    """
+    blocks = list(decode_blocks(path, streams))
+    waveforms = [np.concatenate([block.waveforms[n] for block in blocks], axis=1) for n in range(len(streams))]
+    return waveforms, blocks[0].sample_rate
 
 
 def decode(path: Path) -> tuple[Waveform, int]:
@@ -125,6 +232,21 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
         return waveform
     resampled: Waveform = soxr.resample(waveform.T, from_rate, to_rate).astype(np.float32, copy=False).T
     return resampled
+
+
+class Resampler:
+    """Resamples a waveform that comes in blocks; joined, the results are exactly those of `resample` for the whole."""
+
+    def __init__(self, channels: int, from_rate: int, to_rate: int) -> None:
+        # One for each channel: soxr would interleave them, at a quarter more time.
+        self._streams = [soxr.ResampleStream(from_rate, to_rate, 1, "float32") for _ in range(channels)]
+        self._equal = from_rate == to_rate
+
+    def process(self, block: Waveform, *, last: bool = False) -> Waveform:
+        """The samples that follow from the next `(channels, samples)`, some of them only with later blocks."""
+        if self._equal:
+            return block
+        return np.stack([stream.resample_chunk(row, last) for stream, row in zip(self._streams, block, strict=True)])
 
 
 def to_channels(waveform: Waveform, channels: int) -> Waveform:

@@ -8,7 +8,8 @@ import hashlib
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +18,7 @@ import numpy as np
 
 from storage.errors import UserError
 from storage.store import SPLITS
-from vocsep.audio import AUDIO_SUFFIXES, Waveform, decode_streams
+from vocsep.audio import AUDIO_SUFFIXES, Block, Waveform, decode_blocks
 
 Kind = Literal["musdb18", "musdb18-hq", "folder", "karaoke", "demo"]
 DEMO_KIND = "demo"
@@ -123,6 +124,7 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
     else:
         listed = list(_list_karaoke(root))
     listed = list(_distinct(listed, problems))
+    problems = {_shown(name): _shown(problem) for name, problem in problems.items()}
     if not listed and not problems:
         raise UserError(f"{root}: no songs found (looked for the layout of {kind})")
     return Dataset(kind=kind, root=root, songs=_with_splits(kind, root, listed, valid_names), problems=problems)
@@ -244,13 +246,21 @@ def _distinct(listed: list[_Listed], problems: dict[str, str]) -> Iterable[_List
     for song in listed:
         path = song.mixture[0].path
         first = taken.setdefault((song.folder_split, song.name), path)
-        shown = song.name.encode(errors="backslashreplace").decode()
-        if shown != song.name:  # bytes that are not UTF-8 come as lone surrogates, which nothing can store
-            problems[shown] = f"{shown}: its name is not UTF-8; rename it"
+        shown = _shown(song.name)
+        if shown != song.name:
+            problems[shown] = f"{shown}: its name is not UTF-8 or not one line; rename it"
         elif first != path:
             problems[path.name] = f"{path}: has the name of {first}; rename or remove one"
         else:
             yield song
+
+
+def _shown(name: str) -> str:
+    """A name as one line of UTF-8: control characters, and bytes that are not UTF-8 (lone surrogates), as escapes."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char
+        for char in name
+    )
 
 
 def _with_splits(kind: str, root: Path, listed: list[_Listed], valid_names: set[str]) -> tuple[Song, ...]:
@@ -298,15 +308,23 @@ def track_id(kind: str, split: str, name: str) -> str:
 
 
 def read_sources(song: Song, names: Iterable[str]) -> tuple[dict[str, Waveform], int]:
-    """Read sources of a song, decoding every file once and only the streams that are needed.
+    """Whole sources of a song and their sample rate: the blocks of `source_blocks`, joined."""
+    names = tuple(names)
+    blocks = list(source_blocks(song, names))
+    waveforms = {name: np.concatenate([block[name] for block, _ in blocks], axis=1) for name in names}
+    return waveforms, blocks[0][1]
+
+
+def source_blocks(song: Song, names: Iterable[str]) -> Iterator[tuple[dict[str, Waveform], int]]:
+    """Read sources of a song block by block, decoding every file once and only the streams that are needed.
 
     Parameters
     ----------
     names
         Of `mixture`, `vocals`, `accompaniment`.
 
-    Returns
-    -------
+    Yields
+    ------
     waveforms, sample_rate
         Name to `(channels, samples)` float32, all of one shape (mono parts of a stereo song stand in both channels;
         parts that end up to 0.1 s early are padded with zeros), at the song's own rate in Hz.
@@ -314,52 +332,72 @@ def read_sources(song: Song, names: Iterable[str]) -> tuple[dict[str, Waveform],
     Raises
     ------
     UserError
-        If a file cannot be read, or rates, channels or lengths of the parts do not go together.
+        If a file cannot be read, or rates, channels or lengths of the parts do not go together; of lengths and damaged
+        files that may show after the last block.
     """
     names = tuple(names)
-    wanted = {name: getattr(song, name) for name in names}
-    if "accompaniment" in wanted and not wanted["accompaniment"]:
-        del wanted["accompaniment"]
-        sources, sample_rate = read_sources(song, {*wanted, "mixture", "vocals"})
-        sources["accompaniment"] = sources["mixture"] - sources["vocals"]
-        return {name: sources[name] for name in names}, sample_rate
-    parts = _decode_parts({part for source in wanted.values() for part in source})
-    rates = {rate for _, rate in parts.values()}
-    if len(rates) != 1:
-        raise UserError(f"{song.name}: its files have different sample rates ({', '.join(map(str, sorted(rates)))})")
-    sample_rate = rates.pop()
-    channels = max(len(waveform) for waveform, _ in parts.values())
-    if any(len(waveform) not in (1, channels) for waveform, _ in parts.values()):
-        raise UserError(f"{song.name}: its files have channel counts that do not go together")
-    lengths = [waveform.shape[1] for waveform, _ in parts.values()]
-    samples = max(lengths)
-    if samples - min(lengths) > LENGTH_TOLERANCE_SECONDS * sample_rate:
-        raise UserError(
-            f"{song.name}: its sources differ in length ({min(lengths) / sample_rate:.2f} s and "
-            f"{samples / sample_rate:.2f} s)"
-        )
-    sources = {}
-    for name, source in wanted.items():
-        total = np.zeros((channels, samples), dtype=np.float32)
-        for part in source:
-            waveform = parts[part][0]
-            total[:, : waveform.shape[1]] += waveform
-        sources[name] = total
-    return sources, sample_rate
+    wanted: dict[str, tuple[AudioSource, ...]] = {name: getattr(song, name) for name in names}
+    by_difference = "accompaniment" in wanted and not wanted["accompaniment"]
+    if by_difference:
+        wanted = {"mixture": song.mixture, "vocals": song.vocals}
+    lengths: Counter[AudioSource] = Counter()
+    for parts, rates in _part_blocks({part for source in wanted.values() for part in source}):
+        if len(rates) != 1:
+            differing = ", ".join(map(str, sorted(rates)))
+            raise UserError(f"{song.name}: its files have different sample rates ({differing})")
+        (sample_rate,) = rates
+        channels = max(len(waveform) for waveform in parts.values())
+        if any(len(waveform) not in (1, channels) for waveform in parts.values()):
+            raise UserError(f"{song.name}: its files have channel counts that do not go together")
+        lengths.update({part: waveform.shape[1] for part, waveform in parts.items()})
+        shape = (channels, max(waveform.shape[1] for waveform in parts.values()))
+        waveforms = {name: _sum([parts[part] for part in source], shape) for name, source in wanted.items()}
+        if by_difference:
+            waveforms["accompaniment"] = waveforms["mixture"] - waveforms["vocals"]
+        yield {name: waveforms[name] for name in names}, sample_rate
+    shortest, longest = min(lengths.values()) / sample_rate, max(lengths.values()) / sample_rate
+    if longest - shortest > LENGTH_TOLERANCE_SECONDS:
+        raise UserError(f"{song.name}: its sources differ in length ({shortest:.2f} s and {longest:.2f} s)")
 
 
-def _decode_parts(parts: set[AudioSource]) -> dict[AudioSource, tuple[Waveform, int]]:
-    decoded: dict[AudioSource, tuple[Waveform, int]] = {}
-    for path in sorted({part.path for part in parts}):
-        here = sorted((part for part in parts if part.path == path), key=lambda part: part.stream)
-        streams = tuple(sorted({part.stream for part in here}))
-        waveforms, sample_rate = decode_streams(path, streams)
-        by_stream = dict(zip(streams, waveforms, strict=True))
-        for part in here:
-            waveform = by_stream[part.stream]
-            if part.channel is not None:
-                if len(waveform) != 2:
-                    raise UserError(f"{path}: {len(waveform)} channels, a karaoke file has two")
-                waveform = waveform[part.channel : part.channel + 1]
-            decoded[part] = (waveform, sample_rate)
-    return decoded
+def _sum(parts: list[Waveform], shape: tuple[int, int]) -> Waveform:
+    """Sum of waveforms as `shape`: one channel stands for all, zeros follow the end."""
+    if len(parts) == 1 and parts[0].shape == shape:
+        return parts[0]
+    total = np.zeros(shape, dtype=np.float32)
+    for part in parts:
+        total[:, : part.shape[1]] += part
+    return total
+
+
+def _part_blocks(parts: set[AudioSource]) -> Iterator[tuple[dict[AudioSource, Waveform], set[int]]]:
+    """Blocks of several parts, all files side by side, and the files' sample rates; parts that have ended are empty."""
+    paths = sorted({part.path for part in parts})
+    streams = {path: tuple(sorted({part.stream for part in parts if part.path == path})) for path in paths}
+    for blocks in zip(*(_endless(decode_blocks(path, streams[path])) for path in paths), strict=True):
+        if not any(waveform.size for block in blocks for waveform in block.waveforms):
+            return
+        decoded = {
+            (path, stream): waveform
+            for path, block in zip(paths, blocks, strict=True)
+            for stream, waveform in zip(streams[path], block.waveforms, strict=True)
+        }
+        yield {part: _channel(decoded[part.path, part.stream], part) for part in parts}, {b.sample_rate for b in blocks}
+
+
+def _endless(blocks: Iterator[Block]) -> Iterator[Block]:
+    """All blocks, then empty ones."""
+    for block in blocks:
+        yield block
+    empty = Block([waveform[:, :0] for waveform in block.waveforms], block.sample_rate)
+    while True:
+        yield empty
+
+
+def _channel(waveform: Waveform, part: AudioSource) -> Waveform:
+    """The channel of a decoded waveform that a part is made of, or all."""
+    if part.channel is None:
+        return waveform
+    if len(waveform) != 2:
+        raise UserError(f"{part.path}: {len(waveform)} channels, a karaoke file has two")
+    return waveform[part.channel : part.channel + 1]

@@ -4,12 +4,14 @@ Spectrograms are time first: `(channels, frames, bins)`. Frames are centred (fra
 windows are periodic Hann, borders are zero-padded.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import librosa
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
 
 from vocsep.audio import Waveform, resample, to_channels
 from vocsep.config import SpectrogramConfig
@@ -19,19 +21,54 @@ Complex = npt.NDArray[np.complex64]
 
 # Above the preset's band the mask goes on as the mean over this share of its bins, the highest ones.
 CONTINUED_SHARE = 0.1
+# Frames that are transformed at once: what they take stays in a core's cache.
+BLOCK_FRAMES = 64
+
+
+def stft_blocks(blocks: Iterable[Waveform], n_fft: int, hop_length: int) -> Iterator[Complex]:
+    """Short-time Fourier transform of a waveform that comes in blocks, `(..., samples)` each.
+
+    Yields `(..., frames, n_fft // 2 + 1)` complex64, up to `BLOCK_FRAMES` at a time, for `samples` in all
+    `1 + samples // hop_length` frames; none if there are no blocks.
+    """
+    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+    border = waiting = np.empty(0, dtype=np.float32)
+    for block in blocks:
+        if not border.size:
+            border = waiting = np.zeros((*block.shape[:-1], n_fft // 2), dtype=np.float32)
+        waiting = np.concatenate([waiting, block], axis=-1)
+        yield from _transform(waiting, window, hop_length)
+        waiting = waiting[..., _frames(waiting, n_fft, hop_length) * hop_length :]
+    if border.size:
+        yield from _transform(np.concatenate([waiting, border], axis=-1), window, hop_length)
+
+
+def _frames(waveform: Waveform, n_fft: int, hop_length: int) -> int:
+    """How many whole windows a waveform holds."""
+    samples: int = waveform.shape[-1]
+    return max(0, 1 + (samples - n_fft) // hop_length)
+
+
+def _transform(waveform: Waveform, window: Waveform, hop_length: int) -> Iterator[Complex]:
+    """Spectra of all whole windows of a waveform."""
+    if waveform.shape[-1] >= len(window):
+        frames = sliding_window_view(waveform, len(window), axis=-1)[..., ::hop_length, :]
+        for start in range(0, frames.shape[-2], BLOCK_FRAMES):
+            yield scipy.fft.rfft(frames[..., start : start + BLOCK_FRAMES, :] * window, axis=-1)
 
 
 def stft(waveform: Waveform, n_fft: int, hop_length: int) -> Complex:
-    """Short-time Fourier transform of `(channels, samples)`.
+    """Short-time Fourier transform of `(..., samples)`.
 
-    Returns `(channels, 1 + samples // hop_length, n_fft // 2 + 1)` complex64.
+    Returns `(..., 1 + samples // hop_length, n_fft // 2 + 1)` complex64.
     """
-    samples = waveform.shape[-1]
-    if samples < n_fft:  # librosa warns of signals shorter than a window
-        waveform = np.pad(waveform, ((0, 0), (0, n_fft - samples)))
-    spectrum = librosa.stft(waveform, n_fft=n_fft, hop_length=hop_length, pad_mode="constant")
-    result: Complex = spectrum.swapaxes(-1, -2)[:, : 1 + samples // hop_length]
-    return result
+    frames = 1 + waveform.shape[-1] // hop_length
+    spectrum = np.empty((*waveform.shape[:-1], frames, n_fft // 2 + 1), dtype=np.complex64)
+    done = 0
+    for part in stft_blocks([waveform], n_fft, hop_length):
+        spectrum[..., done : done + part.shape[-2], :] = part
+        done += part.shape[-2]
+    return spectrum
 
 
 def istft(spectrum: Complex, n_fft: int, hop_length: int, samples: int) -> Waveform:
@@ -61,21 +98,42 @@ def features(waveform: Waveform, sample_rate: int, config: SpectrogramConfig) ->
     return spectrum
 
 
-def magnitudes(
-    mixture: Waveform, vocals: Waveform, sample_rate: int, config: SpectrogramConfig
-) -> dict[str, Spectrogram]:
-    """Raw magnitudes of mixture, vocals and accompaniment, each `(channels, frames, bins)` float32.
+def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> Iterator[tuple[str, Spectrogram]]:
+    """Raw magnitudes of mixture, vocals and accompaniment, block by block.
 
     The accompaniment is mixture minus vocals in the complex domain: one STFT less, and the three belong together
     exactly even where a dataset's mixture is not the sum of its stems.
+
+    Parameters
+    ----------
+    blocks
+        Mixture and vocals at the preset's rate, `(2, channels, samples)` each.
+
+    Yields
+    ------
+    name, magnitudes
+        The next frames of each of the three in turn, `(channels, frames, bins)` float32; in all there are
+        `1 + samples // hop_length` frames.
     """
-    mixed = features(mixture, sample_rate, config)
-    voice = features(vocals, sample_rate, config)
-    return {
-        "mixture": np.ascontiguousarray(np.abs(mixed)),
-        "vocals": np.ascontiguousarray(np.abs(voice)),
-        "accompaniment": np.ascontiguousarray(np.abs(mixed - voice)),
-    }
+    for spectrum in stft_blocks(blocks, config.n_fft, config.hop_length):
+        mixture, vocals = drop_bin(spectrum, config)
+        yield "mixture", np.abs(mixture)
+        yield "vocals", np.abs(vocals)
+        yield "accompaniment", np.abs(mixture - vocals)
+
+
+def magnitudes(
+    mixture: Waveform, vocals: Waveform, sample_rate: int, config: SpectrogramConfig
+) -> dict[str, Spectrogram]:
+    """Raw magnitudes of whole waveforms (see `magnitude_blocks`), `(channels, samples)` at any rate."""
+    pair = [
+        resample(to_channels(waveform, config.channels), sample_rate, config.sample_rate)
+        for waveform in (mixture, vocals)
+    ]
+    blocks: dict[str, list[Spectrogram]] = {}
+    for name, block in magnitude_blocks([np.stack(pair)], config):
+        blocks.setdefault(name, []).append(block)
+    return {name: np.concatenate(parts, axis=1) for name, parts in blocks.items()}
 
 
 def own_rate_stft(sample_rate: int, config: SpectrogramConfig) -> tuple[int, int]:

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import UserError
-from vocsep.audio import AUDIO_SUFFIXES, Waveform, decode, decode_streams, encode, resample, to_channels
+from vocsep.audio import (
+    AUDIO_SUFFIXES,
+    BLOCK_SAMPLES,
+    Resampler,
+    Waveform,
+    decode,
+    decode_blocks,
+    decode_streams,
+    encode,
+    resample,
+    to_channels,
+)
 
 RATE = 44100
 LAYOUTS = {1: "mono", 2: "stereo"}
@@ -230,6 +241,72 @@ def test_file_with_a_picture_is_read_as_its_audio(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(path)[0], signal / np.float32(32768))
 
 
+# --- block by block -------------------------------------------------------------------------------------
+
+
+def test_blocks_are_full_until_the_end_and_joined_the_whole_sound(tmp_path: Path) -> None:
+    samples = 3 * BLOCK_SAMPLES + 12_345
+    path = tmp_path / "stems.mkv"
+    signals = [(tones(samples / RATE, first=first) * 32767).astype(np.int16) for first in (200, 300, 400)]
+    write(path, list(signals), "flac", "s16")
+    blocks = list(decode_blocks(path, (2, 0)))
+    assert [[part.shape for part in block.waveforms] for block in blocks] == [
+        [(2, size)] * 2 for size in [BLOCK_SAMPLES] * 3 + [12_345]
+    ]
+    assert {block.sample_rate for block in blocks} == {RATE}
+    for place, stream in enumerate((2, 0)):
+        joined = np.concatenate([block.waveforms[place] for block in blocks], axis=1)
+        np.testing.assert_array_equal(joined, signals[stream] / np.float32(32768))
+
+
+def test_blocks_of_aac_hold_the_samples_of_every_frame_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "sound.m4a"
+    write(path, [tones(2.2 * BLOCK_SAMPLES / RATE)], "aac", bit_rate=128_000)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    joined = np.concatenate([block.waveforms[0] for block in decode_blocks(path)], axis=1)
+    np.testing.assert_array_equal(joined, np.concatenate(frames, axis=1))
+
+
+def test_stream_that_ends_early_has_short_and_then_empty_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "stems.mkv"
+    long, short = 2 * BLOCK_SAMPLES + 500, BLOCK_SAMPLES + 7
+    signals = [np.full((channels, size), 99, np.int16) for channels, size in ((2, long), (1, short))]
+    write(path, list(signals), "flac", "s16")
+    blocks = [[part.shape for part in block.waveforms] for block in decode_blocks(path, (0, 1))]
+    assert blocks == [[(2, BLOCK_SAMPLES), (1, BLOCK_SAMPLES)], [(2, BLOCK_SAMPLES), (1, 7)], [(2, 500), (1, 0)]]
+    assert [waveform.shape for waveform in decode_streams(path, (0, 1))[0]] == [(2, long), (1, short)]
+
+
+def test_streams_that_lie_one_after_the_other_in_their_file_come_side_by_side(tmp_path: Path) -> None:
+    path = tmp_path / "stems.mkv"
+    samples = 3 * BLOCK_SAMPLES + 11
+    signals = [np.random.default_rng(n).integers(-9999, 9999, (1, samples), dtype=np.int16) for n in range(2)]
+    with av.open(str(path), "w") as file:
+        outputs = [file.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in signals]
+        for output, signal in zip(outputs, signals, strict=True):
+            for start in range(0, samples, 4096):
+                frame = av.AudioFrame.from_ndarray(signal[:, start : start + 4096], format="s16", layout="mono")
+                frame.sample_rate, frame.pts = RATE, start
+                for packet in output.encode(frame):
+                    file.mux_one(packet)
+    blocks = list(decode_blocks(path, (0, 1)))
+    assert len(blocks) == 4
+    for place, signal in enumerate(signals):
+        joined = np.concatenate([block.waveforms[place] for block in blocks], axis=1)
+        np.testing.assert_array_equal(joined, signal / np.float32(32768))
+
+
+def test_nan_in_a_late_block_is_refused_after_the_blocks_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    signal = np.zeros((2, 3 * BLOCK_SAMPLES), np.float32)
+    signal[1, -1] = np.nan
+    soundfile.write(path, signal.T, RATE, subtype="FLOAT")
+    blocks = decode_blocks(path)
+    assert [next(blocks).waveforms[0].shape for _ in range(2)] == [(2, BLOCK_SAMPLES)] * 2
+    assert_refused(path, lambda: next(blocks))
+
+
 # --- files that cannot be used --------------------------------------------------------------------------
 
 
@@ -268,6 +345,54 @@ def test_file_that_was_cut_off_is_refused(tmp_path: Path, name: str, codec: str,
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
     assert_refused(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_mp4_whose_index_stands_before_a_sound_that_was_cut_off_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("aac", rate=RATE, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(tones(2.0), format="fltp", layout="stereo")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    content = path.read_bytes()
+    begin = content.index(b"mdat")
+    assert content.index(b"moov") < begin
+    decode(path)
+    path.write_bytes(content[: begin + int(share * (len(content) - begin))])
+    assert "cut off" in assert_refused(path)
+
+
+@pytest.mark.parametrize("frames_kept", [0.25, 0.75])
+def test_aiff_that_was_cut_off_between_two_samples_is_refused(tmp_path: Path, frames_kept: float) -> None:
+    path = tmp_path / "song.aiff"
+    soundfile.write(path, tones(1.0).T, RATE, subtype="PCM_16")
+    content = path.read_bytes()
+    assert decode(path)[0].shape == (2, RATE)
+    path.write_bytes(content[: len(content) - 4 * round((1 - frames_kept) * RATE)])
+    assert "cut off" in assert_refused(path)
+
+
+def test_flac_that_was_cut_off_between_two_frames_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "song.flac"
+    write(path, [(tones(1.0) * 32767).astype(np.int16)], "flac", "s16")
+    assert decode(path)[0].shape == (2, RATE)
+    with av.open(str(path)) as container:
+        last = [packet.size for packet in container.demux(audio=0) if packet.size][-1]
+    path.write_bytes(path.read_bytes()[:-last])
+    assert "cut off" in assert_refused(path)
+
+
+def test_samples_of_64_bit_integers_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s64le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.int32), format="s32", layout="mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert "s64" in assert_refused(path)
 
 
 def test_wav_without_samples_is_refused(tmp_path: Path) -> None:
@@ -432,6 +557,26 @@ def test_length_changes_by_the_ratio_of_the_rates(samples: int, from_rate: int, 
 def test_equal_rates_change_nothing() -> None:
     signal = tones(0.1)
     assert resample(signal, RATE, RATE) is signal
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 9000), min_size=1, max_size=8),
+    channels=st.integers(1, 2),
+    from_rate=st.sampled_from([8000, 11025, 22050, 44100, 48000]),
+    to_rate=st.sampled_from([8192, 11025]),
+)
+def test_sound_resampled_in_blocks_of_any_sizes_is_that_resampled_whole(
+    sizes: list[int], channels: int, from_rate: int, to_rate: int
+) -> None:
+    signal = np.random.default_rng(0).uniform(-1, 1, (channels, sum(sizes) + 1)).astype(np.float32)
+    resampler = Resampler(channels, from_rate, to_rate)
+    ends = np.cumsum(sizes).tolist()
+    blocks = [resampler.process(signal[:, start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    blocks.append(resampler.process(signal[:, ends[-1] :], last=True))
+    joined = np.concatenate(blocks, axis=1)
+    assert joined.dtype == np.float32
+    np.testing.assert_array_equal(joined, resample(signal, from_rate, to_rate))
 
 
 def test_channels_become_their_mean_or_stay() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from vocsep.audio import BLOCK_SAMPLES
 from vocsep.dataset import (
     Dataset,
     Song,
@@ -24,6 +25,7 @@ from vocsep.dataset import (
     open_dataset,
     read_sources,
     require_ffmpeg,
+    source_blocks,
     track_id,
 )
 
@@ -157,6 +159,36 @@ def test_stem_that_ends_a_twentieth_of_a_second_early_is_padded_with_zeros(tmp_p
     padded = np.pad(vocals, ((0, 0), (0, round(0.05 * RATE))))
     np.testing.assert_array_equal(sources["vocals"], padded)
     np.testing.assert_array_equal(sources["mixture"], padded + band)
+
+
+def test_files_of_a_long_song_are_read_side_by_side_block_by_block(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "Song"
+    seconds = 2.4 * BLOCK_SAMPLES / RATE
+    vocals, band = put(folder / "vocals.wav", noise(1, seconds)), noise(2, seconds + 0.05, channels=1)
+    band = np.round(band * 2**15) / np.float32(2**15)  # a frame of flac is no frame of wav
+    soundfile.write(folder / "accompaniment.flac", band.T, RATE, subtype="PCM_16")
+    blocks = list(source_blocks(only_song(tmp_path), ALL))
+    assert {rate for _, rate in blocks} == {RATE}
+    sizes = [waveforms["mixture"].shape[1] for waveforms, _ in blocks]
+    assert sizes[:-1] == [BLOCK_SAMPLES] * 2
+    assert sum(sizes) == band.shape[1]
+    padded = np.pad(vocals, ((0, 0), (0, round(0.05 * RATE))))
+    both = np.concatenate([band, band])
+    for name, expected in (("mixture", padded + both), ("vocals", padded), ("accompaniment", both)):
+        np.testing.assert_array_equal(np.concatenate([parts[name] for parts, _ in blocks], axis=1), expected)
+    whole, _ = read_sources(only_song(tmp_path), ALL)
+    np.testing.assert_array_equal(whole["mixture"], padded + both)
+
+
+def test_song_whose_file_is_damaged_at_its_end_is_refused_before_its_last_block(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "Song"
+    wrong = noise(1, 2.5 * BLOCK_SAMPLES / RATE)
+    wrong[0, -1] = np.nan
+    put(folder / "vocals.wav", wrong)
+    put(folder / "mixture.wav", noise(2, 2.5 * BLOCK_SAMPLES / RATE))
+    blocks = source_blocks(only_song(tmp_path), ALL)
+    assert len([next(blocks), next(blocks)]) == 2
+    one_line(lambda: next(blocks), folder / "vocals.wav", "NaN")
 
 
 def test_stem_that_ends_a_second_early_is_refused(tmp_path: Path) -> None:
@@ -504,6 +536,21 @@ def test_name_that_is_not_utf_8_is_a_song_or_a_named_problem(tmp_path: Path) -> 
     dataset = open_dataset(tmp_path)
     assert "Good" in splits_of(dataset)
     assert len(dataset.songs) + len(dataset.problems) == 2
+
+
+@pytest.mark.parametrize("odd", ["two\nlines", "a\ttab", "bell\x07", "\u2028separator"])
+def test_name_that_is_not_one_line_is_a_problem_of_one_line_and_the_others_remain(tmp_path: Path, odd: str) -> None:
+    for name in ("Good\u00a0song \u3000", odd):
+        put(tmp_path / "train" / name / "vocals.wav", noise(1))
+        put(tmp_path / "train" / name / "mixture.wav", noise(2))
+    put(tmp_path / "train" / f"voiceless {odd}" / "mixture.wav", noise(2))
+    dataset = open_dataset(tmp_path)
+    assert [song.name for song in dataset.songs] == ["Good\u00a0song \u3000"]
+    assert len(dataset.problems) == 2
+    for text in (*dataset.problems, *dataset.problems.values()):
+        assert len(text.splitlines()) == 1
+        assert "\t" not in text
+        assert "\x07" not in text
 
 
 # --- track ids ------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 from typing import Any
 
+import librosa
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,10 +15,12 @@ from vocsep.spectrogram import (
     drop_bin,
     features,
     istft,
+    magnitude_blocks,
     magnitudes,
     own_rate_stft,
     restore_bin,
     stft,
+    stft_blocks,
     stretch_mask,
 )
 
@@ -87,6 +90,35 @@ def test_istft_undoes_stft_for_any_length(samples: int, n_fft: int, hop: int) ->
     np.testing.assert_allclose(restored, waveform, rtol=0, atol=1e-5)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    sizes=st.sampled_from([(16, 4), (16, 5), (8, 2), (32, 24), (20, 7)]),
+    seed=st.integers(0, 100),
+)
+def test_stft_of_blocks_of_any_lengths_is_that_of_the_whole(
+    lengths: list[int], sizes: tuple[int, int], seed: int
+) -> None:
+    waveform = noise(seed, 2, sum(lengths))
+    blocks = np.split(waveform, np.cumsum(lengths)[:-1], axis=1)
+    spectrum = np.concatenate(list(stft_blocks(blocks, *sizes)), axis=1)
+    np.testing.assert_allclose(spectrum, brute_force_stft(waveform, *sizes), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 256), (1024, 768), (4096, 1024)])
+def test_stft_of_a_long_waveform_is_that_of_librosa_in_float64(n_fft: int, hop: int) -> None:
+    waveform = noise(2, 2, 300_007)
+    expected = librosa.stft(waveform.astype(np.float64), n_fft=n_fft, hop_length=hop, pad_mode="constant")
+    spectrum = stft(waveform, n_fft, hop)
+    assert spectrum.dtype == np.complex64
+    # Rounding of float32, beside which librosa's own float32 result differs as much.
+    np.testing.assert_allclose(spectrum, expected.swapaxes(1, 2), rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+def test_no_blocks_have_no_spectrum() -> None:
+    assert list(stft_blocks([], 16, 4)) == []
+
+
 # Bins
 
 
@@ -153,6 +185,18 @@ def test_accompaniment_is_the_magnitude_of_mixture_minus_vocals(preset: str) -> 
     for name, spectrum in (("mixture", mixed), ("vocals", voice), ("accompaniment", mixed - voice)):
         assert stored[name].dtype == np.float32
         np.testing.assert_allclose(stored[name], np.abs(spectrum), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["fine", "notebook"])
+def test_magnitudes_of_blocks_are_those_of_the_whole_waveforms(preset: str) -> None:
+    config = PRESETS[preset]
+    pair = np.stack([noise(5, 2, 90_001), noise(6, 2, 90_001)])
+    parts: dict[str, list[Array]] = {"mixture": [], "vocals": [], "accompaniment": []}
+    for name, values in magnitude_blocks(np.split(pair, [1, 500, 50_000, 60_000], axis=-1), config):
+        parts[name].append(values)
+    whole = [stft(waveform, config.n_fft, config.hop_length)[..., 1:] for waveform in pair]
+    for name, spectrum in (("mixture", whole[0]), ("vocals", whole[1]), ("accompaniment", whole[0] - whole[1])):
+        np.testing.assert_allclose(np.concatenate(parts[name], axis=1), np.abs(spectrum), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("sample_rate", [44100, 11025])
