@@ -12,6 +12,8 @@ import typer
 from flows.environment import set_defaults
 from flows.paths import MODELS, REPORTS, RUNS, SEPARATED, STORE
 from storage.errors import UserError
+from vocsep.options import command_with_settings
+from vocsep.train_config import TrainConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,7 +24,7 @@ app = typer.Typer(
 
 Returned = TypeVar("Returned")
 
-StoreOption = Annotated[Path, typer.Option(help="Spectrogram store.")]
+StoreOption = Annotated[str, typer.Option(help="Spectrogram store: a folder, or a URL such as s3://bucket/name.zarr.")]
 ModelsOption = Annotated[Path, typer.Option(help="Model registry.")]
 DatasetOption = Annotated[Path | None, typer.Option(envvar="MUSDB_PATH", help="Root folder of the songs.")]
 KindOption = Annotated[str, typer.Option(help="auto, musdb18, musdb18-hq, folder or karaoke.")]
@@ -56,15 +58,26 @@ def preprocess(
     kind: KindOption = "auto",
     preset: Annotated[str, typer.Option(help="Spectral preset (fine, notebook) or YAML file.")] = "fine",
     dtype: Annotated[str, typer.Option(help="Stored type: float16 or float32.")] = "float16",
-    store: StoreOption = STORE,
+    compression: Annotated[str, typer.Option(help="none, zstd or blosc (smaller, read far slower).")] = "none",
+    store: StoreOption = str(STORE),
     workers: WorkersOption = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop songs that are no longer in the dataset.")] = False,
 ) -> None:
     """Write a dataset's spectrograms to the store; without a dataset, make and use the demo songs."""
     from flows import preprocess as module
 
     config = _validated(
         module.PreprocessConfig,
-        {"dataset": dataset, "kind": kind, "preset": preset, "dtype": dtype, "store": store, "workers": workers},
+        {
+            "dataset": dataset,
+            "kind": kind,
+            "preset": preset,
+            "dtype": dtype,
+            "compression": compression,
+            "store": store,
+            "workers": workers,
+            "prune": prune,
+        },
     )
     result = run_flow(module.check, module.preprocess, config)
     say(
@@ -72,53 +85,35 @@ def preprocess(
         f"{result.store} ({result.seconds:.0f} s)"
     )
     if result.gone:
-        say(f"  {result.gone} songs in the store are no longer in the dataset; they are kept")
+        fate = "dropped" if prune else "kept (--prune drops them)"
+        say(f"  no longer in the dataset, {fate}: {', '.join(result.gone)}")
     say("  next: make train, or look inside with: vocsep store info")
 
 
-@app.command("train")
-def train(
-    steps: Annotated[int | None, typer.Option(min=1, help="Budget in training steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Budget in passes over the training songs.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Budget in minutes. Without any budget: 4 minutes.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
-    loss: Annotated[str, typer.Option(help="l1 or mse.")] = "l1",
-    channels: Annotated[int, typer.Option(min=1, max=2, help="1: each channel on its own; 2: stereo.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and patches.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
-    store: StoreOption = STORE,
+def _train(
+    settings: dict[str, Any],
+    store: StoreOption = str(STORE),
     models: ModelsOption = MODELS,
-    runs: Annotated[Path, typer.Option(help="Folder for TensorBoard logs.")] = RUNS,
+    runs: Annotated[Path, typer.Option(help="Folder for runs: curves, checkpoints.")] = RUNS,
+    resume: Annotated[
+        str, typer.Option(help="auto: go on with an unfinished run of these settings; never; or a run's folder.")
+    ] = "auto",
 ) -> None:
     """Train a model from the store and add it to the registry."""
     from flows import train as module
+    from vocsep.run_folder import with_settings_of
 
-    values = {
-        "steps": steps,
-        "epochs": epochs,
-        "max_minutes": max_minutes,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "loss": loss,
-        "channels": channels,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "store": store,
-        "models": models,
-        "runs": runs,
-    }
+    values = with_settings_of(resume, settings)
+    values |= {"store": store, "models": models, "runs": runs, "resume": resume}
     result = run_flow(module.check, module.train, _validated(module.TrainFlowConfig, values))
-    say(
-        f"\ntrain: {result.steps} steps in {result.seconds / 60:.1f} minutes; "
-        f"validation SDR {result.valid_sdr_db:.2f} dB (mixture: {result.floor_sdr_db:.2f} dB)"
-    )
-    say(f"  model {result.version} in {result.model_path}{', now the champion' if result.is_champion else ''}")
-    say(f"  curves: tensorboard --logdir {runs}")
+    say()
+    for line in result.lines():
+        say(line)
     say("  real runs: MUSDB18 (MUSDB_PATH=...), at least an hour (MAX_MINUTES=60), a GPU if there is one")
     say("  next: make eval, or separate a song with: make separate INPUT=song.mp3")
+
+
+app.command("train")(command_with_settings(TrainConfig, _train))
 
 
 @app.command("evaluate")
@@ -132,7 +127,7 @@ def evaluate(
     kind: KindOption = "auto",
     split: Annotated[str, typer.Option(help="Songs to score: test, valid or train.")] = "test",
     engine: Annotated[str, typer.Option(help="fast, or museval (the reference, slow).")] = "fast",
-    store: StoreOption = STORE,
+    store: StoreOption = str(STORE),
     models: ModelsOption = MODELS,
     reports: Annotated[Path, typer.Option(help="Folder for reports.")] = REPORTS,
     workers: WorkersOption = None,
@@ -208,7 +203,11 @@ def main() -> None:
         sys.exit(2)
     except Exception as error:
         from flows.reporting import SomeFailed
+        from vocsep.stopping import TrainingStopped
 
+        if isinstance(error, TrainingStopped):
+            typer.echo(str(error), err=True)
+            sys.exit(128 + error.signal)
         if not isinstance(error, SomeFailed):
             raise
         typer.echo(f"error: {error}", err=True)

@@ -10,7 +10,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.paths import MODELS, REPORTS, STORE
-from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line
+from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of
+from flows.stores import StoreLocation, on_disk
 from vocsep.config import Settings
 from vocsep.dataset import Song
 from vocsep.evaluation import Engine, SongScores, Target, evaluate_song, resolve_evaluation
@@ -45,7 +46,7 @@ class EvaluateConfig(Settings):
     kind: str = "auto"
     split: str = "test"
     engine: Engine = "fast"
-    store: Path = STORE
+    store: StoreLocation = STORE
     models: Path = MODELS
     reports: Path = REPORTS
     workers: int | None = None
@@ -66,7 +67,7 @@ def resolve(config: EvaluateConfig) -> Target:
         config.dataset,
         config.kind,
         config.split,
-        config.store,
+        on_disk(config.store, ()),
         estimates=config.estimates,
         against=config.against,
     )
@@ -132,4 +133,4 @@ def _exhibits(client: Client, target: Target, scored: list[SongScores], folder: 
 @failing_in_one_line
 def evaluate(config: EvaluateConfig = EvaluateConfig()) -> EvaluateResult:  # noqa: B008 (Prefect reads it)
     """Score a model beside the mixture and the ideal ratio mask, and write a report."""
-    return score_songs(config)
+    return result_of(score_songs, config)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
+from prefect import Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.states import Failed
 
 from storage.errors import UserError
+from vocsep.stopping import TrainingStopped
 
 UPDATE_INTERVAL_SECONDS = 1.0
 
@@ -29,17 +31,22 @@ class SomeFailed(Exception):
 def failing_in_one_line(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """For flows and tasks: an expected failure ends in a Failed state with its message, without a traceback.
 
-    Prefect turns the state that is returned then into its exception again for whoever called the flow or task.
+    Prefect turns a flow's state into its exception again for whoever called it; for a task, `result_of` does.
     """
 
     @functools.wraps(function)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         try:
             return function(*args, **kwargs)
-        except (UserError, SomeFailed) as error:
+        except (UserError, SomeFailed, TrainingStopped) as error:
             return cast(Returned, Failed(message=str(error), data=error))
 
     return wrapper
+
+
+def result_of(task: Task[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+    """Run a task; raises the exception that it failed with, where a plain call would return a Failed state."""
+    return task(*args, return_state=True, **kwargs).result()
 
 
 class ProgressArtifact:

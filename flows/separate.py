@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.paths import MODELS, SEPARATED
-from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line
+from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of
 from storage.registry import ModelRegistry
 from vocsep.config import Settings
 from vocsep.separation import inputs_to_separate, separate_file
@@ -88,4 +88,4 @@ def separate_songs(config: SeparateConfig) -> SeparateResult:
 @failing_in_one_line
 def separate(config: SeparateConfig) -> SeparateResult:
     """Separate songs into vocals and accompaniment with a trained model."""
-    return separate_songs(config)
+    return result_of(separate_songs, config)

@@ -8,24 +8,29 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.paths import MODELS, RUNS, STORE
-from flows.reporting import ProgressArtifact, failing_in_one_line
-from storage.registry import ModelRegistry
-from storage.store import SpectrogramStore
+from flows.reporting import ProgressArtifact, failing_in_one_line, result_of
+from flows.stores import StoreLocation, on_disk, require_store
+from vocsep import launch
 from vocsep.report_text import markdown_table
-from vocsep.training import TrainConfig, TrainResult, fit
+from vocsep.train_config import TrainConfig
+from vocsep.training import TrainResult
 
 
 class TrainFlowConfig(TrainConfig):
-    """Parameters of the flow: those of training, and where things are."""
+    """Parameters of the flow: those of training, where things are, and whether an unfinished run goes on.
 
-    store: Path = STORE
+    `resume` is `auto` (the newest unfinished run of the same settings and songs goes on), `never`, or a run's folder.
+    """
+
+    store: StoreLocation = STORE
     models: Path = MODELS
     runs: Path = RUNS
+    resume: str = "auto"
 
 
 def check(config: TrainFlowConfig) -> None:
     """Raise `UserError` for whatever can be told to be wrong before anything is started."""
-    SpectrogramStore.open(config.store)
+    require_store(config.store)
 
 
 @task(name="fit", cache_policy=NO_CACHE)
@@ -34,8 +39,9 @@ def fit_model(config: TrainFlowConfig) -> TrainResult:
     """Train in this process: never on a Dask worker, which may not have child processes."""
     artifact = ProgressArtifact("train-progress", "Used share of the training budget")
     training = TrainConfig.model_validate(config.model_dump(include=set(TrainConfig.model_fields)))
-    store = SpectrogramStore.open(config.store)
-    result = fit(training, store, ModelRegistry(config.models), config.runs, on_progress=artifact.update)
+    store = on_disk(config.store, ("train", "valid"))
+    result = launch.train(training, store, config.models, config.runs, config.resume, artifact.update)
+    assert result is not None
     table = [[name, str(value)] for name, value in asdict(result).items()]
     create_markdown_artifact(markdown_table([["", ""], *table]), key="train-result")
     return result
@@ -45,4 +51,4 @@ def fit_model(config: TrainFlowConfig) -> TrainResult:
 @failing_in_one_line
 def train(config: TrainFlowConfig = TrainFlowConfig()) -> TrainResult:  # noqa: B008 (Prefect reads it)
     """Train a U-Net from random patches of the store; the best weights by validation SDR enter the registry."""
-    return fit_model(config)
+    return result_of(fit_model, config)

@@ -1,14 +1,17 @@
 """The `vocsep` command. Heavy imports stand inside the commands, so that each starts fast."""
 
+import logging
 import sys
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from storage.errors import UserError
 from vocsep.cli_store import STORE
 from vocsep.cli_store import app as store_app
+from vocsep.options import command_with_settings
+from vocsep.train_config import TrainConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,6 +168,36 @@ def score(
     if output is not None:
         write_json(output, scores)
         typer.echo(f"all frames: {output}")
+
+
+def _train(
+    settings: dict[str, Any],
+    store: Annotated[Path, typer.Option(help="Spectrogram store.")] = STORE,
+    models: ModelsOption = MODELS,
+    runs: Annotated[Path, typer.Option(help="Folder for runs: curves, checkpoints.")] = Path("data/runs"),
+    resume: Annotated[
+        str, typer.Option(help="auto: go on with an unfinished run of these settings; never; or a run's folder.")
+    ] = "auto",
+) -> None:
+    """Train a model without Prefect: under torchrun, on SLURM, or alone."""
+    from vocsep.config import validated
+    from vocsep.launch import train
+    from vocsep.run_folder import with_settings_of
+    from vocsep.stopping import TrainingStopped
+
+    config = validated(TrainConfig, with_settings_of(resume, settings), "command line")
+    logging.getLogger("vocsep").setLevel(logging.INFO)
+    logging.basicConfig(format="%(message)s")
+    try:
+        result = train(config, store, models, runs, resume)
+    except TrainingStopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(128 + stopped.signal) from None
+    for line in result.lines() if result else ():
+        typer.echo(line)
+
+
+app.command("train")(command_with_settings(TrainConfig, _train))
 
 
 @models_app.command("list")

@@ -1,11 +1,114 @@
 """The U-Net of Jansson et al. 2017: magnitude spectrogram in, soft mask out."""
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 LEVELS = 6
 STRIDE_PRODUCT = 2**LEVELS
+SMALLEST_DEVIATION = 1e-3
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the batches of all processes that train together, on any device.
+
+    With one process, and in evaluation, it is torch's. (torch's own SyncBatchNorm runs on GPUs only.)
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalised `(batch, maps, frames, bins)`."""
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        if not self.training or processes == 1:
+            return super().forward(hidden)
+        values = hidden.float()
+        count = processes * hidden.numel() // hidden.shape[1]
+        own = torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        sums: Tensor = _SumOverProcesses.apply(own)  # type: ignore[no-untyped-call]
+        mean = sums[0] / count
+        variance = (sums[1] / count - mean.square()).clamp(min=0)
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        normalised: Tensor = values * scale[:, None, None] + shift[:, None, None]
+        return normalised.to(hidden.dtype)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask is that of the batches of all processes that train together.
+
+    Every process draws the mask of the whole batch, from generators in the same state, and takes the rows of its own
+    items (`rank`, `rank + processes`, ...), so that the number of processes changes nothing.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """In training a random share of `(batch, maps, frames, bins)` becomes 0, the rest grows to keep the mean."""
+        if not self.training or self.share == 0:
+            return hidden
+        processes, rank = 1, 0
+        if distributed.is_initialized():
+            processes, rank = distributed.get_world_size(), distributed.get_rank()
+        whole = (hidden.shape[0] * processes, *hidden.shape[1:])
+        kept = torch.empty(whole, dtype=hidden.dtype, device=hidden.device, memory_format=torch.channels_last)
+        kept.bernoulli_(1 - self.share)
+        return hidden * kept[rank::processes].mul_(1 / (1 - self.share))
+
+    def extra_repr(self) -> str:
+        """For `print`."""
+        return f"share={self.share}"
+
+
+class InputScaling(nn.Module):
+    """Brings raw magnitudes into the range that convolutions learn from: (sqrt(x) - mean) * scale, per bin.
+
+    Music's magnitudes span five orders and fall by 40 dB from the lowest bins to the highest. `mean` and `scale` begin
+    with what the training songs have (`measure`) and are learned on, as in Open-Unmix (Stöter et al. 2019), which
+    does it without the root. The mask that comes out is still that of the raw magnitudes.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(bins))
+        self.scale = nn.Parameter(torch.ones(bins))
+
+    @torch.no_grad()
+    def measure(self, magnitudes: Tensor) -> None:
+        """Begin with mean and deviation of the roots of `(..., bins)` magnitudes."""
+        roots = magnitudes.sqrt().flatten(end_dim=-2)
+        self.mean.copy_(roots.mean(dim=0))
+        self.scale.copy_(1 / roots.std(dim=0).clamp(min=SMALLEST_DEVIATION))
+
+    def forward(self, magnitudes: Tensor) -> Tensor:
+        """Scaled `(..., bins)`."""
+        return (magnitudes.sqrt() - self.mean) * self.scale
 
 
 class UNet(nn.Module):
@@ -13,7 +116,7 @@ class UNet(nn.Module):
 
     Six encoder blocks (5x5 convolution, stride 2, batch norm, leaky ReLU 0.2) double the feature maps from
     `width` (16) to `32 * width` (512); six decoder blocks (5x5 transposed convolution, stride 2, batch norm,
-    ReLU, dropout 0.5 in the first three) mirror them, each fed with the encoder output of its own size; the
+    ReLU, dropout in the first three) mirror them, each fed with the encoder output of its own size; the
     last one ends in a sigmoid.
 
     Frames and bins are padded with zeros to multiples of 64 inside and cropped back, so that any number of
@@ -25,6 +128,12 @@ class UNet(nn.Module):
         Audio channels that one example holds: 1 treats every channel of a song on its own, 2 sees stereo.
     width
         Feature maps of the first encoder block.
+    targets
+        How many sources there are masks for.
+    dropout
+        Share of the values that each dropout sets to 0 in training.
+    scaled_bins
+        Bins of an input that goes through `InputScaling`; None takes raw magnitudes as they are.
 
     References
     ----------
@@ -38,13 +147,18 @@ class UNet(nn.Module):
     torch.Size([4, 1, 128, 512])
     """
 
-    def __init__(self, channels: int = 1, width: int = 16) -> None:
+    def __init__(
+        self, channels: int = 1, width: int = 16, targets: int = 1, dropout: float = 0.5, scaled_bins: int | None = None
+    ) -> None:
         super().__init__()
+        self.channels = channels
+        self.targets = targets
+        self.scaling = None if scaled_bins is None else InputScaling(scaled_bins)
         maps = [channels] + [width * 2**level for level in range(LEVELS)]
         self.encoder = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(maps[level], maps[level + 1], 5, stride=2, padding=2, bias=False),
-                nn.BatchNorm2d(maps[level + 1]),
+                BatchNorm(maps[level + 1]),
                 nn.LeakyReLU(0.2, inplace=True),
             )
             for level in range(LEVELS)
@@ -54,19 +168,31 @@ class UNet(nn.Module):
             inputs = maps[level + 1] if level == LEVELS - 1 else 2 * maps[level + 1]
             block = [
                 nn.ConvTranspose2d(inputs, maps[level], 5, stride=2, padding=2, output_padding=1, bias=False),
-                nn.BatchNorm2d(maps[level]),
+                BatchNorm(maps[level]),
                 nn.ReLU(inplace=True),
             ]
             if level >= LEVELS - 3:
-                block.append(nn.Dropout(0.5))
+                block.append(Dropout(dropout))
             decoder.append(nn.Sequential(*block))
         self.decoder = nn.ModuleList(decoder)
-        self.to_mask = nn.ConvTranspose2d(2 * maps[1], channels, 5, stride=2, padding=2, output_padding=1)
+        self.to_mask = nn.ConvTranspose2d(2 * maps[1], targets * channels, 5, stride=2, padding=2, output_padding=1)
 
     def forward(self, magnitudes: Tensor) -> Tensor:
-        """Mask in [0, 1] for `magnitudes`, both `(batch, channels, frames, bins)` float."""
+        """Masks in [0, 1] for `magnitudes`.
+
+        Parameters
+        ----------
+        magnitudes
+            `(batch, channels, frames, bins)` float.
+
+        Returns
+        -------
+        masks
+            `(batch, targets * channels, frames, bins)`: all channels of the first target, then those of the next.
+        """
         frames, bins = magnitudes.shape[-2:]
-        hidden = functional.pad(magnitudes, (0, -bins % STRIDE_PRODUCT, 0, -frames % STRIDE_PRODUCT))
+        scaled = magnitudes if self.scaling is None else self.scaling(magnitudes)
+        hidden = functional.pad(scaled, (0, -bins % STRIDE_PRODUCT, 0, -frames % STRIDE_PRODUCT))
         skips: list[Tensor] = []
         for block in self.encoder:
             hidden = block(hidden)

@@ -1,151 +1,179 @@
-"""Random training patches: which ones, and what they are mixed from.
+"""Which training patches a step sees: places in the songs, and how each is changed. No data is read here.
 
-Every batch depends on nothing but the store, the seed and the step.
+The draws of a step depend on nothing but the songs' lengths, the settings, the seed and the step.
 """
 
-import queue
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from storage.errors import UserError
 from storage.manifest import TrackRecord
-from storage.patches import PatchReader
-from storage.store import SpectrogramStore
+from vocsep.config import Settings
 
-Patches = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+
+class Augmentation(Settings):
+    """How training patches are changed; each change has a probability and a range.
+
+    Attributes
+    ----------
+    remix
+        Share of patches whose vocals and accompaniment come from different places, of any songs; the rest are excerpts
+        of a song's own mixture.
+    gain, gain_db
+        Probability that a source's level changes, and by how many decibels at most, up or down.
+    swap
+        Probability that a source's stereo channels change places.
+    pitch, pitch_semitones
+        Probability that a source is transposed, and by how many semitones at most, up or down.
+    tempo, tempo_factor
+        Probability that a source is played at another tempo, and the highest factor (the lowest is its inverse).
+    """
+
+    remix: float = Field(default=0.8, ge=0, le=1, description="Share of patches mixed from two different places.")
+    gain: float = Field(default=0.5, ge=0, le=1, description="Probability that a source's level changes.")
+    gain_db: float = Field(default=6.0, ge=0, le=40, description="Largest change of level in dB.")
+    swap: float = Field(default=0.5, ge=0, le=1, description="Probability that stereo channels change places.")
+    pitch: float = Field(default=0.5, ge=0, le=1, description="Probability that a source is transposed.")
+    pitch_semitones: float = Field(default=3.0, ge=0, le=12, description="Largest transposition in semitones.")
+    tempo: float = Field(default=0.25, ge=0, le=1, description="Probability that a source's tempo changes.")
+    tempo_factor: float = Field(default=1.2, ge=1, le=2, description="Largest change of tempo.")
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Patches `(batch, channels, frames, bins)` float32, and the names of the songs that they come from."""
+class SourceDraws:
+    """What one source of each patch is: a place in a song, and how it is changed. One entry per patch.
 
-    mixture: Patches
-    vocals: Patches
-    songs: tuple[str, ...]
+    Attributes
+    ----------
+    track, channel, start
+        Index among the training songs, channel (for networks of one channel), first frame.
+    frames
+        Frames that are read, and then stretched or squeezed to those of a patch.
+    pitch
+        Factor on all frequencies.
+    gain
+        Factor on all magnitudes.
+    swap
+        Whether the stereo channels change places.
+    """
+
+    track: Integers
+    channel: Integers
+    start: Integers
+    frames: Integers
+    pitch: Floats
+    gain: Floats
+    swap: Flags
+
+    def items(self, part: slice | Integers) -> "SourceDraws":
+        """Some of the patches."""
+        return SourceDraws(*(getattr(self, field.name)[part] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the patches of one step, or of one process's share of it, are made from. One entry per patch.
+
+    Attributes
+    ----------
+    vocals, accompaniment
+        The same places and changes where `remixed` is false.
+    remixed
+        Whether the mixture is made from the two, or read from the song.
+    phase
+        In [0, 1): where in the table of random phases those of the mix begin.
+    """
+
+    vocals: SourceDraws
+    accompaniment: SourceDraws
+    remixed: Flags
+    phase: npt.NDArray[np.float64]
+
+    def items(self, part: slice) -> "Draws":
+        """Some of the patches."""
+        return Draws(self.vocals.items(part), self.accompaniment.items(part), self.remixed[part], self.phase[part])
+
+    def share(self, rank: int, processes: int) -> "Draws":
+        """The patches of one of several processes: every `processes`-th, beginning with `rank`."""
+        return self.items(slice(rank, None, processes))
 
 
 class PatchSampler:
-    """Draws batches of patches from the training songs of a store.
+    """Draws the patches of any step.
 
     A song is drawn with a probability proportional to its length, then a start frame uniformly over all possible
-    ones, the last included; a song shorter than a patch is padded with zeros. With probability `remix` the vocals of
-    one place are mixed with the accompaniment of another, of any song; else the song's own mixture is used.
-
-    The magnitude of a remix needs the phases, which are not stored; they are drawn at random instead:
-    |V + A|^2 = V^2 + A^2 + 2 V A cos(phi), phi uniform and common to the channels.
+    ones, the last included; a song shorter than a patch is padded with zeros by whoever reads it.
 
     Parameters
     ----------
-    channels
-        1 takes one random channel of a song, 2 takes both (mono songs stand in both).
+    tracks
+        The training songs.
     frames
         Frames per patch.
     """
 
     def __init__(
-        self, store: SpectrogramStore, *, batch_size: int, channels: int, frames: int, remix: float, seed: int
+        self, tracks: Sequence[TrackRecord], *, batch_size: int, frames: int, augmentation: Augmentation, seed: int
     ) -> None:
-        self._tracks = store.tracks("train")
-        if not self._tracks:
-            raise UserError(f"{store.path}: no training songs in the store; run `make preprocess` with a train split")
-        self._reader = PatchReader(store)
-        self._bins = self._tracks[0].arrays["mixture"].shape[2]
-        lengths = np.array([track.frames for track in self._tracks], dtype=np.float64)
-        self._probabilities = lengths / lengths.sum()
+        self._tracks = tracks
+        self._lengths = np.array([track.frames for track in tracks], dtype=np.int64)
+        self._channels = np.array([track.channels for track in tracks], dtype=np.int64)
+        self._ends = np.cumsum(self._lengths) / self._lengths.sum()
         self._batch_size = batch_size
-        self._channels = channels
         self._frames = frames
-        self._remix = remix
+        self._augmentation = augmentation
         self._seed = seed
 
-    def batches(self, first_step: int = 0) -> Iterator[Batch]:
-        """Endless batches, beginning with that of `first_step`."""
-        step = first_step
-        while True:
-            yield self.batch(step)
-            step += 1
-
-    def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+    def draw(self, step: int) -> Draws:
+        """The patches of step `step`, counted from 0."""
         random = np.random.default_rng((self._seed, step))
-        shape = (self._batch_size, self._channels, self._frames, self._bins)
-        mixture = np.empty(shape, dtype=np.float32)
-        vocals = np.empty(shape, dtype=np.float32)
-        remixed = random.random(self._batch_size) < self._remix
-        names: list[str] = []
-        for item in range(self._batch_size):
-            place = self._draw_place(random)
-            self._read(place, "vocals", vocals[item])
-            names.append(place[0].name)
-            if remixed[item]:
-                place = self._draw_place(random)
-                names.append(place[0].name)
-            self._read(place, "accompaniment" if remixed[item] else "mixture", mixture[item])
-        if remixed.any():
-            mixture[remixed] = remix_magnitudes(vocals[remixed], mixture[remixed], random)
-        return Batch(mixture, vocals, tuple(sorted(set(names))))
+        remixed = random.random(self._batch_size) < self._augmentation.remix
+        vocals = self._draw_source(random)
+        other = self._draw_source(random)
+        accompaniment = SourceDraws(
+            *(
+                np.where(remixed, getattr(other, field.name), getattr(vocals, field.name)).astype(
+                    getattr(other, field.name).dtype
+                )
+                for field in fields(SourceDraws)
+            )
+        )
+        return Draws(vocals, accompaniment, remixed, random.random(self._batch_size))
 
-    def _draw_place(self, random: np.random.Generator) -> tuple[TrackRecord, int, int]:
-        """A track, one of its channels and a start frame."""
-        track = self._tracks[random.choice(len(self._tracks), p=self._probabilities)]
-        starts = max(1, track.frames - self._frames + 1)
-        return track, int(random.integers(track.channels)), int(random.integers(starts))
+    def places(self, draws: Draws) -> list[str]:
+        """Where each patch comes from, for people: `Song (frame 12)`, or two of these joined by ` + `."""
 
-    def _read(self, place: tuple[TrackRecord, int, int], source: str, out: Patches) -> None:
-        track, channel, start = place
-        if self._channels == 1:
-            self._reader.read(track, source, channel, start, out[0])
-        else:
-            for index in range(self._channels):
-                self._reader.read(track, source, min(index, track.channels - 1), start, out[index])
+        def place(source: SourceDraws, index: int) -> str:
+            return f"{self._tracks[source.track[index]].name} (frame {source.start[index]})"
 
+        return [
+            place(draws.vocals, index) + (f" + {place(draws.accompaniment, index)}" if draws.remixed[index] else "")
+            for index in range(len(draws.remixed))
+        ]
 
-def remix_magnitudes(vocals: Patches, accompaniment: Patches, random: np.random.Generator) -> Patches:
-    """Magnitude of a sum whose phases are unknown: |V + A| for a random relative phase per frame and bin.
+    def _draw_source(self, random: np.random.Generator) -> SourceDraws:
+        count = self._batch_size
+        settings = self._augmentation
 
-    Both `(batch, channels, frames, bins)`; the phase is common to the channels.
-    """
-    shape = (vocals.shape[0], 1, *vocals.shape[2:])
-    cosine = np.cos(random.random(shape, dtype=np.float32) * np.float32(2 * np.pi))
-    power = vocals**2 + accompaniment**2 + 2 * vocals * accompaniment * cosine
-    magnitude: Patches = np.sqrt(np.maximum(power, 0))
-    return magnitude
+        def changed(probability: float) -> Flags:
+            flags: Flags = random.random(count) < probability
+            return flags
 
-
-def prefetched(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
-    """The same batches, made by a thread up to `depth` ahead of their use; what it raises is raised here."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def fill() -> None:
-        try:
-            for batch in batches:
-                if not put(batch):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=fill, name="patches", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+        track = np.minimum(np.searchsorted(self._ends, random.random(count), side="right"), len(self._ends) - 1)
+        channel = (random.random(count) * self._channels[track]).astype(np.int64)
+        tempo_range = np.log2(settings.tempo_factor)
+        tempo = np.where(changed(settings.tempo), 2 ** random.uniform(-tempo_range, tempo_range, count), 1.0)
+        frames = np.rint(self._frames * tempo).astype(np.int64)
+        start = (random.random(count) * np.maximum(1, self._lengths[track] - frames + 1)).astype(np.int64)
+        semitones = random.uniform(-settings.pitch_semitones, settings.pitch_semitones, count)
+        pitch = np.where(changed(settings.pitch), 2 ** (semitones / 12), 1.0).astype(np.float32)
+        decibels = random.uniform(-settings.gain_db, settings.gain_db, count)
+        gain = np.where(changed(settings.gain), 10 ** (decibels / 20), 1.0).astype(np.float32)
+        return SourceDraws(track, channel, start, frames, pitch, gain, changed(settings.swap))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
@@ -23,6 +24,8 @@ BLOCK_FRAMES = 1024
 CONTEXT_FRAMES = 256
 
 STEMS = ("vocals", "accompaniment")
+
+TINY_POWER = 1e-12
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -44,18 +47,21 @@ def build_network(architecture: dict[str, Any]) -> UNet:
     """
     if architecture.get("name") != "unet":
         raise UserError(f"architecture {architecture.get('name')!r} is not known to this version of vocsep")
-    channels, width = architecture.get("channels"), architecture.get("width")
-    if channels not in (1, 2) or not isinstance(width, int) or width < 1:
-        raise UserError(f"architecture {architecture} is not known to this version of vocsep")
-    return UNet(channels=channels, width=width)
+    channels, width, targets, bins = (architecture.get(key) for key in ("channels", "width", "targets", "scaled_bins"))
+    sizes = [width] if bins is None else [width, bins]
+    are_sizes = all(isinstance(size, int) and size >= 1 for size in sizes)
+    if channels in (1, 2) and targets in (1, 2) and isinstance(width, int) and are_sizes:
+        return UNet(int(channels), width, int(targets), scaled_bins=bins)
+    raise UserError(f"architecture {architecture} is not known to this version of vocsep")
 
 
 @torch.inference_mode()
-def predict_mask(network: UNet, magnitudes: Spectrogram, network_channels: int) -> Spectrogram:
-    """Mask for the raw magnitudes of a whole song, both `(channels, frames, bins)` float32.
+def predict_mask(network: UNet, magnitudes: Spectrogram) -> Spectrogram:
+    """Vocals mask for the raw magnitudes of a whole song, both `(channels, frames, bins)` float32.
 
     A network of one channel sees every channel on its own; one of two sees stereo (mono is doubled, and the mean of
-    both masks taken). The network must be in evaluation mode.
+    both masks taken). The masks of a network with two targets, v and a, become the ratio mask v^2 / (v^2 + a^2). The
+    network must be in evaluation mode.
 
     Raises
     ------
@@ -64,7 +70,7 @@ def predict_mask(network: UNet, magnitudes: Spectrogram, network_channels: int) 
     """
     device = next(network.parameters()).device
     song = torch.from_numpy(np.ascontiguousarray(magnitudes))
-    batch = song[:, None] if network_channels == 1 else song.expand(network_channels, -1, -1)[None]
+    batch = song[:, None] if network.channels == 1 else song.expand(network.channels, -1, -1)[None]
     frames = batch.shape[2]
     mask = torch.empty_like(batch)
     for start in range(0, frames, BLOCK_FRAMES):
@@ -72,14 +78,21 @@ def predict_mask(network: UNet, magnitudes: Spectrogram, network_channels: int) 
         left = max(0, start - CONTEXT_FRAMES)
         right = min(frames, stop + CONTEXT_FRAMES)
         block = network(batch[:, :, left:right].to(device).contiguous(memory_format=torch.channels_last))
-        mask[:, :, start:stop] = block[:, :, start - left : stop - left].float().cpu()
+        powers = block[:, :, start - left : stop - left].float().cpu().chunk(network.targets, dim=1)
+        mask[:, :, start:stop] = powers[0] if network.targets == 1 else _ratio_mask(*powers)
     if not torch.isfinite(mask).all():
         raise UserError("the network's output holds NaN; the model is broken, name another or train again")
-    result = mask[:, 0] if network_channels == 1 else mask[0]
+    result = mask[:, 0] if network.channels == 1 else mask[0]
     if len(result) > len(song):
         result = result.mean(dim=0, keepdim=True)
     values: Spectrogram = result.numpy()
     return values
+
+
+def _ratio_mask(vocals: Tensor, accompaniment: Tensor) -> Tensor:
+    """Share of the vocals' power in the power of both; half where both are silent. All of one shape."""
+    powers = vocals.square(), accompaniment.square()
+    return (powers[0] + TINY_POWER) / (powers[0] + powers[1] + 2 * TINY_POWER)
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,6 @@ class Separator:
     """
 
     network: UNet
-    channels: int
     spectrogram: SpectrogramConfig
 
     @classmethod
@@ -117,12 +129,12 @@ class Separator:
             raise UserError(f"{where}: weights do not fit the architecture ({str(error).splitlines()[0]})") from None
         network.to(pick_device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         spectrogram = validated(SpectrogramConfig, model.description.get("spectrogram"), where)
-        return cls(network, architecture["channels"], spectrogram)
+        return cls(network, spectrogram)
 
     def mask(self, waveform: Waveform, sample_rate: int) -> Spectrogram:
         """Vocals mask `(channels, model frames, bins)` in [0, 1] of a `(channels, samples)` waveform."""
         magnitudes = np.abs(features(waveform, sample_rate, self.spectrogram))
-        return predict_mask(self.network, magnitudes, self.channels)
+        return predict_mask(self.network, magnitudes)
 
     def separate(self, waveform: Waveform, sample_rate: int) -> dict[str, Waveform]:
         """Take a song apart.

@@ -1,85 +1,48 @@
 """Training a U-Net from the patches of a store, with whole-song validation in dB, into the model registry."""
 
 import logging
-import platform
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-from math import ceil, cos, pi
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from storage.errors import UserError
-from storage.files import new_folder, write_json
-from storage.registry import ModelRegistry, ModelVersion, Weights
+from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
-from vocsep.config import Settings
+from vocsep.augmentation import Batch, PatchMaker
 from vocsep.model import UNet
+from vocsep.model_description import (
+    describe_architecture,
+    describe_model,
+    spectrogram_config,
+    training_digest,
+)
 from vocsep.objective import LOSSES
-from vocsep.preprocessing import StoreConfig
-from vocsep.progress import progress_bar
-from vocsep.sampling import PatchSampler, prefetched
-from vocsep.separation import pick_device
-from vocsep.validation import validation_sdr
-
-DEFAULT_MINUTES = 4.0
-PATCH_FRAMES = 128
+from vocsep.patch_tiers import PatchTier, StreamTier, open_tier
+from vocsep.prefetch import PREFETCH_DEPTH, prefetched
+from vocsep.processes import processes as processes_here
+from vocsep.run_folder import RunFolder, open_run
+from vocsep.sampling import Draws, PatchSampler
+from vocsep.separation import Separator, pick_device
+from vocsep.train_config import PATCH_FRAMES, Budget, TrainConfig
+from vocsep.training_checks import check_memory, check_songs, check_sound
+from vocsep.training_run import TrainingRun
 
 ProgressHook = Callable[[float], None]
 
+# Lightning holds the batch in use and the next one; behind them some wait in the queue, and one is being made.
+BATCHES_IN_MEMORY = 2 + PREFETCH_DEPTH + 1
+# The input's scaling begins with what the patches of so many steps have.
+MEASURED_STEPS = 16
+
 log = logging.getLogger(__name__)
-
-
-class TrainConfig(Settings):
-    """How a model is trained.
-
-    Attributes
-    ----------
-    steps, epochs, max_minutes
-        The budget; whichever is used up first ends the run, and the learning rate follows it. An epoch is as many
-        patches as lie side by side in the training songs. With none of them: 4 minutes.
-    batch_size
-        Patches of 128 frames per step.
-    learning_rate, warmup
-        Adam's highest rate; it rises linearly over the first `warmup` share of the budget, then falls along a cosine.
-    loss
-        `l1` or `mse` between mask * mixture and vocals, raw magnitudes.
-    remix
-        Share of patches whose vocals and accompaniment come from different places.
-    channels, width
-        Of the network: 1 treats stereo channels separately; feature maps of its first block.
-    validations
-        How often whole validation songs are scored; the best-scoring weights are kept.
-    device, precision
-        `auto` takes a GPU when there is one, and bfloat16 where the machine computes it natively.
-    """
-
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
-    max_minutes: float | None = Field(default=None, gt=0)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    warmup: float = Field(default=0.03, ge=0, lt=1)
-    loss: Literal["l1", "mse"] = "l1"
-    remix: float = Field(default=0.8, ge=0, le=1)
-    channels: Literal[1, 2] = 1
-    width: int = Field(default=16, ge=1)
-    validations: int = Field(default=10, ge=1)
-    seed: int = Field(default=0, ge=0)
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "32", "bf16"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -93,35 +56,18 @@ class TrainResult:
     seconds: float
     valid_sdr_db: float
     floor_sdr_db: float
+    validation_share: float
     is_champion: bool
 
-
-class Budget:
-    """How much of the allowed steps and seconds is used."""
-
-    def __init__(self, steps: int | None, seconds: float | None) -> None:
-        self.steps = steps
-        self.seconds = seconds
-        self.started = time.monotonic()
-
-    def __str__(self) -> str:
-        """For people: `500 steps`, `4 minutes`, or both."""
-        parts = [f"{self.steps} steps"] if self.steps else []
-        parts += [f"{self.seconds / 60:g} minutes"] if self.seconds else []
-        return " or ".join(parts)
-
-    def used(self, step: int) -> float:
-        """Share in [0, 1] after `step` steps."""
-        by_steps = step / self.steps if self.steps else 0.0
-        by_time = (time.monotonic() - self.started) / self.seconds if self.seconds else 0.0
-        return min(1.0, max(by_steps, by_time))
-
-
-def learning_rate_factor(used: float, warmup: float) -> float:
-    """Share of the highest learning rate at share `used` of the budget: linear rise, then half a cosine down to 0."""
-    if used < warmup:
-        return used / warmup
-    return 0.5 * (1 + cos(pi * (used - warmup) / (1 - warmup)))
+    def lines(self) -> list[str]:
+        """For people."""
+        champion = ", now the champion" if self.is_champion else ""
+        return [
+            f"train: {self.steps} steps in {self.seconds / 60:.1f} minutes; validation SDR {self.valid_sdr_db:.2f} dB "
+            f"(mixture: {self.floor_sdr_db:.2f} dB)",
+            f"  model {self.version} in {self.model_path}{champion}",
+            f"  curves: tensorboard --logdir {Path(self.run_folder).parent}, and {self.run_folder}/metrics.csv",
+        ]
 
 
 def pick_precision(device: str, wanted: str) -> Literal["32-true", "bf16-mixed"]:
@@ -140,104 +86,87 @@ def pick_precision(device: str, wanted: str) -> Literal["32-true", "bf16-mixed"]
     return "bf16-mixed" if wanted == "bf16" else "32-true"
 
 
-class _Module(lightning.LightningModule):
+class TrainingModule(lightning.LightningModule):
     """The network, its loss and its optimiser."""
 
-    def __init__(self, config: TrainConfig, budget: Budget) -> None:
+    def __init__(self, config: TrainConfig, network: UNet) -> None:
         super().__init__()
         self.config = config
-        self.budget = budget
         self.loss = LOSSES[config.loss]
-        self.network = UNet(config.channels, config.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.gradient_norm = 0.0
+        self.guard: Callable[[float, float], None] = lambda loss, gradient_norm: None
+        self._loss = torch.zeros(())
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        mixture = batch["mixture"].contiguous(memory_format=torch.channels_last)
-        mask = self.network(mixture).float()
-        loss = self.loss(mask, mixture, batch["vocals"])
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"loss is {loss.item()} at step {self.global_step} (patches of {', '.join(batch['songs'])}); "
-                "lower the learning rate, or check these songs with `vocsep store verify`"
-            )
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss of a batch: the mean over the targets."""
+        mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
+        masks = self.network(mixture).float()
+        sources = [source for source in batch[1:] if source is not None]
+        losses = [
+            self.loss(mask, mixture, source)
+            for mask, source in zip(masks.chunk(self.network.targets, dim=1), sources, strict=True)
+        ]
+        loss = torch.stack(losses).mean()
+        self._loss = loss.detach()
         return loss
 
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.config.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(self.budget.used(step + 1), self.config.warmup)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Measure the gradient's norm, shorten it where the settings say so, and let the guard look at it."""
+        longest = self.config.gradient_clip or float("inf")
+        self.gradient_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters(), longest))
+        self.guard(float(self._loss), self.gradient_norm)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam or AdamW; the run sets the learning rate at every step."""
+        fused = self.device.type in ("cpu", "cuda")
+        if self.config.optimizer == "adamw":
+            return torch.optim.AdamW(self.parameters(), weight_decay=self.config.weight_decay, fused=fused)
+        return torch.optim.Adam(self.parameters(), fused=fused)
 
 
-class _Batches(IterableDataset[dict[str, Any]]):
-    """The sampler's batches as tensors."""
+class StepBatches(IterableDataset[Batch]):
+    """The batches of the steps from `first_step` (0 is the first of all) on, of this process's share."""
 
-    def __init__(self, sampler: PatchSampler) -> None:
+    def __init__(self, tier: PatchTier, sampler: PatchSampler, config: TrainConfig, rank: int, processes: int) -> None:
         self._sampler = sampler
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in prefetched(self._sampler.batches()):
-            yield {
-                "mixture": torch.from_numpy(batch.mixture),
-                "vocals": torch.from_numpy(batch.vocals),
-                "songs": batch.songs,
-            }
-
-
-class _Run(Callback):
-    """Ends the budget, scores whole validation songs, keeps the best weights, and shows all of it."""
-
-    def __init__(
-        self, store: SpectrogramStore, config: TrainConfig, budget: Budget, on_progress: ProgressHook | None
-    ) -> None:
-        self.store = store
-        self.config = config
-        self.budget = budget
-        self.on_progress = on_progress
-        self.floor_sdr_db = validation_sdr(store, None, config.channels)
-        self.best_sdr_db = float("-inf")
-        self.best_weights: Weights = {}
-        self.history: list[dict[str, float]] = []
-        self.validations = 0
-        self.loss = 0.0
-        self.bar = progress_bar(
-            100, "train", "%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self._maker = PatchMaker(
+            tier, frames=PATCH_FRAMES, seed=config.seed, with_accompaniment="accompaniment" in config.targets
         )
+        self.first_step = 0
+        self._rank = rank
+        self._processes = processes
+        self._streamed = tier.name == "stream"
+        self.seconds_waited = 0.0
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        loss = float(outputs["loss"])
-        self.loss = loss if step == 1 else 0.98 * self.loss + 0.02 * loss
-        used = self.budget.used(step)
-        if step % 10 == 0:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            trainer.loggers[0].log_metrics({"train/loss": loss, "train/learning_rate": rate}, step)
-        speed = step / (time.monotonic() - self.budget.started)
-        best = f"{self.best_sdr_db:.2f} dB" if self.history else "-"
-        self.bar.set_postfix_str(f"step {step}, {speed:.1f} steps/s, loss {self.loss:.4f}, best {best}", refresh=False)
-        self.bar.update(100 * used - self.bar.n)
-        if self.on_progress is not None:
-            self.on_progress(used)
-        if int(used * self.config.validations) > self.validations:
-            self.validations = int(used * self.config.validations)
-            self._validate(trainer, cast(UNet, pl_module.network))
-        trainer.should_stop = used >= 1.0
+    def __iter__(self) -> Iterator[Batch]:
+        batches = prefetched(self._batches()) if self._streamed else self._batches()
+        while True:
+            started = time.perf_counter()
+            batch = next(batches)
+            self.seconds_waited += time.perf_counter() - started
+            yield batch
 
-    def _validate(self, trainer: lightning.Trainer, network: UNet) -> None:
-        network.eval()
-        sdr_db = validation_sdr(self.store, network, self.config.channels)
-        network.train()
-        step = trainer.global_step
-        self.history.append({"step": step, "valid_sdr_db": sdr_db, "train_loss": self.loss})
-        trainer.loggers[0].log_metrics({"valid/sdr_db": sdr_db}, step)
-        self.bar.write(f"  step {step}: validation SDR {sdr_db:.2f} dB, loss {self.loss:.4f}", file=sys.stderr)
-        if sdr_db > self.best_sdr_db:
-            self.best_sdr_db = sdr_db
-            self.best_weights = {
-                name: value.detach().cpu().contiguous().clone().numpy() for name, value in network.state_dict().items()
-            }
+    def places(self, step: int) -> list[str]:
+        """Where each patch of this process's share of a step comes from, for people."""
+        return self._sampler.places(self._draw(step))
+
+    def _draw(self, step: int) -> Draws:
+        return self._sampler.draw(step).share(self._rank, self._processes)
+
+    def _batches(self) -> Iterator[Batch]:
+        used: list[Batch | None] = [None] * BATCHES_IN_MEMORY
+        step = self.first_step
+        while True:
+            slot = step % BATCHES_IN_MEMORY
+            batch = used[slot] = self._maker.make(self._draw(step), used[slot])
+            yield batch
+            step += 1
 
 
 def fit(
@@ -245,121 +174,177 @@ def fit(
     store: SpectrogramStore,
     registry: ModelRegistry,
     runs: Path,
+    resume: str = "auto",
     on_progress: ProgressHook | None = None,
-) -> TrainResult:
+) -> TrainResult | None:
     """Train a model and add the weights that scored best on the validation songs to the registry.
 
     The new model becomes the champion if there is none, if the champion was validated on other data, or if the new one
     scores better on the same.
 
+    Under torchrun or SLURM every process calls this, and shares the batches; one of them writes all files.
+
     Parameters
     ----------
     runs
-        Folder in which a folder of this run is made: TensorBoard log, `run.json`.
+        Folder of the folders of runs: `run.json`, `metrics.csv`, TensorBoard log, checkpoints.
+    resume
+        `auto` goes on with the newest unfinished run of the same settings and songs, if there is one; `never` begins
+        anew; or the folder of a run.
     on_progress
         Called after every step with the used share of the budget.
+
+    Returns
+    -------
+    result
+        None in all but the first of several processes.
 
     Raises
     ------
     UserError
-        If the store has no training or validation songs, or the loss is not finite.
+        If the songs, the settings and the machine do not go together, or loss or gradients are not finite.
+    TrainingStopped
+        If the process was told to end; the run is saved and can go on.
     """
     _quiet_lightning()
-    lightning.seed_everything(config.seed, verbose=False)
+    config = config.model_copy(update={"channels": min(config.channels, spectrogram_config(store).channels)})
+    check_songs(store, config)
     sampler = PatchSampler(
-        store,
+        store.tracks("train"),
         batch_size=config.batch_size,
-        channels=config.channels,
         frames=PATCH_FRAMES,
-        remix=config.remix,
+        augmentation=config.augmentation,
         seed=config.seed,
     )
-    device = pick_device(config.device).type
-    precision = pick_precision(device, config.precision)
-    budget = _budget(config, store)
-    callback = _Run(store, config, budget, on_progress)
-    run_folder = new_folder(runs, datetime.now().strftime("%Y%m%d-%H%M%S"))
-    module = _Module(config, budget)
-    trainer = lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(device, device),
-        devices=1,
-        precision=precision,
+    check_sound(store)
+    rank, processes, local = processes_here()
+    if config.batch_size % processes:
+        raise UserError(f"batch_size {config.batch_size} cannot be shared by {processes} processes; take a multiple")
+    device = pick_device(config.device)
+    check_memory(config, spectrogram_config(store).bins, device, processes)
+    lightning.seed_everything(config.seed, verbose=False)
+    network = _initial_network(config, store, registry, sampler)
+    module = TrainingModule(config, network)
+    run = open_run(runs, resume, config.deciding(), training_digest(store)) if rank == 0 else None
+    training = TrainingRun(run, module, store, config, Budget.of(config, store), on_progress)
+    trainer = _trainer(config, device, processes, local, training)
+    tier, tier_text = open_tier(store, _sources(config), config.channels, device, config.data)
+    if run is not None:
+        log.info(
+            "training on %d songs (%d for validation) for %s, on %s, %s; %s; run: %s",
+            len(store.tracks("train")),
+            len(store.tracks("valid")),
+            training.budget,
+            f"{processes} x {device.type}" if processes > 1 else device.type,
+            trainer.precision,
+            tier_text,
+            run.path,
+        )
+        if run.checkpoint is not None:
+            log.info("going on after step %d of %s", run.checkpoint.step, run.path)
+    batches = StepBatches(tier, sampler, config, rank, processes)
+    training.follow(batches)
+    try:
+        trainer.fit(module, DataLoader(batches, batch_size=None))
+        training.finish()
+        return _register(config, store, registry, run, training) if run is not None else None
+    finally:
+        training.close()
+
+
+def _register(
+    config: TrainConfig, store: SpectrogramStore, registry: ModelRegistry, run: RunFolder, training: TrainingRun
+) -> TrainResult:
+    description = describe_model(config, store) | {
+        "metrics": {"valid_sdr_db": training.best_sdr_db, "valid_floor_sdr_db": training.floor_sdr_db},
+        "training": config.model_dump(mode="json") | training.summary(),
+        "history": training.history,
+    }
+    model = registry.add(training.best_weights, description)
+    assert model.version is not None
+    is_champion = _promote_if_better(registry, model)
+    run.write("finished", model_version=model.version, **description)
+    return TrainResult(
+        version=model.version,
+        model_path=str(model.path),
+        run_folder=str(run.path),
+        steps=training.step,
+        seconds=training.budget.seconds_used,
+        valid_sdr_db=training.best_sdr_db,
+        floor_sdr_db=training.floor_sdr_db,
+        validation_share=training.validation_share,
+        is_champion=is_champion,
+    )
+
+
+def _sources(config: TrainConfig) -> tuple[str, ...]:
+    """The spectrograms that training reads."""
+    sources = ["vocals"]
+    if config.augmentation.remix > 0 or "accompaniment" in config.targets:
+        sources.append("accompaniment")
+    if config.augmentation.remix < 1:
+        sources.append("mixture")
+    return tuple(sources)
+
+
+def _initial_network(
+    config: TrainConfig, store: SpectrogramStore, registry: ModelRegistry, sampler: PatchSampler
+) -> UNet:
+    """A new network, or that of the model to start from."""
+    architecture = describe_architecture(config, store)
+    scaled_bins = architecture["scaled_bins"]
+    network = UNet(config.channels, config.width, len(config.targets), config.dropout, scaled_bins)
+    if config.fine_tune is None:
+        if network.scaling is not None:
+            network.scaling.measure(_first_mixtures(store, sampler))
+        return network
+    model = registry.open(config.fine_tune)
+    separator = Separator.load(model, device="cpu")
+    wanted = architecture | {"spectrogram": spectrogram_config(store).model_dump(mode="json")}
+    held = model.description["architecture"] | {"spectrogram": model.description["spectrogram"]}
+    if different := [name for name in wanted if held.get(name) != wanted[name]]:
+        name = different[0]
+        raise UserError(f"{model.path}: cannot be fine-tuned to this: {name} is {held.get(name)}, not {wanted[name]}")
+    network.load_state_dict(separator.network.state_dict())
+    return network
+
+
+def _trainer(
+    config: TrainConfig, device: torch.device, processes: int, local: int, training: TrainingRun
+) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=local,
+        num_nodes=processes // local,
+        strategy="ddp" if processes > 1 else "auto",
+        precision=pick_precision(device.type, config.precision),
         max_steps=-1,
-        logger=TensorBoardLogger(runs, name="", version=run_folder.name),
-        callbacks=[callback],
+        logger=False,
+        callbacks=[training],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    log.info(
-        "training on %d songs (%d for validation) for %s, on %s, %s; log: tensorboard --logdir %s",
-        len(store.tracks("train")),
-        len(store.tracks("valid")),
-        budget,
-        device,
-        precision,
-        runs,
-    )
-    budget.started = time.monotonic()
-    with callback.bar:
-        trainer.fit(module, DataLoader(_Batches(sampler), batch_size=None))
-    seconds = time.monotonic() - budget.started
-    description = describe_model(config, store) | {
-        "metrics": {"valid_sdr_db": callback.best_sdr_db, "valid_floor_sdr_db": callback.floor_sdr_db},
-        "training": config.model_dump(mode="json")
-        | {"steps_done": trainer.global_step, "seconds": round(seconds, 1), "device": device, "precision": precision},
-        "history": callback.history,
-    }
-    model = registry.add(callback.best_weights, description)
-    assert model.version is not None
-    is_champion = _promote_if_better(registry, model)
-    result = TrainResult(
-        version=model.version,
-        model_path=str(model.path),
-        run_folder=str(run_folder),
-        steps=trainer.global_step,
-        seconds=seconds,
-        valid_sdr_db=callback.best_sdr_db,
-        floor_sdr_db=callback.floor_sdr_db,
-        is_champion=is_champion,
-    )
-    write_json(run_folder / "run.json", description | {"model_version": model.version})
-    return result
 
 
-def _budget(config: TrainConfig, store: SpectrogramStore) -> Budget:
-    steps = [config.steps] if config.steps else []
-    if config.epochs:
-        patches = sum(track.frames * track.channels for track in store.tracks("train"))
-        patches //= PATCH_FRAMES * config.channels
-        steps.append(max(1, ceil(config.epochs * patches / config.batch_size)))
-    minutes = config.max_minutes
-    if not steps and minutes is None:
-        minutes = DEFAULT_MINUTES
-    return Budget(min(steps) if steps else None, minutes * 60 if minutes else None)
-
-
-def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
-    """What a model file says of the model's origin, as JSON-like values."""
-    manifest = store.manifest
-    return {
-        "format": "vocsep-model",
-        "format_version": 1,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "architecture": {"name": "unet", "channels": config.channels, "width": config.width},
-        "spectrogram": StoreConfig.model_validate(manifest.config).spectrogram.model_dump(mode="json"),
-        "objective": {"input": "raw magnitude", "output": "sigmoid mask", "loss": config.loss},
-        "targets": ["vocals"],
-        "data": {
-            "dataset": manifest.dataset["kind"],
-            "digest": manifest.data_digest,
-            "train": sorted(track.name for track in store.tracks("train")),
-            "valid": sorted(track.name for track in store.tracks("valid")),
-        },
-        "versions": {"vocsep": version("vocsep"), "torch": torch.__version__, "python": platform.python_version()},
-        "licence": "Use of these weights is bound by the licences of the songs that they were trained on.",
-    }
+def _first_mixtures(store: SpectrogramStore, sampler: PatchSampler) -> Tensor:
+    """Mixtures of the first steps' places, `(patches, 1, frames, bins)`."""
+    tier = StreamTier(store, channels=1)
+    mixtures: list[Tensor] = []
+    for step in range(MEASURED_STEPS):
+        draws = sampler.draw(step)
+        places = draws.vocals
+        patches = tier.read("mixture", places.track, places.channel, places.start, PATCH_FRAMES)
+        for index, patch in enumerate(patches):
+            if not torch.isfinite(patch).all():
+                song = store.tracks("train")[places.track[index]].name
+                raise UserError(
+                    f"{store.path}: not finite: {song} (frames from {places.start[index]} on); look at this song, and "
+                    "run `vocsep store verify`"
+                )
+        mixtures.append(patches)
+    return torch.cat(mixtures)
 
 
 def _promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:

@@ -1,12 +1,9 @@
 """The whole line on a tiny demo dataset, as a user runs it: real processes, Prefect server and Dask cluster."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import museval
@@ -114,44 +111,6 @@ def test_a_broken_song_is_named_and_the_others_are_kept(trained: Path, tmp_path:
     assert "Traceback" not in error
     store = SpectrogramStore.open(tmp_path / STORE)
     assert len(store.manifest.tracks) == 5
-
-
-def test_preprocess_killed_half_way_goes_on_with_the_rest_only(
-    demo_root: Path, tmp_path: Path, run_flows: Run, flows_environment: dict[str, str]
-) -> None:
-    songs = tmp_path / "songs"
-    for split in ("train", "test"):
-        (songs / split).mkdir(parents=True)
-        for copy in range(8):
-            for song in sorted((demo_root / split).glob("*.stem.mp4")):
-                shutil.copyfile(song, songs / split / f"{split} {copy} {song.name}")
-    command = [sys.executable, "-m", "flows", "preprocess", "--dataset", "songs", "--workers", "1"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=flows_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    manifest = tmp_path / STORE / "manifest.json"
-    deadline = time.monotonic() + 120
-    while not (manifest.exists() and len(json.loads(manifest.read_text())["tracks"]) > 2):
-        assert process.poll() is None, "preprocess ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    finished = len(Manifest.load(tmp_path / STORE).tracks)
-    before = shard_times(tmp_path / STORE)
-    kept = {array.shard for track in Manifest.load(tmp_path / STORE).tracks.values() for array in track.arrays.values()}
-    result = run_flows(tmp_path, "preprocess", "--dataset", "songs")
-    assert result.returncode == 0, result.stderr
-    assert f"{48 - finished} songs written, {finished} unchanged" in result.stdout
-    after = shard_times(tmp_path / STORE)
-    assert all(after[shard] == before[shard] for shard in kept)
-    assert SpectrogramStore.open(tmp_path / STORE).damaged_shards() == []
-    assert not (tmp_path / STORE / ".unfinished").exists()
 
 
 def test_an_existing_dask_cluster_writes_the_same_bytes(

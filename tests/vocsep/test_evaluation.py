@@ -55,7 +55,7 @@ def add_model(folder: Path, data: dict[str, Any] | None = None, seed: int = 0) -
     torch.manual_seed(seed)
     weights = {name: value.numpy() for name, value in UNet(1, width=2).state_dict().items()}
     description: dict[str, Any] = {
-        "architecture": {"name": "unet", "channels": 1, "width": 2},
+        "architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 1, "scaled_bins": None},
         "spectrogram": load_spectrogram_config("fine").model_dump(mode="json"),
         "targets": ["vocals"],
     }

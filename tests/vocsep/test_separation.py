@@ -31,13 +31,13 @@ Array = NDArray[Any]
 
 
 @functools.cache
-def lively(channels: int, seed: int = 0) -> UNet:
+def lively(channels: int, seed: int = 0, targets: int = 1, scaled_bins: int | None = None) -> UNet:
     """An untrained network whose masks differ from place to place, in evaluation mode; not to be changed."""
     torch.manual_seed(seed)
-    network = UNet(channels, width=2)
+    network = UNet(channels, width=2, targets=targets, scaled_bins=scaled_bins)
     with torch.no_grad():
         for _ in range(20):
-            network(10 * torch.rand(2, channels, 128, 128) ** 4)
+            network(10 * torch.rand(2, channels, 128, scaled_bins or 128) ** 4)
     return network.eval()
 
 
@@ -46,7 +46,7 @@ def add_model(folder: Path, *, channels: int = 1, preset: str = "fine", seed: in
     registry = ModelRegistry(folder)
     weights = {name: value.numpy() for name, value in lively(channels, seed).state_dict().items()}
     description = {
-        "architecture": {"name": "unet", "channels": channels, "width": 2},
+        "architecture": {"name": "unet", "channels": channels, "width": 2, "targets": 1, "scaled_bins": None},
         "spectrogram": load_spectrogram_config(preset).model_dump(mode="json"),
         "targets": ["vocals"],
     }
@@ -104,37 +104,60 @@ def write_mp3(path: Path, waveform: Waveform, sample_rate: int) -> Path:
 
 
 @pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("scaled_bins", [None, 512])
 @pytest.mark.parametrize("frames", [64, 129, 700, 961])
 def test_mask_made_block_by_block_is_that_of_one_pass_over_the_whole_song(
-    channels: int, frames: int, monkeypatch: pytest.MonkeyPatch
+    channels: int, scaled_bins: int | None, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = lively(channels)
+    network = lively(channels, scaled_bins=scaled_bins)
     song = 10 * np.random.default_rng(frames).random((2, frames, 512), dtype=np.float32) ** 4
     batch = torch.from_numpy(song)[:, None] if channels == 1 else torch.from_numpy(song)[None]
     with torch.inference_mode():
         whole = network(batch).reshape(2, frames, 512).numpy()
     assert whole.std() > 0.05
     monkeypatch.setattr(separation, "BLOCK_FRAMES", 128)
-    mask = predict_mask(network, song, channels)
+    mask = predict_mask(network, song)
     assert mask.shape == song.shape
     np.testing.assert_allclose(mask, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_masks_of_two_targets_become_the_share_of_the_vocals_power(channels: int) -> None:
+    network = lively(channels, targets=2)
+    song = 10 * np.random.default_rng(1).random((2, 100, 512), dtype=np.float32) ** 4
+    batch = torch.from_numpy(song)[:, None] if channels == 1 else torch.from_numpy(song)[None]
+    with torch.inference_mode():
+        # All channels of the vocals, then those of the accompaniment.
+        masks = network(batch).numpy()
+    vocals, accompaniment = (masks[:, 0], masks[:, 1]) if channels == 1 else (masks[0, :2], masks[0, 2:])
+    assert np.abs(vocals - accompaniment).max() > 0.05
+    expected = vocals**2 / (vocals**2 + accompaniment**2)
+    np.testing.assert_allclose(predict_mask(network, song), expected, rtol=0, atol=1e-5)
+
+
+def test_masks_of_two_targets_that_are_both_0_share_evenly() -> None:
+    network = copy.deepcopy(lively(1, targets=2))
+    with torch.no_grad():
+        network.to_mask.weight.zero_()
+        network.to_mask.bias.fill_(-1e4)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(predict_mask(network, np.ones((1, 64, 512), np.float32)), 0.5)
 
 
 def test_network_of_one_channel_treats_the_channels_of_a_song_alone() -> None:
     network = lively(1)
     song = np.random.default_rng(0).random((2, 100, 512), dtype=np.float32)
-    both = predict_mask(network, song, 1)
+    both = predict_mask(network, song)
     for channel in (0, 1):
-        alone = predict_mask(network, song[channel : channel + 1], 1)
+        alone = predict_mask(network, song[channel : channel + 1])
         np.testing.assert_allclose(alone[0], both[channel], rtol=0, atol=1e-5)
 
 
 def test_network_of_two_channels_sees_mono_in_both_and_its_masks_are_averaged() -> None:
     network = lively(2)
     song = np.random.default_rng(0).random((1, 100, 512), dtype=np.float32)
-    doubled = predict_mask(network, np.concatenate([song, song]), 2)
+    doubled = predict_mask(network, np.concatenate([song, song]))
     assert np.abs(doubled[0] - doubled[1]).max() > 0.01
-    mono = predict_mask(network, song, 2)
+    mono = predict_mask(network, song)
     assert mono.shape == (1, 100, 512)
     np.testing.assert_allclose(mono[0], doubled.mean(axis=0), rtol=0, atol=1e-6)
 
@@ -142,7 +165,7 @@ def test_network_of_two_channels_sees_mono_in_both_and_its_masks_are_averaged() 
 def test_magnitudes_are_left_as_they_are() -> None:
     song = np.random.default_rng(0).random((2, 70, 512), dtype=np.float32)
     before = song.copy()
-    predict_mask(lively(1), song, 1)
+    predict_mask(lively(1), song)
     np.testing.assert_array_equal(song, before)
 
 
@@ -151,7 +174,7 @@ def test_network_with_nan_in_its_weights_is_one_line() -> None:
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="NaN") as error:
-        predict_mask(network, np.ones((1, 64, 512), np.float32), 1)
+        predict_mask(network, np.ones((1, 64, 512), np.float32))
     assert "\n" not in str(error.value)
 
 
@@ -455,10 +478,14 @@ def test_damaged_weights_are_refused_in_one_line_that_names_the_file(tmp_path: P
 @pytest.mark.parametrize(
     "changed",
     [
-        {"architecture": {"name": "unet", "channels": 2, "width": 2}},
-        {"architecture": {"name": "unet", "channels": 1, "width": 3}},
+        {"architecture": {"name": "unet", "channels": 2, "width": 2, "targets": 1}},
+        {"architecture": {"name": "unet", "channels": 1, "width": 3, "targets": 1}},
+        {"architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 2}},
+        {"architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 3}},
+        {"architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 1, "scaled_bins": 512}},
+        {"architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 1, "scaled_bins": "all"}},
         {"architecture": {"name": "unet"}},
-        {"architecture": {"name": "unet", "channels": 1, "width": "wide"}},
+        {"architecture": {"name": "unet", "channels": 1, "width": "wide", "targets": 1}},
         {"architecture": None},
         {"spectrogram": {"sample_rate": 11025}},
         {"spectrogram": None},

@@ -1,168 +1,33 @@
+"""A training run as a whole: what it leaves behind, reproducibility, learning, the champion, starting from a model."""
+
 import time
 from datetime import datetime, timedelta
 from importlib.metadata import version
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-from pydantic import ValidationError
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from storage.errors import UserError
 from storage.files import read_json
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
-from storage.track_writer import write_track
-from vocsep.bsseval import frame_sdr
+from tests.vocsep.training_runs import are_equal, fit_plainly, quick, scripted, small_store, train, weights_of
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.model import UNet
-from vocsep.preprocessing import StoreConfig
+from vocsep.model_description import describe_model, training_digest
 from vocsep.separation import Separator
-from vocsep.spectrogram import magnitudes
-from vocsep.training import (
-    Budget,
-    TrainConfig,
-    TrainResult,
-    describe_model,
-    fit,
-    learning_rate_factor,
-    pick_precision,
-)
-from vocsep.validation import validation_sdr
+from vocsep.training import TrainResult, fit, pick_precision
+from vocsep.validation import load_song, song_sdr, validate
 
-Array = NDArray[Any]
-
-SMALL = SpectrogramConfig(sample_rate=1000, n_fft=64, hop_length=16)
+TRAIN_AND_VALID = ("train", "train", "valid")
 
 
-def quick(**changed: Any) -> TrainConfig:
-    """A run of six steps of a tiny network, on the CPU, in float32, validated once."""
-    settings = {
-        "steps": 6,
-        "batch_size": 4,
-        "width": 2,
-        "validations": 1,
-        "device": "cpu",
-        "precision": "32",
-        **changed,
-    }
-    return TrainConfig.model_validate(settings)
-
-
-def train(store: SpectrogramStore, folder: Path, registry: ModelRegistry | None = None, **changed: Any) -> TrainResult:
-    return fit(quick(**changed), store, registry or ModelRegistry(folder / "models"), folder / "runs")
-
-
-def small_store(
-    path: Path, splits: tuple[str, ...], *, seed: int = 0, broken: str | None = None, silent_vocals: bool = False
-) -> SpectrogramStore:
-    """Songs of 4 s: vocals are a wandering tone, accompaniment is noise. `broken` names one that holds NaN."""
-    config = StoreConfig(spectrogram=SMALL, dtype="float32").model_dump(mode="json")
-    store = SpectrogramStore.open_or_create(
-        path, config=config, dataset={"kind": "folder", "root": "songs"}, tool="test"
-    )
-    random = np.random.default_rng(seed)
-    times = np.arange(4000) / 1000
-    for number, split in enumerate(splits, start=1):
-        name = f"Song {number}"
-        pitch = 150 + 60 * np.sin(2 * np.pi * random.uniform(0.2, 0.6) * times)
-        vocals = (0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / 1000)).astype(np.float32)[None]
-        vocals *= 0 if silent_vocals else 1
-        mixture = vocals + random.normal(0, 0.2, (1, 4000)).astype(np.float32)
-        arrays: dict[str, NDArray[np.generic]] = dict(magnitudes(mixture, vocals, 1000, SMALL))
-        if name == broken:
-            arrays["mixture"][:, 20:] = np.nan
-        if split == "valid":
-            arrays |= {"mixture_waveform": mixture, "vocals_waveform": vocals}
-        store.add(write_track(path, f"song-{number}", name=name, split=split, seconds=4.0, arrays=arrays, sources=()))
-    store.save()
-    return store
-
-
-def weights_of(result: TrainResult) -> dict[str, Array]:
-    return ModelRegistry(Path(result.model_path).parent).open(str(result.version)).load_weights()
-
-
-def are_equal(first: dict[str, Array], second: dict[str, Array]) -> bool:
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-# Settings
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"steps": 0},
-        {"epochs": 0},
-        {"max_minutes": -1},
-        {"batch_size": 0},
-        {"learning_rate": 0},
-        {"warmup": 1},
-        {"loss": "l3"},
-        {"remix": 1.5},
-        {"channels": 3},
-        {"width": 0},
-        {"validations": 0},
-        {"seed": -1},
-        {"device": "tpu"},
-        {"precision": "16"},
-        {"momentum": 0.9},
-    ],
-)
-def test_wrong_or_unknown_setting_is_refused_by_its_name(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError) as error:
-        TrainConfig.model_validate(wrong)
-    assert [part["loc"] for part in error.value.errors()] == [(next(iter(wrong)),)]
-
-
-# Budget and learning rate
-
-
-@given(used=st.floats(0, 1), warmup=st.floats(0.001, 0.9))
-def test_learning_rate_rises_linearly_and_falls_along_half_a_cosine(used: float, warmup: float) -> None:
-    factor = learning_rate_factor(used, warmup)
-    assert -1e-12 <= factor <= 1 + 1e-12
-    if used < warmup:
-        assert factor == pytest.approx(used / warmup)
-    else:
-        assert factor == pytest.approx(0.5 + 0.5 * cos(pi * (used - warmup) / (1 - warmup)))
-
-
-def test_learning_rate_begins_at_0_is_whole_after_warmup_half_midway_down_and_0_at_the_end() -> None:
-    assert learning_rate_factor(0.0, 0.2) == 0
-    assert learning_rate_factor(0.1, 0.2) == pytest.approx(0.5)
-    assert learning_rate_factor(0.2, 0.2) == pytest.approx(1)
-    assert learning_rate_factor(0.6, 0.2) == pytest.approx(0.5)
-    assert learning_rate_factor(1.0, 0.2) == pytest.approx(0, abs=1e-12)
-    assert learning_rate_factor(0.0, 0.0) == 1
-
-
-def test_budget_by_steps_is_the_share_of_the_steps_and_never_more_than_all() -> None:
-    budget = Budget(8, None)
-    assert [budget.used(step) for step in (0, 2, 8, 9)] == [0, 0.25, 1, 1]
-
-
-def test_budget_by_time_is_the_share_of_the_seconds_and_never_more_than_all() -> None:
-    budget = Budget(None, 1e9)
-    assert budget.used(1_000_000) < 1e-3
-    budget.started = time.monotonic() - 5e8
-    assert budget.used(0) == pytest.approx(0.5, abs=1e-3)
-    budget.started = time.monotonic() - 2e9
-    assert budget.used(0) == 1
-
-
-def test_budget_of_both_follows_the_one_that_is_used_up_first() -> None:
-    budget = Budget(100, 1e9)
-    assert budget.used(60) == pytest.approx(0.6)
-    budget.started = time.monotonic() - 9e8
-    assert budget.used(60) == pytest.approx(0.9, abs=1e-3)
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
+    return small_store(tmp_path_factory.mktemp("training") / "store.zarr", TRAIN_AND_VALID)
 
 
 # Precision
@@ -187,7 +52,10 @@ def test_precision_on_a_cpu_is_bfloat16_exactly_where_the_hardware_has_it() -> N
 def run(demo_store: SpectrogramStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, Path]:
     """Twelve steps on the demo songs, validated three times."""
     folder = tmp_path_factory.mktemp("run")
-    return train(demo_store, folder, steps=12, validations=3), folder
+    settings = quick(steps=12, validations=3)
+    result = fit(settings, demo_store, ModelRegistry(folder / "models"), folder / "runs", "never")
+    assert result is not None
+    return result, folder
 
 
 def test_model_is_in_the_registry_and_its_files_load_again(run: tuple[TrainResult, Path]) -> None:
@@ -207,13 +75,13 @@ def test_description_says_what_the_model_is_and_where_it_comes_from(
 ) -> None:
     result, folder = run
     description = ModelRegistry(folder / "models").open("1").description
-    assert description["architecture"] == {"name": "unet", "channels": 1, "width": 2}
+    assert {"name": "unet", "channels": 1, "width": 2, "targets": 1}.items() <= description["architecture"].items()
     assert description["spectrogram"] == load_spectrogram_config("fine").model_dump(mode="json")
     assert description["objective"]["loss"] == "l1"
     assert description["targets"] == ["vocals"]
     assert description["data"] == {
         "dataset": demo_store.manifest.dataset["kind"],
-        "digest": demo_store.manifest.data_digest,
+        "digest": training_digest(demo_store),
         "train": sorted(track.name for track in demo_store.tracks("train")),
         "valid": sorted(track.name for track in demo_store.tracks("valid")),
     }
@@ -225,115 +93,126 @@ def test_description_says_what_the_model_is_and_where_it_comes_from(
     assert description["versions"]["torch"] == torch.__version__
     assert "licence" in description["licence"]
     assert description["training"]["steps_done"] == result.steps == 12
+    assert description["training"]["validation_share"] == pytest.approx(result.validation_share, abs=0.01)
+    settings = quick(steps=12, validations=3).model_dump(mode="json")
+    assert settings.items() <= description["training"].items()
 
 
 def test_description_can_be_had_without_a_run(demo_store: SpectrogramStore) -> None:
-    description = describe_model(quick(channels=2, width=5, loss="mse"), demo_store)
-    assert description["architecture"] == {"name": "unet", "channels": 2, "width": 5}
+    settings = quick(channels=2, width=5, loss="mse", targets=("vocals", "accompaniment"))
+    description = describe_model(settings, demo_store)
+    assert {"name": "unet", "channels": 2, "width": 5, "targets": 2}.items() <= description["architecture"].items()
     assert description["objective"]["loss"] == "mse"
-    assert description["data"]["digest"] == demo_store.manifest.data_digest
+    assert description["targets"] == ["vocals", "accompaniment"]
+    assert description["data"]["digest"] == training_digest(demo_store)
 
 
-def test_run_folder_has_run_json_and_a_tensorboard_log_with_the_validations(
-    run: tuple[TrainResult, Path],
-) -> None:
+def test_digest_of_the_songs_is_that_of_training_and_validation_songs_alone(tmp_path: Path) -> None:
+    digests = [
+        training_digest(small_store(tmp_path / f"{number}.zarr", splits, seed=seed))
+        for number, (splits, seed) in enumerate(
+            [
+                (TRAIN_AND_VALID, 0),
+                ((*TRAIN_AND_VALID, "test"), 0),
+                (("train", "train", "train"), 0),
+                (TRAIN_AND_VALID, 1),
+            ]
+        )
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_run_json_tells_what_the_model_file_tells_and_that_the_run_is_finished(run: tuple[TrainResult, Path]) -> None:
     result, folder = run
     run_folder = Path(result.run_folder)
     assert run_folder.parent == folder / "runs"
     content = read_json(run_folder / "run.json")
-    assert content["model_version"] == 1
     model = ModelRegistry(folder / "models").open("1").description
-    assert content == {name: value for name, value in model.items() if name != "weights_sha256"} | {"model_version": 1}
-    events = EventAccumulator(str(run_folder))
-    events.Reload()
-    scores = events.Scalars("valid/sdr_db")
-    assert [score.step for score in scores] == [entry["step"] for entry in model["history"]] == [4, 8, 12]
-    expected = [entry["valid_sdr_db"] for entry in model["history"]]
-    np.testing.assert_allclose([score.value for score in scores], expected, rtol=1e-6)
-    assert max(expected) == result.valid_sdr_db
-    assert [score.step for score in events.Scalars("train/loss")] == [10]
+    assert content.pop("status") == "finished"
+    assert content.pop("model_version") == 1
+    settings = quick(steps=12, validations=3)
+    assert content.pop("settings") == settings.model_dump(mode="json")
+    assert content.pop("config") == settings.deciding()
+    assert content.pop("data_digest") == model["data"]["digest"]
+    assert content == {name: value for name, value in model.items() if name != "weights_sha256"}
+    assert [entry["step"] for entry in content["history"]] == [4, 8, 12]
 
 
-def test_nothing_but_safetensors_text_and_event_files_is_written(run: tuple[TrainResult, Path]) -> None:
+def test_nothing_but_safetensors_text_pictures_and_event_files_is_written(run: tuple[TrainResult, Path]) -> None:
     _, folder = run
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(files) >= 5
+    assert len(files) >= 8
     for path in files:
         kind = "tfevents" if "tfevents" in path.name else path.suffix or path.name
-        assert kind in {".safetensors", ".json", "champion", "tfevents", ".yaml"}, path
+        assert kind in {".safetensors", ".json", ".csv", ".png", ".lock", "champion", "tfevents"}, path
         # Pickles begin with their protocol, torch's archives with PK.
         assert path.read_bytes()[:2] not in (b"PK", *(bytes([0x80, protocol]) for protocol in range(6))), path
-        if kind in {".json", "champion", ".yaml"}:
+        if kind in {".json", "champion", ".csv"}:
             path.read_text(encoding="utf-8")
 
 
-def test_saved_weights_score_what_the_result_says(run: tuple[TrainResult, Path], demo_store: SpectrogramStore) -> None:
+def test_last_checkpoints_are_kept_and_older_ones_are_gone(run: tuple[TrainResult, Path]) -> None:
+    checkpoints = Path(run[0].run_folder) / "checkpoints"
+    expected = {f"step-{step:08d}.{suffix}" for step in (8, 12) for suffix in ("json", "safetensors")}
+    assert {path.name for path in checkpoints.iterdir()} == expected
+
+
+def test_saved_weights_score_what_the_result_says_and_are_the_best_of_the_run(
+    run: tuple[TrainResult, Path], demo_store: SpectrogramStore
+) -> None:
     result, folder = run
-    separator = Separator.load(ModelRegistry(folder / "models").open("1"), device="cpu")
-    assert validation_sdr(demo_store, separator.network, 1) == pytest.approx(result.valid_sdr_db, abs=1e-3)
+    model = ModelRegistry(folder / "models").open("1")
+    separator = Separator.load(model, device="cpu")
+    assert validate(demo_store, separator.network).sdr_db == pytest.approx(result.valid_sdr_db, abs=1e-3)
+    assert result.valid_sdr_db == max(entry["valid_sdr_db"] for entry in model.description["history"])
 
 
-def test_floor_is_the_sdr_of_the_mixture_itself(run: tuple[TrainResult, Path], demo_store: SpectrogramStore) -> None:
-    (track,) = demo_store.tracks("valid")
-    mixture, vocals = (
-        np.array(demo_store.array(track, f"{name}_waveform"), dtype=np.float64) for name in ("mixture", "vocals")
-    )
-    scores = []
-    for start in range(0, mixture.shape[1] - 11025 + 1, 11025):
-        true, estimate = vocals[:, start : start + 11025], mixture[:, start : start + 11025]
-        if true.any():
-            scores.append(10 * np.log10((true**2).sum() / ((estimate - true) ** 2).sum()))
-    assert run[0].floor_sdr_db == pytest.approx(np.median(scores), abs=1e-4)
+def test_result_says_the_floor_and_reads_well(run: tuple[TrainResult, Path], demo_store: SpectrogramStore) -> None:
+    result, _ = run
+    assert result.floor_sdr_db == validate(demo_store, None).sdr_db
+    text = "\n".join(result.lines())
+    assert f"{result.valid_sdr_db:.2f} dB" in text
+    assert result.model_path in text
+    assert f"{result.run_folder}/metrics.csv" in text
 
 
-def test_validation_of_several_songs_is_the_median_of_their_medians_without_silent_ones(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("valid", "valid", "valid"))
-    medians = []
-    for track in store.tracks("valid"):
-        mixture, vocals = (np.array(store.array(track, f"{name}_waveform")) for name in ("mixture", "vocals"))
-        medians.append(np.median(frame_sdr(vocals[None], mixture[None], window=1000, hop=1000)))
-    assert validation_sdr(store, None, 1) == pytest.approx(np.median(medians), abs=1e-6)
+def test_best_weights_are_kept_when_later_ones_are_worse(store: SpectrogramStore, tmp_path: Path) -> None:
+    # A learning rate that spoils what the first steps have learnt.
+    result = train(store, tmp_path, steps=6, validations=3, schedule="constant", warmup=0, learning_rate=0.05, ema=0)
+    scores = [entry["valid_sdr_db"] for entry in read_json(Path(result.run_folder) / "run.json")["history"]]
+    assert scores.index(max(scores)) < 2, scores
+    separator = Separator.load(ModelRegistry(tmp_path / "models").open("1"), device="cpu")
+    assert validate(store, separator.network).sdr_db == pytest.approx(max(scores), abs=1e-3)
 
 
 # Reproducibility
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(
-    demo_store: SpectrogramStore, tmp_path: Path, channels: int
-) -> None:
+def test_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(tmp_path: Path, channels: int) -> None:
+    store = small_store(tmp_path / "store.zarr", TRAIN_AND_VALID, channels=2)
     first, again, other = (
-        weights_of(train(demo_store, tmp_path / str(number), seed=seed, channels=channels, steps=3))
+        weights_of(train(store, tmp_path / str(number), seed=seed, channels=channels, steps=3))
         for number, seed in enumerate((5, 5, 6))
     )
     assert are_equal(first, again)
     assert not are_equal(first, other)
 
 
-def test_progress_is_told_after_every_step_and_ends_at_1(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"))
+def test_progress_is_told_after_every_step_and_ends_at_1(store: SpectrogramStore, tmp_path: Path) -> None:
     told: list[float] = []
-    fit(quick(steps=4), store, ModelRegistry(tmp_path / "models"), tmp_path / "runs", told.append)
+    fit_plainly(quick(steps=4), store, tmp_path, "never", told.append)
     assert told == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_epoch_is_as_many_patches_as_lie_side_by_side_in_the_training_songs(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "train", "valid"))
-    frames = sum(track.frames for track in store.tracks("train"))
-    assert frames == 2 * 251
-    # 502 frames hold 3 patches of 128; 4 epochs of them in batches of 5 are 12 / 5 steps.
-    assert train(store, tmp_path, steps=None, epochs=4, batch_size=5).steps == 3
-    assert train(store, tmp_path, steps=2, epochs=4, batch_size=5).steps == 2
-
-
-def test_run_never_writes_into_the_folder_of_another(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"))
+def test_run_never_writes_into_the_folder_of_another(store: SpectrogramStore, tmp_path: Path) -> None:
     now = datetime.now()
     others = {tmp_path / "runs" / f"{now + timedelta(seconds=second):%Y%m%d-%H%M%S}" for second in range(120)}
     for other in others:
         other.mkdir(parents=True)
         (other / "run.json").write_text("{}\n")
-    result = train(store, tmp_path, steps=1)
+    result = train(store, tmp_path, steps=1, resume="auto")
     assert Path(result.run_folder) not in others
     assert all(sorted(other.iterdir()) == [other / "run.json"] for other in others)
     assert all((other / "run.json").read_text() == "{}\n" for other in others)
@@ -345,56 +224,166 @@ def test_run_never_writes_into_the_folder_of_another(tmp_path: Path) -> None:
 def test_loss_falls_and_validation_beats_floor_silence_and_the_untrained_network(
     demo_store: SpectrogramStore, tmp_path: Path
 ) -> None:
-    result = train(demo_store, tmp_path, steps=60, batch_size=4, width=4, learning_rate=0.01, validations=6, remix=0.5)
+    settings: dict[str, Any] = {
+        "steps": 60,
+        "width": 4,
+        "learning_rate": 0.01,
+        "validations": 6,
+        "augmentation": {"remix": 0.5},
+    }
+    result = train(demo_store, tmp_path, **settings)
     history = read_json(Path(result.run_folder) / "run.json")["history"]
     losses = [entry["train_loss"] for entry in history]
     assert losses[-1] < 0.8 * losses[0]
     torch.manual_seed(0)
-    untrained = validation_sdr(demo_store, UNet(1, 4).eval(), 1)
+    untrained = validate(demo_store, UNet(1, 4).eval()).sdr_db
     # A mask of zeros scores 0 dB.
     assert result.valid_sdr_db > max(result.floor_sdr_db, untrained, 0.0) + 2
 
 
-# Mistakes
+def test_network_of_two_targets_is_saved_loaded_and_separates(store: SpectrogramStore, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"steps": 60, "learning_rate": 0.01, "augmentation": {"remix": 0.5}}
+    result = train(store, tmp_path, targets=("vocals", "accompaniment"), **settings)
+    model = ModelRegistry(tmp_path / "models").open("1")
+    assert model.description["targets"] == ["vocals", "accompaniment"]
+    separator = Separator.load(model, device="cpu")
+    assert separator.network.targets == 2
+    (track,) = store.tracks("valid")
+    mixture, vocals = load_song(store, track)
+    stems = separator.separate(mixture, 1000)
+    np.testing.assert_allclose(stems["vocals"] + stems["accompaniment"], mixture, atol=1e-6)
+    assert song_sdr(vocals, stems["vocals"], 1000) == pytest.approx(result.valid_sdr_db, abs=0.01)
+    assert song_sdr(mixture - vocals, stems["accompaniment"], 1000) > song_sdr(mixture - vocals, mixture, 1000) + 2
+    assert result.valid_sdr_db > result.floor_sdr_db + 2
 
 
-def test_nan_in_the_training_data_stops_naming_step_and_song_and_adds_no_model(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"), broken="Song 1")
-    with pytest.raises(UserError, match=r"step 0 .*Song 1") as error:
-        train(store, tmp_path, remix=0)
-    assert "\n" not in str(error.value)
-    assert ModelRegistry(tmp_path / "models").versions() == []
+@pytest.mark.parametrize("longest", [0.01, 1.0])
+def test_gradient_is_never_longer_than_the_clip(
+    store: SpectrogramStore, tmp_path: Path, longest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    step = torch.optim.Adam.step
+
+    def measured(self: torch.optim.Adam, *arguments: Any, **named: Any) -> Any:
+        result = step(self, *arguments, **named)
+        gradients = [value.grad for group in self.param_groups for value in group["params"]]
+        norms.append(float(torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm()))
+        return result
+
+    monkeypatch.setattr(torch.optim.Adam, "step", measured)
+    train(store, tmp_path / "plain", steps=3)
+    plain = norms[:]
+    norms.clear()
+    train(store, tmp_path / "clipped", steps=3, gradient_clip=longest)
+    assert len(plain) == len(norms) == 3
+    assert min(plain) > 0.01
+    assert all(norm <= longest * 1.001 for norm in norms)
+    # The first step begins at the same weights: only its length changes, and only if it is too long.
+    assert norms[0] == pytest.approx(min(plain[0], longest), rel=1e-3)
 
 
-def test_learning_rate_that_makes_the_network_explode_ends_in_one_line(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"))
-    with pytest.raises(UserError, match=r"NaN|nan|not finite") as error:
-        train(store, tmp_path, learning_rate=1e38, steps=30, warmup=0)
-    assert "\n" not in str(error.value)
-    assert ModelRegistry(tmp_path / "models").versions() == []
+def test_run_ends_when_validations_are_no_better_for_as_long_as_patience_lasts(
+    store: SpectrogramStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is waited for is the SDR; the loss goes on falling.
+    scores = [0.0, 1.0, 2.0, 1.5, 1.9, 2.5, 2.4, 2.5, 2.3, 2.2, 9.0, 9.0]
+    monkeypatch.setattr("vocsep.training_run.validate", scripted(scores))
+    result = train(store, tmp_path, steps=24, validations=12, patience=3, learning_rate=0.01)
+    history = read_json(Path(result.run_folder) / "run.json")["history"]
+    # The first score is the floor's.
+    assert [entry["valid_sdr_db"] for entry in history] == [1.0, 2.0, 1.5, 1.9, 2.5, 2.4, 2.5, 2.3]
+    assert result.valid_sdr_db == 2.5
+    assert 16 <= result.steps <= 17
+    assert ModelRegistry(tmp_path / "models").versions() == [1]
+
+
+# A budget in minutes
+
+
+def test_minutes_end_in_a_validated_model_in_time(store: SpectrogramStore, tmp_path: Path) -> None:
+    result = train(store, tmp_path, steps=None, max_minutes=0.05)
+    history = read_json(Path(result.run_folder) / "run.json")["history"]
+    assert [entry["step"] for entry in history] == [result.steps]
+    assert result.steps > 1
+    last_validation = result.validation_share * result.seconds
+    assert result.seconds >= 3.0
+    assert result.seconds - last_validation < 3.0 + 2.0
+    assert ModelRegistry(tmp_path / "models").versions() == [1]
+
+
+def test_validations_leave_most_of_the_minutes_to_training_but_never_those_of_steps(
+    store: SpectrogramStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(store: SpectrogramStore, network: UNet | None, keep_songs: int = 0) -> Any:
+        if network is not None:
+            time.sleep(0.5)
+        return validate(store, network, 0)
+
+    monkeypatch.setattr("vocsep.training_run.validate", slow)
+    timed = train(store, tmp_path / "timed", steps=None, max_minutes=0.04, validations=20)
+    history = read_json(Path(timed.run_folder) / "run.json")["history"]
+    # One of 0.5 s takes more than a tenth of 2.4 s: only the first and the last are made.
+    assert len(history) == 2
+    assert history[-1]["step"] == timed.steps
+    counted = train(store, tmp_path / "counted", steps=4, validations=4)
+    assert [entry["step"] for entry in read_json(Path(counted.run_folder) / "run.json")["history"]] == [1, 2, 3, 4]
+
+
+# Starting from a model
+
+
+@pytest.fixture(scope="module")
+def tuned(store: SpectrogramStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a registry of one trained model."""
+    folder = tmp_path_factory.mktemp("tuned")
+    train(store, folder, steps=60, learning_rate=0.01)
+    return folder
+
+
+def test_fine_tuning_starts_from_the_weights_of_the_model(store: SpectrogramStore, tuned: Path, tmp_path: Path) -> None:
+    registry = ModelRegistry(tuned / "models")
+    held = registry.open("1")
+    tiny: dict[str, Any] = {"steps": 1, "learning_rate": 1e-12, "warmup": 0}
+    started = train(store, tmp_path, registry, fine_tune="1", **tiny)
+    fresh = train(store, tmp_path, ModelRegistry(tmp_path / "models"), **tiny)
+    held_sdr_db = held.description["metrics"]["valid_sdr_db"]
+    assert started.valid_sdr_db == pytest.approx(held_sdr_db, abs=0.3)
+    assert abs(fresh.valid_sdr_db - held_sdr_db) > 1
+    before, after = held.load_weights(), weights_of(started)
+    trained = [name for name in before if "running" not in name and "num_batches" not in name]
+    assert len(trained) >= 30
+    for name in trained:
+        np.testing.assert_allclose(after[name], before[name], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("splits", "message"),
-    [(("train", "test"), "no validation songs"), (("valid", "test"), "no training songs")],
+    ("changed", "words"),
+    [
+        ({"width": 3}, "width is 2, not 3"),
+        ({"channels": 2}, "channels is 1, not 2"),
+        ({"targets": ("vocals", "accompaniment")}, "targets is 1, not 2"),
+    ],
 )
-def test_store_without_training_or_validation_songs_is_one_line_that_names_it(
-    tmp_path: Path, splits: tuple[str, ...], message: str
+def test_fine_tuning_refuses_another_architecture(
+    store: SpectrogramStore, tuned: Path, tmp_path: Path, changed: dict[str, Any], words: str
 ) -> None:
-    store = small_store(tmp_path / "store.zarr", splits)
-    with pytest.raises(UserError, match=message) as error:
-        train(store, tmp_path)
-    assert str(store.path) in str(error.value)
+    with pytest.raises(UserError) as error:
+        train(store, tmp_path, ModelRegistry(tuned / "models"), fine_tune="1", **changed)
+    assert words in str(error.value)
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "models").exists()
     assert not (tmp_path / "runs").exists()
 
 
-def test_validation_songs_without_any_vocals_are_told_before_training(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"), silent_vocals=True)
-    with pytest.raises(UserError, match="silent") as error:
-        train(store, tmp_path)
-    assert str(store.path) in str(error.value)
+def test_fine_tuning_refuses_another_spectrogram(
+    store: SpectrogramStore, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SpectrogramConfig(sample_rate=1000, n_fft=64, hop_length=32)
+    monkeypatch.setattr("tests.vocsep.training_runs.SMALL", other)
+    coarse = small_store(tmp_path / "coarse.zarr", TRAIN_AND_VALID)
+    with pytest.raises(UserError, match="spectrogram") as error:
+        train(coarse, tmp_path, ModelRegistry(tuned / "models"), fine_tune="1")
+    assert "hop_length" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 # The champion
@@ -410,8 +399,7 @@ def held_model(registry: ModelRegistry, store: SpectrogramStore, valid_sdr_db: f
     return held
 
 
-def test_first_model_becomes_champion(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"))
+def test_first_model_becomes_champion(store: SpectrogramStore, tmp_path: Path) -> None:
     registry = ModelRegistry(tmp_path / "models")
     result = train(store, tmp_path, registry)
     assert result.is_champion
@@ -420,9 +408,8 @@ def test_first_model_becomes_champion(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("held_sdr_db", "is_replaced"), [(99.0, False), (-99.0, True)])
 def test_champion_validated_on_the_same_data_is_replaced_only_by_a_better_model(
-    tmp_path: Path, held_sdr_db: float, is_replaced: bool
+    store: SpectrogramStore, tmp_path: Path, held_sdr_db: float, is_replaced: bool
 ) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"))
     registry = ModelRegistry(tmp_path / "models")
     held = held_model(registry, store, held_sdr_db)
     result = train(store, tmp_path, registry)
@@ -432,10 +419,11 @@ def test_champion_validated_on_the_same_data_is_replaced_only_by_a_better_model(
     assert registry.open("latest").version == result.version
 
 
-def test_champion_validated_on_other_data_is_replaced_whatever_it_scored(tmp_path: Path) -> None:
-    store = small_store(tmp_path / "store.zarr", ("train", "valid"), seed=0)
-    other = small_store(tmp_path / "other.zarr", ("train", "valid"), seed=1)
-    assert store.manifest.data_digest != other.manifest.data_digest
+def test_champion_validated_on_other_data_is_replaced_whatever_it_scored(
+    store: SpectrogramStore, tmp_path: Path
+) -> None:
+    other = small_store(tmp_path / "other.zarr", TRAIN_AND_VALID, seed=1)
+    assert training_digest(store) != training_digest(other)
     registry = ModelRegistry(tmp_path / "models")
     held_model(registry, other, 99.0)
     result = train(store, tmp_path, registry)

@@ -1,0 +1,133 @@
+"""Checkpoints of a training run: whole, verified when read, the newest intact one first.
+
+A checkpoint of step N is two files in one folder: `step-<N>.safetensors` (arrays) and `step-<N>.json` (state, and size
+and CRC-32C of the arrays' file). The JSON file is written last and atomically: a checkpoint without it does not exist.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from storage.errors import UserError
+from storage.files import read_json, value_digest, write_json
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_NAME = re.compile(r"step-(\d{8,})\.json")
+_READ_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Arrays by name and a JSON-like state, as they were at `step`."""
+
+    step: int
+    arrays: dict[str, npt.NDArray[Any]]
+    state: dict[str, Any]
+
+
+class CheckpointFolder:
+    """The checkpoints of one run; written by one process.
+
+    Parameters
+    ----------
+    keep
+        How many of the newest stay when another is saved. Two, so that one damaged file costs no more than the steps
+        between two checkpoints.
+    """
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        self.path = path
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints there are, ascending."""
+        if not self.path.is_dir():
+            return []
+        matches = (_NAME.fullmatch(entry.name) for entry in self.path.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def save(self, step: int, arrays: Arrays, state: dict[str, Any]) -> None:
+        """Write a checkpoint, then delete all but the newest ones. One of the same step is replaced."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self._arrays_file(step)
+        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        try:
+            save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            size, checksum = _size_and_checksum(temporary)
+            # The old description goes first: it does not describe the new arrays.
+            self._state_file(step).unlink(missing_ok=True)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        content = {"step": step, "bytes": size, "crc32c": checksum, "state": state}
+        write_json(self._state_file(step), content | {"digest": value_digest(content)})
+        self._prune()
+
+    def load(self, step: int) -> Checkpoint:
+        """The checkpoint of a step.
+
+        Raises
+        ------
+        UserError
+            If it is missing, or one of its bytes is not what was written.
+        """
+        file = self._arrays_file(step)
+        try:
+            content = read_json(self._state_file(step))
+            digest = content.pop("digest")
+            intact = value_digest(content) == digest and _size_and_checksum(file) == (
+                content["bytes"],
+                content["crc32c"],
+            )
+            if not intact:
+                raise UserError(f"{file}: damaged checkpoint")
+            return Checkpoint(content["step"], load_file(file), content["state"])
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
+            raise UserError(f"{file}: damaged checkpoint ({str(error).splitlines()[0]})") from None
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest intact checkpoint, None if there is none, and one line for each newer one that is damaged."""
+        problems: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step), problems
+            except UserError as error:
+                problems.append(str(error))
+        return None, problems
+
+    def _prune(self) -> None:
+        for step in self.steps()[: -self._keep]:
+            self._state_file(step).unlink()
+        described = {self._arrays_file(step).name for step in self.steps()}
+        for file in self.path.iterdir():
+            # Whatever begins with a dot was left by a killed process; safetensors has temporary files of its own.
+            if file.name.startswith(".") or (file.suffix == ".safetensors" and file.name not in described):
+                file.unlink()
+
+    def _arrays_file(self, step: int) -> Path:
+        return self.path / f"step-{step:08d}.safetensors"
+
+    def _state_file(self, step: int) -> Path:
+        return self.path / f"step-{step:08d}.json"
+
+
+def _size_and_checksum(path: Path) -> tuple[int, int]:
+    checksum = size = 0
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            checksum = google_crc32c.extend(checksum, block)
+            size += len(block)
+    return size, checksum

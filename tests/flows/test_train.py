@@ -1,0 +1,123 @@
+"""The flow `train` as a user runs it: what it shows in Prefect, and how it ends when it is told to."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.files import read_json
+from tests.flows.conftest import Run
+from vocsep.training_log import read_metrics
+
+STORE = "data/spectrograms.zarr"
+
+
+def found(server: str, what: str, **conditions: Any) -> list[dict[str, Any]]:
+    """Objects of a Prefect server, newest first."""
+    request = urllib.request.Request(
+        f"{server}/{what}/filter",
+        data=json.dumps(conditions).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        objects: list[dict[str, Any]] = json.loads(answer.read())
+    return sorted(objects, key=lambda one: str(one["created"]), reverse=True)
+
+
+def artifacts(server: str, key: str) -> list[dict[str, Any]]:
+    return found(server, "artifacts", artifacts={"key": {"any_": [key]}})
+
+
+def newest_train_run(server: str) -> dict[str, Any]:
+    return found(server, "flow_runs", flows={"name": {"any_": ["train"]}})[0]
+
+
+def last_step(runs: Path) -> int:
+    return max((int(row["step"]) for run in runs.glob("*") for row in read_metrics(run)), default=0)
+
+
+def test_training_leaves_a_full_progress_bar_and_a_table_of_its_result(trained: Path, prefect_server: str) -> None:
+    run = next((trained / "data/runs").iterdir())
+    content = read_json(run / "run.json")
+    results = [artifact["data"] for artifact in artifacts(prefect_server, "train-result")]
+    (result,) = [text for text in results if str(run.relative_to(trained)) in text]
+    assert "data/models/0001" in result
+    assert str(content["metrics"]["valid_sdr_db"]) in result
+    assert "is_champion" in result
+    progress = artifacts(prefect_server, "train-progress")
+    assert progress
+    assert all(artifact["type"] == "progress" for artifact in progress)
+    assert 100.0 in [artifact["data"] for artifact in progress]
+
+
+@pytest.fixture
+def command(trained: Path) -> list[str]:
+    """Training that would take hours."""
+    text = (
+        f"-m flows train --store {trained / STORE} --steps 1000000 --batch-size 2 --width 2 --channels 1 --device cpu"
+    )
+    return [sys.executable, *text.split()]
+
+
+def stop(command: list[str], folder: Path, environment: dict[str, str], number: int, after: int) -> str:
+    """Send a signal once the training in `folder` has done `after` steps; returns what the process said."""
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while last_step(folder / "data/runs") < after:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on(
+    command: list[str], tmp_path: Path, flows_environment: dict[str, str], prefect_server: str
+) -> None:
+    output = stop(command, tmp_path, flows_environment, signal.SIGTERM, 20)
+    (run,) = (tmp_path / "data/runs").iterdir()
+    assert read_json(run / "run.json")["status"] == "stopped"
+    (step,) = [int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.json")]
+    assert f"stopped by SIGTERM after step {step}; the same command goes on" in output
+    state = newest_train_run(prefect_server)["state"]
+    assert state["type"] == "FAILED"
+    assert f"stopped by SIGTERM after step {step}" in state["message"]
+
+    output = stop(command, tmp_path, flows_environment, signal.SIGINT, step + 20)
+    assert list((tmp_path / "data/runs").iterdir()) == [run]
+    assert f"going on after step {step}" in output
+    steps = sorted(int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.json"))
+    assert steps[0] == step
+    assert steps[-1] >= step + 20
+    assert f"stopped by SIGINT after step {steps[-1]}; the same command goes on" in output
+    assert read_json(run / "run.json")["status"] == "stopped"
+    assert f"stopped by SIGINT after step {steps[-1]}" in newest_train_run(prefect_server)["state"]["message"]
+    assert not (tmp_path / "data/models").exists()
+
+
+def test_training_that_cannot_begin_is_one_line_and_a_failed_run(
+    trained: Path, tmp_path: Path, run_flows: Run, prefect_server: str
+) -> None:
+    result = run_flows(tmp_path, "train", "--store", str(trained / STORE), "--width", "9000")
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "width 9000" in line
+    assert " GB" in line
+    assert "Traceback" not in result.stdout + result.stderr
+    state = newest_train_run(prefect_server)["state"]
+    assert state["type"] == "FAILED"
+    assert "width 9000" in state["message"]

@@ -1,0 +1,62 @@
+"""What a model file says of itself: architecture, settings, songs, versions."""
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from storage.files import value_digest
+from storage.store import SpectrogramStore
+from vocsep.config import SpectrogramConfig
+from vocsep.preprocessing import StoreConfig
+from vocsep.train_config import TrainConfig
+
+
+def describe_architecture(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
+    """What a model file says of the network."""
+    return {
+        "name": "unet",
+        "channels": config.channels,
+        "width": config.width,
+        "targets": len(config.targets),
+        "scaled_bins": spectrogram_config(store).bins if config.input == "root" else None,
+    }
+
+
+def spectrogram_config(store: SpectrogramStore) -> SpectrogramConfig:
+    """Spectral settings of a store."""
+    return StoreConfig.model_validate(store.manifest.config).spectrogram
+
+
+def training_digest(store: SpectrogramStore) -> str:
+    """Digest of the settings and of every stored byte that training reads; test songs do not change it."""
+    arrays = {
+        track.id: {name: array.crc32c for name, array in track.arrays.items()}
+        for split in ("train", "valid")
+        for track in store.tracks(split)
+    }
+    return value_digest({"config": store.manifest.config_digest, "arrays": arrays})
+
+
+def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
+    """What a model file says of the model's origin, as JSON-like values."""
+    manifest = store.manifest
+    return {
+        "format": "vocsep-model",
+        "format_version": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "architecture": describe_architecture(config, store),
+        "spectrogram": spectrogram_config(store).model_dump(mode="json"),
+        "objective": {"input": config.input, "output": "sigmoid mask", "loss": config.loss},
+        "targets": list(config.targets),
+        "data": {
+            "dataset": manifest.dataset["kind"],
+            "digest": training_digest(store),
+            "train": sorted(track.name for track in store.tracks("train")),
+            "valid": sorted(track.name for track in store.tracks("valid")),
+        },
+        "versions": {"vocsep": version("vocsep"), "torch": torch.__version__, "python": platform.python_version()},
+        "licence": "Use of these weights is bound by the licences of the songs that they were trained on.",
+    }

@@ -1,0 +1,169 @@
+"""The folder of one training run (`run.json`, metrics, checkpoints), and finding one to go on with."""
+
+import contextlib
+import fcntl
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from storage.checkpoints import Checkpoint, CheckpointFolder
+from storage.errors import UserError
+from storage.files import new_folder, read_json, write_json
+from storage.store import config_differences
+
+RUN_NAME = "run.json"
+CHECKPOINTS = "checkpoints"
+FAILED = "failed"
+
+Status = Literal["running", "stopped", "failed", "finished"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunFolder:
+    """A run that this process holds.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    checkpoint
+        Where it goes on; None at the beginning.
+    description
+        Content of `run.json`: `status`, `config`, `data_digest`, ...
+    """
+
+    path: Path
+    checkpoint: Checkpoint | None
+    description: dict[str, Any]
+    _lock: BinaryIO
+
+    @property
+    def checkpoints(self) -> CheckpointFolder:
+        """The run's checkpoints."""
+        return CheckpointFolder(self.path / CHECKPOINTS)
+
+    def write(self, status: Status, **more: Any) -> None:
+        """Replace `run.json`."""
+        self.description = self.description | more | {"status": status}
+        write_json(self.path / RUN_NAME, self.description)
+
+    def close(self) -> None:
+        """Let others go on with the run."""
+        self._lock.close()
+
+
+def open_run(runs: Path, resume: str, config: dict[str, Any], data_digest: str) -> RunFolder:
+    """A new run's folder, or that of a run to go on with.
+
+    Parameters
+    ----------
+    runs
+        Folder of all runs.
+    resume
+        `never` begins anew; `auto` goes on with the newest unfinished run of the same settings and data, if there is
+        one; anything else is the path of a run's folder.
+    config
+        The settings that decide what a step does.
+
+    Raises
+    ------
+    UserError
+        If the run that is named is none, is in use, has no intact checkpoint, or has other settings or data.
+    """
+    expected = {"config": config, "data_digest": data_digest}
+    if resume == "auto":
+        for path in _unfinished(runs):
+            different = _differences(_read(path), expected)
+            if different:
+                log.info("%s is unfinished, but was made with other settings (%s)", path, different)
+                continue
+            run = _take(path)
+            if run is not None and run.checkpoint is not None:
+                return run
+            if run is not None:
+                run.close()
+    elif resume != "never":
+        path = Path(resume)
+        if different := _differences(_read(path), expected):
+            raise UserError(f"{resume}: was made with other settings ({different}); use its settings, or begin anew")
+        run = _take(path)
+        if run is None:
+            raise UserError(f"{resume}: another process is training this run")
+        if run.checkpoint is None:
+            run.close()
+            raise UserError(f"{resume}: no intact checkpoint in it; begin anew")
+        return run
+    path = new_folder(runs, datetime.now().strftime("%Y%m%d-%H%M%S"))
+    run = _take(path)
+    assert run is not None
+    run.description = expected | {"created": datetime.now().astimezone().isoformat(timespec="seconds")}
+    return run
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Content of a run's `run.json`; `UserError` if there is none, or it cannot be read."""
+    try:
+        content = read_json(path / RUN_NAME)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: no training run to go on with ({RUN_NAME}: {reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path / RUN_NAME}: does not describe a training run")
+    return content
+
+
+def _unfinished(runs: Path) -> list[Path]:
+    """Runs that were stopped or killed, newest first."""
+    if not runs.is_dir():
+        return []
+    found = []
+    for path in sorted(runs.iterdir(), key=lambda path: path.name, reverse=True):
+        with contextlib.suppress(UserError):
+            if _read(path).get("status") in ("running", "stopped"):
+                found.append(path)
+    return found
+
+
+def _differences(held: dict[str, Any], expected: dict[str, Any]) -> str:
+    config = config_differences(held.get("config", {}), expected["config"])
+    if held.get("data_digest") != expected["data_digest"]:
+        return ", ".join(part for part in (config, "other training data") if part)
+    return config
+
+
+def _take(path: Path) -> RunFolder | None:
+    """The run at `path`, locked for as long as this process lives; None if another process holds it."""
+    lock = (path / ".lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    checkpoint, problems = CheckpointFolder(path / CHECKPOINTS).newest()
+    for problem in problems:
+        log.warning("%s; going on from an earlier one", problem)
+    description = _read(path) if (path / RUN_NAME).is_file() else {}
+    return RunFolder(path, checkpoint, description, lock)
+
+
+def with_settings_of(resume: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings for going on with a run: its own, and over them those that are given.
+
+    Parameters
+    ----------
+    resume
+        A run's folder; `auto` and `never` change nothing.
+    """
+    if resume in ("auto", "never"):
+        return dict(given)
+    settings: dict[str, Any] = _read(Path(resume)).get("settings", {})
+    inner = {
+        name: settings[name] | value
+        for name, value in given.items()
+        if isinstance(value, dict) and isinstance(settings.get(name), dict)
+    }
+    return settings | given | inner

@@ -1,0 +1,142 @@
+"""How a model is trained: the settings, and the budget that a run has."""
+
+import time
+from math import ceil
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from storage.store import SpectrogramStore
+from vocsep.config import Settings
+from vocsep.sampling import Augmentation
+
+DEFAULT_MINUTES = 4.0
+PATCH_FRAMES = 128
+
+# A run goes on after these have changed: none of them decides what a step does.
+FREE_ON_RESUME = (
+    "steps",
+    "epochs",
+    "max_minutes",
+    "validations",
+    "patience",
+    "checkpoint_seconds",
+    "device",
+    "devices",
+    "data",
+)
+
+
+class TrainConfig(Settings):
+    """How a model is trained.
+
+    The budget is `steps`, `epochs` and `max_minutes`; whichever is used up first ends the run. An epoch is as many
+    patches as lie side by side in the training songs. With none of them: 4 minutes.
+    """
+
+    steps: int | None = Field(default=None, ge=1, description="Budget in training steps.")
+    epochs: float | None = Field(default=None, gt=0, description="Budget in passes over the training songs.")
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="Budget in minutes. Without any budget: 4 minutes."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Patches of 128 frames per step, over all processes.")
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adam or adamw.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Highest learning rate.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay; of adamw only.")
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        default="cosine",
+        description="Learning rate after the warm-up: half a cosine to 0 over the budget, halved whenever two "
+        "validations in a row are no better, or constant.",
+    )
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="Share of the budget in which the rate rises.")
+    gradient_clip: float | None = Field(default=None, gt=0, description="Longest gradient (norm); off by default.")
+    ema: float = Field(
+        default=0.998, ge=0, lt=1, description="Decay per step of the averaged weights that are validated; 0: none."
+    )
+    loss: Literal["l1", "mse"] = Field(default="l1", description="Distance of mask * mixture from the source.")
+    targets: tuple[Literal["vocals", "accompaniment"], ...] = Field(
+        default=("vocals",), description="Sources that the network has masks for."
+    )
+    augmentation: Augmentation = Augmentation()
+    channels: Literal[1, 2] = Field(
+        default=2, description="1: each channel on its own; 2: stereo, where the store has it."
+    )
+    input: Literal["root", "raw"] = Field(
+        default="root", description="root: the network scales the roots of the magnitudes per bin; raw: it does not."
+    )
+    width: int = Field(default=16, ge=1, description="Feature maps of the network's first block.")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="In the first three decoder blocks.")
+    fine_tune: str | None = Field(default=None, description="Model to start from: champion, a number or a folder.")
+    validations: int = Field(default=10, ge=1, description="How often validation songs are scored.")
+    patience: int | None = Field(
+        default=None, ge=1, description="Stop after so many validations in a row without a better score."
+    )
+    checkpoint_seconds: float = Field(default=60.0, gt=0, description="Time between two checkpoints.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and patches.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto takes a GPU if any.")
+    devices: int = Field(default=1, ge=1, description="Processes, one per GPU or share of the CPU, on this machine.")
+    precision: Literal["auto", "32", "bf16"] = Field(
+        default="auto", description="auto takes bfloat16 where the machine computes it natively."
+    )
+    data: Literal["auto", "device", "host", "stream"] = Field(
+        default="auto", description="Where patches are read from; auto takes the fastest that fits."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.targets not in (("vocals",), ("vocals", "accompaniment")):
+            raise ValueError("targets must be vocals, or vocals and accompaniment")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """All settings that decide what a step does, as JSON-like values; a run cannot go on with others."""
+        return self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
+
+
+class Budget:
+    """How much of the allowed steps and seconds is used, those of earlier parts of a resumed run included."""
+
+    def __init__(self, steps: int | None, seconds: float | None) -> None:
+        self.steps = steps
+        self.seconds = seconds
+        self.start()
+
+    @classmethod
+    def of(cls, config: TrainConfig, store: SpectrogramStore) -> "Budget":
+        """The budget that a configuration means on the songs of a store."""
+        steps = [config.steps] if config.steps else []
+        if config.epochs:
+            patches = sum(track.frames * track.channels for track in store.tracks("train"))
+            patches //= PATCH_FRAMES * config.channels
+            steps.append(max(1, ceil(config.epochs * patches / config.batch_size)))
+        minutes = config.max_minutes
+        if not steps and minutes is None:
+            minutes = DEFAULT_MINUTES
+        return cls(min(steps) if steps else None, minutes * 60 if minutes else None)
+
+    def start(self, seconds_before: float = 0.0) -> None:
+        """Begin to count, `seconds_before` having been used already."""
+        self._started = time.monotonic() - seconds_before
+
+    @property
+    def seconds_used(self) -> float:
+        """Seconds since the start, those before a resume included."""
+        return time.monotonic() - self._started
+
+    def __str__(self) -> str:
+        """For people: `500 steps`, `4 minutes`, or both."""
+        parts = [f"{self.steps} steps"] if self.steps else []
+        parts += [f"{self.seconds / 60:g} minutes"] if self.seconds else []
+        return " or ".join(parts)
+
+    def used_steps(self, step: int) -> float:
+        """Share of the steps after `step` steps; 0 without a limit on steps."""
+        return min(1.0, step / self.steps) if self.steps else 0.0
+
+    def used_seconds(self, seconds: float) -> float:
+        """Share of the time after so many seconds; 0 without a limit on time."""
+        return min(1.0, seconds / self.seconds) if self.seconds else 0.0
+
+    def used(self, step: int) -> float:
+        """Share in [0, 1] after `step` steps, now."""
+        return max(self.used_steps(step), self.used_seconds(self.seconds_used))
