@@ -76,48 +76,43 @@ def _refuse_cut_stream(path: Path, stream: AudioStream, samples: int) -> None:
 
 
 class _StreamBuffer:
-    """Decoded samples of one stream that wait to be cut into blocks."""
+    """Decoded samples of one stream that wait to be cut into blocks, in FFmpeg's own queue.
+
+    A song has ten thousand frames, so that whatever Python does with each of them counts.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._samples = np.empty((0, 0), dtype=np.float32)
-        self._rows: list[memoryview] = []  # of `_samples`, as bytes
-        self.sample_rate = 0
-        self.waiting = 0
+        self._queue = av.AudioFifo()
         self.taken = 0
 
-    def add(self, frame: AudioFrame) -> None:
-        """Append a frame. A song has ten thousand of them, so that every microsecond counts here."""
-        if frame.sample_rate != self.sample_rate or frame.layout.nb_channels != len(self._samples):
-            if self.sample_rate:
-                raise UserError(f"{self._path}: sample rate or channel layout changes within the file")
-            self.sample_rate = frame.sample_rate
-            self._samples = np.empty((frame.layout.nb_channels, 0), dtype=np.float32)
-        start, end = self.waiting, self.waiting + frame.samples
-        if end > self._samples.shape[1]:
-            self._grow(2 * max(end, BLOCK_SAMPLES))
-        if frame.format.name == "fltp":  # what most codecs give; by way of arrays it takes three times as long
-            size = 4 * frame.samples
-            for row, plane in zip(self._rows, frame.planes, strict=True):
-                row[4 * start : 4 * end] = memoryview(plane)[:size]
-        else:
-            self._samples[:, start:end] = self._as_float(frame)
-        self.waiting = end
+    @property
+    def sample_rate(self) -> int:
+        """In Hz, once there is a frame."""
+        return self._queue.sample_rate
 
-    def _grow(self, capacity: int) -> None:
-        samples = np.empty((len(self._samples), capacity), dtype=np.float32)
-        samples[:, : self.waiting] = self._samples[:, : self.waiting]
-        self._samples, self._rows = samples, [row.data.cast("B") for row in samples]
+    @property
+    def waiting(self) -> int:
+        """Samples in the queue."""
+        return self._queue.samples
+
+    def add(self, frame: AudioFrame) -> None:
+        """Append a frame."""
+        frame.pts = None  # the queue would insist on gapless time stamps
+        try:
+            self._queue.write(frame)
+        except ValueError:
+            raise UserError(f"{self._path}: sample rate or channel layout changes within the file") from None
 
     def take(self) -> Waveform:
         """The next `BLOCK_SAMPLES` samples, or what is left."""
-        size = min(self.waiting, BLOCK_SAMPLES)
-        block = self._samples[:, :size].copy()
+        frame = self._queue.read(min(self.waiting, BLOCK_SAMPLES))
+        if frame is None:
+            return np.empty((self._queue.layout.nb_channels, 0), dtype=np.float32)
+        block = self._as_float(frame)
         if not np.isfinite(block).all():
             raise UserError(f"{self._path}: holds NaN or infinite samples")
-        self._samples[:, : self.waiting - size] = self._samples[:, size : self.waiting]
-        self.taken += size
-        self.waiting -= size
+        self.taken += frame.samples
         return block
 
     def _as_float(self, frame: AudioFrame) -> Waveform:
