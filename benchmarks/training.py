@@ -53,7 +53,7 @@ from vocsep.song_spectrograms import preprocess_song
 from vocsep.train_config import PATCH_FRAMES, TrainConfig
 from vocsep.training import StepBatches, TrainingModule, pick_precision
 
-WARM_UP = 3
+WARM_UP = 6  # more than the batches whose memory is taken turn by turn
 STEPS = {"cpu": 20, "cuda": 300}
 WORKERS = 2
 MEANS = ("float32", "channels_last", "bf16", "compiled", "cuda_graphs")  # each with those before it

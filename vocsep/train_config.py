@@ -65,7 +65,7 @@ class TrainConfig(Settings):
         default="root", description="root: the network scales the roots of the magnitudes per bin; raw: it does not."
     )
     width: int = Field(default=16, ge=1, description="Feature maps of the network's first block.")
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="In the first three decoder blocks.")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="In the first three decoder blocks.")
     fine_tune: str | None = Field(default=None, description="Model to start from: champion, a number or a folder.")
     validations: int = Field(default=10, ge=1, description="How often validation songs are scored.")
     patience: int | None = Field(

@@ -160,6 +160,9 @@ class StepBatches(IterableDataset[Batch]):
         return self._sampler.draw(step).share(self._rank, self._processes)
 
     def _batches(self) -> Iterator[Batch]:
+        if self._streamed:
+            # Of the thread that works ahead: more of them would take turns with those of the steps.
+            torch.set_num_threads(1)
         used: list[Batch | None] = [None] * BATCHES_IN_MEMORY
         step = self.first_step
         while True:
