@@ -259,6 +259,8 @@ def _child(output: Path, environment: dict[str, str], target: Callable[..., None
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.environ |= environment
+    # As in a terminal: what a shell starts in the background ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     target(*arguments)
 
