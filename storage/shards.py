@@ -8,6 +8,7 @@ patch is one contiguous slice of a memory map, and any Zarr v3 reader still read
 """
 
 import ctypes
+import json
 import math
 import mmap
 import os
@@ -108,15 +109,28 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
             size = os.fstat(descriptor).st_size
             if size != record.bytes:
                 raise UserError(f"{path}: shard of {size} bytes instead of {record.bytes}; run `vocsep store verify`")
-            # An uncompressed shard has exactly the size and the index that its shape asks for.
-            if size == shard_bytes(record.shape, record.chunk_length, item_bytes) and index == os.pread(
-                descriptor, len(index), size - len(index)
+            # An uncompressed shard in C order has exactly the size and the index that its shape asks for. A compressed
+            # one may have them by chance.
+            if (
+                size == shard_bytes(record.shape, record.chunk_length, item_bytes)
+                and index == os.pread(descriptor, len(index), size - len(index))
+                and _is_uncompressed(path.parents[len(record.shape)])
             ):
                 shape = padded_shape(record.shape, record.chunk_length)
                 return _map(descriptor, shape, np.dtype(record.dtype).newbyteorder("<"))[:, : record.shape[1]]
     except FileNotFoundError:
         raise UserError(f"{path}: shard is missing; run `vocsep store verify` and preprocess again") from None
     return ZarrShard(path, record)
+
+
+def _is_uncompressed(array: Path) -> bool:
+    """Whether an array's metadata says that its chunks are plain little-endian values."""
+    try:
+        (codec,) = json.loads((array / "zarr.json").read_bytes())["codecs"]
+        inner = codec["configuration"]["codecs"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False  # zarr is to say what is wrong with it
+    return bool(inner == [{"name": "bytes", "configuration": {"endian": "little"}}])
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

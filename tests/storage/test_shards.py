@@ -127,6 +127,14 @@ def test_chunks_that_zarr_put_into_another_order_are_not_mapped(tmp_path: Path) 
     assert_same_bytes(opened[...], expected)
 
 
+def test_compressed_shard_of_the_size_of_an_uncompressed_one_is_not_mapped(tmp_path: Path) -> None:
+    expected = random_array("float32", (1, 1), 0)
+    create(tmp_path / "array", expected.shape, 5, expected.dtype, compressors="auto")[...] = expected
+    path = shard_of(tmp_path / "array", 2)
+    assert path.stat().st_size == shard_bytes(expected.shape, 5, 4)
+    assert_same_bytes(open_shard(path, record_of(path, expected.shape, 5, "float32"))[...], expected)
+
+
 def test_chunks_that_zarr_left_out_are_zeros(tmp_path: Path) -> None:
     expected = random_array("float32", (2, 30, 8), 2)
     expected[:, 10:20] = 0
