@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from storage.errors import UserError
+
 LEVELS = 6
 STRIDE_PRODUCT = 2**LEVELS
 SMALLEST_DEVIATION = 1e-3
@@ -202,3 +204,21 @@ class UNet(nn.Module):
             hidden = torch.cat([block(hidden), skips.pop()], dim=1)
         mask: Tensor = torch.sigmoid(self.to_mask(hidden))
         return mask[..., :frames, :bins]
+
+
+def build_network(architecture: dict[str, Any]) -> UNet:
+    """Network of a model file's `architecture`.
+
+    Raises
+    ------
+    UserError
+        If the architecture is not one that this version knows.
+    """
+    if architecture.get("name") != "unet":
+        raise UserError(f"architecture {architecture.get('name')!r} is not known to this version of vocsep")
+    channels, width, targets, bins = (architecture.get(key) for key in ("channels", "width", "targets", "scaled_bins"))
+    sizes = [width] if bins is None else [width, bins]
+    are_sizes = all(isinstance(size, int) and size >= 1 for size in sizes)
+    if channels in (1, 2) and targets in (1, 2) and isinstance(width, int) and are_sizes:
+        return UNet(int(channels), width, int(targets), scaled_bins=bins)
+    raise UserError(f"architecture {architecture} is not known to this version of vocsep")

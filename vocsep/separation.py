@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
 from vocsep.audio import AUDIO_SUFFIXES, Waveform, decode, encode
 from vocsep.config import SpectrogramConfig, validated
-from vocsep.model import UNet
+from vocsep.model import UNet, build_network
 from vocsep.spectrogram import Spectrogram, apply_mask, features
 
 # The network sees blocks of a song, each with this much context on both sides that is thrown away afterwards. Blocks
@@ -35,24 +34,6 @@ def pick_device(name: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def build_network(architecture: dict[str, Any]) -> UNet:
-    """Network of a model file's `architecture`.
-
-    Raises
-    ------
-    UserError
-        If the architecture is not one that this version knows.
-    """
-    if architecture.get("name") != "unet":
-        raise UserError(f"architecture {architecture.get('name')!r} is not known to this version of vocsep")
-    channels, width, targets, bins = (architecture.get(key) for key in ("channels", "width", "targets", "scaled_bins"))
-    sizes = [width] if bins is None else [width, bins]
-    are_sizes = all(isinstance(size, int) and size >= 1 for size in sizes)
-    if channels in (1, 2) and targets in (1, 2) and isinstance(width, int) and are_sizes:
-        return UNet(int(channels), width, int(targets), scaled_bins=bins)
-    raise UserError(f"architecture {architecture} is not known to this version of vocsep")
 
 
 @torch.inference_mode()

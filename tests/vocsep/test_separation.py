@@ -16,11 +16,10 @@ from storage.registry import ModelRegistry, ModelVersion
 from vocsep import separation
 from vocsep.audio import Waveform, decode
 from vocsep.config import load_spectrogram_config
-from vocsep.model import UNet
+from vocsep.model import UNet, build_network
 from vocsep.separation import (
     STEMS,
     Separator,
-    build_network,
     inputs_to_separate,
     pick_device,
     predict_mask,
