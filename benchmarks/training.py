@@ -42,13 +42,13 @@ from vocsep.augmentation import Batch
 from vocsep.config import load_spectrogram_config
 from vocsep.dataset import open_dataset
 from vocsep.demo import make_demo
+from vocsep.inference_torch import pick_device
 from vocsep.model import UNet
 from vocsep.model_description import describe_architecture
 from vocsep.objective import LOSSES
 from vocsep.patch_tiers import TierName, open_tier
 from vocsep.preprocessing import StoreConfig, open_store, plan
 from vocsep.sampling import PatchSampler
-from vocsep.separation import pick_device
 from vocsep.song_spectrograms import preprocess_song
 from vocsep.train_config import PATCH_FRAMES, TrainConfig
 from vocsep.training import StepBatches, TrainingModule, pick_precision

@@ -13,6 +13,7 @@ from flows.environment import set_defaults
 from flows.paths import MODELS, REPORTS, RUNS, SEPARATED, STORE
 from storage.errors import UserError
 from vocsep.options import command_with_settings
+from vocsep.separation_settings import SeparationSettings
 from vocsep.train_config import TrainConfig
 
 app = typer.Typer(
@@ -159,30 +160,24 @@ def evaluate(
 app.command("eval", hidden=True)(evaluate)
 
 
-@app.command("separate")
-def separate(
+def _separate(
+    settings: dict[str, Any],
     inputs: Annotated[list[Path], typer.Option("--input", help="Audio file or folder; may be given several times.")],
     output: Annotated[Path, typer.Option(help="Folder for the stems.")] = SEPARATED,
-    model: Annotated[str, typer.Option(help="champion, latest, a version's number or a model folder.")] = "champion",
-    container: Annotated[str, typer.Option("--format", help="wav or flac.")] = "wav",
     models: ModelsOption = MODELS,
     workers: WorkersOption = None,
 ) -> None:
     """Separate songs into vocals and accompaniment."""
     from flows import separate as module
 
-    values = {
-        "inputs": inputs,
-        "output": output,
-        "model": model,
-        "container": container,
-        "models": models,
-        "workers": workers,
-    }
+    values = settings | {"inputs": inputs, "output": output, "models": models, "workers": workers}
     result = run_flow(module.check, module.separate, _validated(module.SeparateConfig, values))
     say(f"\nseparate: {len(result.files)} files in {result.output}")
     for file in result.files:
         say(f"  {file}")
+
+
+app.command("separate")(command_with_settings(SeparationSettings, _separate))
 
 
 def _validated(model: Any, values: dict[str, Any]) -> Any:

@@ -1,10 +1,9 @@
-"""Audio files in and out: decoding with PyAV, resampling with soxr, encoding with soundfile."""
+"""Audio files in: what a file holds, decoding with PyAV block by block, resampling with soxr."""
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -16,7 +15,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
 from storage.errors import UserError
 
@@ -25,9 +24,21 @@ Waveform = npt.NDArray[np.float32]
 AUDIO_SUFFIXES = frozenset(
     (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma", ".mkv", ".webm", ".mov")
 )
-SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}
 LENGTH_IN_HEADER = ("aiff", "flac")
 BLOCK_SAMPLES = 65_536
+_OGG_PAGE_BYTES = 65_307  # at most
+# PyAV reads beyond the end of the list of a frame's planes if there are more.
+_MOST_PLANES = 7
+# FFmpeg's converter, which turns planes into one, takes no more.
+_MOST_CHANNELS = 64
+# Vorbis has an order of channels of its own: which of FFmpeg's comes first, second, ...
+VORBIS_ORDER = {
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 4, 5, 3),
+    7: (0, 2, 1, 5, 6, 4, 3),
+    8: (0, 2, 1, 6, 7, 4, 5, 3),
+}
 
 
 @contextlib.contextmanager
@@ -75,6 +86,81 @@ def _refuse_cut_stream(path: Path, stream: AudioStream, samples: int) -> None:
         raise UserError(f"{path}: cut off, {declared - samples} of {declared} samples are missing")
 
 
+def _refuse_unknown(path: Path, stream: AudioStream) -> None:
+    """PyAV gives no codec to a stream that FFmpeg cannot decode."""
+    if stream.codec_context is None:
+        raise UserError(f"{path}: cannot be read as audio (its codec is not known)")
+
+
+def _refuse_not_finite(path: Path, waveform: Waveform) -> None:
+    if not np.isfinite(waveform).all():
+        raise UserError(f"{path}: holds NaN or infinite samples")
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file says of its first audio stream, before anything is decoded.
+
+    Attributes
+    ----------
+    sample_rate
+        In Hz.
+    layout
+        FFmpeg's name of the channel layout: `mono`, `stereo`, `5.1`, ...
+    channel_names
+        FFmpeg's names of the channels: `FL`, `FR`, `FC`, `LFE`, ...
+    seconds
+        Length as far as the file tells, 0 if it does not.
+    tags
+        Title, artist and the like, by FFmpeg's names.
+    has_cover
+        Whether a picture is attached.
+    """
+
+    path: Path
+    sample_rate: int
+    layout: str
+    channel_names: tuple[str, ...]
+    seconds: float = 0.0
+    tags: dict[str, str] = field(default_factory=dict)
+    has_cover: bool = False
+
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+        return len(self.channel_names)
+
+
+def audio_info(path: Path) -> AudioInfo:
+    """What a file says of itself.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or holds no sound.
+    """
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise UserError(f"{path}: holds no sound")
+        stream = container.streams.audio[0]
+        _refuse_unknown(path, stream)
+        seconds = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / av.time_base
+        layout = stream.layout
+        if not stream.rate or not layout.nb_channels:
+            raise UserError(f"{path}: cannot be read as audio (no sample rate or no channels)")
+        # Most wav files do not say what their one or two channels are.
+        layout = av.AudioLayout({"1 channels": "mono", "2 channels": "stereo"}.get(layout.name, layout))
+        return AudioInfo(
+            path=path,
+            sample_rate=stream.rate,
+            layout=layout.name,
+            channel_names=tuple(channel.name for channel in layout.channels),
+            seconds=max(0.0, seconds),
+            tags={name.lower(): text for name, text in (stream.metadata | container.metadata).items()},
+            has_cover=any(picture.disposition & Disposition.attached_pic for picture in container.streams.video),
+        )
+
+
 class _StreamBuffer:
     """Decoded samples of one stream that wait to be cut into blocks, in FFmpeg's own queue.
 
@@ -84,6 +170,8 @@ class _StreamBuffer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._queue = av.AudioFifo()
+        self._channels = 0
+        self._interleaver: av.AudioResampler | None = None
         self.taken = 0
 
     @property
@@ -99,10 +187,15 @@ class _StreamBuffer:
     def add(self, frame: AudioFrame) -> None:
         """Append a frame."""
         frame.pts = None  # the queue would insist on gapless time stamps
+        channels = frame.layout.nb_channels
         try:
+            # The queue trusts in the number of channels, and would read what is not there.
+            if channels != (self._channels or channels):
+                raise ValueError
             self._queue.write(frame)
         except ValueError:
-            raise UserError(f"{self._path}: sample rate or channel layout changes within the file") from None
+            raise UserError(f"{self._path}: sample rate or number of channels changes within the file") from None
+        self._channels = channels
 
     def take(self) -> Waveform:
         """The next `BLOCK_SAMPLES` samples, or what is left."""
@@ -110,13 +203,17 @@ class _StreamBuffer:
         if frame is None:
             return np.empty((self._queue.layout.nb_channels, 0), dtype=np.float32)
         block = self._as_float(frame)
-        if not np.isfinite(block).all():
-            raise UserError(f"{self._path}: holds NaN or infinite samples")
+        _refuse_not_finite(self._path, block)
         self.taken += frame.samples
         return block
 
     def _as_float(self, frame: AudioFrame) -> Waveform:
         """Samples of any format, `(channels, samples)` float32; integers are scaled to [-1, 1)."""
+        if frame.format.is_planar and self._channels > _MOST_PLANES:
+            if self._channels > _MOST_CHANNELS:
+                raise UserError(f"{self._path}: {self._channels} channels; at most {_MOST_CHANNELS} can be read")
+            self._interleaver = self._interleaver or av.AudioResampler(format=frame.format.packed)
+            frame = self._interleaver.resample(frame)[0]
         try:
             samples = frame.to_ndarray()
         except ValueError:
@@ -154,6 +251,39 @@ def _next_block(path: Path, buffers: Collection[_StreamBuffer]) -> Block:
     return Block([buffer.take() for buffer in buffers], rates.pop())
 
 
+def _is_one_vorbis(path: Path, stream: AudioStream) -> bool:
+    """Whether an Ogg file is Vorbis, and not several songs joined, of which libsndfile reads but the first."""
+    if stream.codec_context.name != "vorbis":
+        return False
+    with path.open("rb") as file:
+        head = file.read(_OGG_PAGE_BYTES)
+        file.seek(max(0, path.stat().st_size - _OGG_PAGE_BYTES))
+        tail = file.read()
+    # Every page begins with these letters; its number of the song follows 14 bytes later.
+    pages = (head.find(b"OggS"), tail.rfind(b"OggS"))
+    first, last = (part[page + 14 : page + 18] for part, page in zip((head, tail), pages, strict=True))
+    return min(pages) >= 0 and first == last
+
+
+def _vorbis_blocks(path: Path) -> Iterator[Block]:
+    """Decode Vorbis with libsndfile: of its end, FFmpeg gives up to 1024 samples too many or too few."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            order = np.argsort(VORBIS_ORDER.get(file.channels, range(file.channels)))
+            taken = 0
+            while len(samples := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+                waveform = np.ascontiguousarray(samples.T[order])
+                _refuse_not_finite(path, waveform)
+                taken += len(samples)
+                yield Block([waveform], file.samplerate)
+            if taken < file.frames:
+                raise UserError(f"{path}: damaged, {file.frames - taken} of {file.frames} samples cannot be read")
+            if not taken:
+                raise UserError(f"{path}: audio stream 0 holds no samples")
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path}: cannot be read as audio ({error})") from None
+
+
 def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block]:
     """Decode the given audio streams of a file, and only them, in one pass, block by block.
 
@@ -179,6 +309,11 @@ def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block
         if max(streams) >= len(available):
             raise UserError(f"{path}: has {len(available)} audio streams, stream {max(streams)} is needed")
         chosen = [available[index] for index in streams]
+        for stream in chosen:
+            _refuse_unknown(path, stream)
+        if container.format.name == "ogg" and streams == (0,) and _is_one_vorbis(path, available[0]):
+            yield from _vorbis_blocks(path)
+            return
         if "mp4" in container.format.name.split(","):
             for stream in chosen:
                 _refuse_cut_index(path, stream)
@@ -258,31 +393,3 @@ def to_channels(waveform: Waveform, channels: int) -> Waveform:
     if len(waveform) > channels:
         raise UserError(f"{len(waveform)} channels; only mono and stereo songs can be used here")
     return waveform
-
-
-def encode(path: Path, waveform: Waveform, sample_rate: int) -> None:
-    """Write `(channels, samples)` to a wav (32-bit float) or flac (24-bit) file, named by its suffix.
-
-    The file is written under a temporary name and renamed. Flac holds [-1, 1) only; samples beyond are clipped.
-
-    Raises
-    ------
-    UserError
-        If the suffix is another, or the file cannot be written.
-    """
-    container = path.suffix.removeprefix(".").lower()
-    if container not in SUBTYPES:
-        raise UserError(f"{path}: cannot write this format; use {' or '.join(SUBTYPES)}")
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-        os.close(descriptor)
-        soundfile.write(temporary, waveform.T, sample_rate, subtype=SUBTYPES[container], format=container.upper())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)

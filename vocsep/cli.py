@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from storage.errors import UserError
+from vocsep.cli_separate import MODELS, ModelsOption, export, separate
 from vocsep.cli_store import STORE
 from vocsep.cli_store import app as store_app
 from vocsep.options import command_with_settings
@@ -22,10 +23,6 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="The trained models.")
 app.add_typer(store_app, name="store")
 app.add_typer(models_app, name="models")
-
-MODELS = Path("data/models")
-
-ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
 
 
 @app.command("demo-data")
@@ -52,39 +49,8 @@ def demo_data(
     typer.echo(f"{len(paths)} songs in {output}; next: make preprocess")
 
 
-@app.command()
-def separate(
-    inputs: Annotated[list[Path], typer.Argument(help="Audio files, and folders that are searched for them.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the stems.")] = Path("data/separated"),
-    model: Annotated[str, typer.Option(help="champion, latest, a version's number or a model folder.")] = "champion",
-    container: Annotated[str, typer.Option("--format", help="wav or flac.")] = "wav",
-    models: ModelsOption = MODELS,
-) -> None:
-    """Separate songs: writes OUTPUT/<song>/vocals and OUTPUT/<song>/accompaniment."""
-    from vocsep.audio import SUBTYPES
-    from vocsep.progress import progress_bar
-    from vocsep.separation import cached_separator, inputs_to_separate, separate_file
-
-    if container not in SUBTYPES:
-        raise UserError(f"--format {container}: cannot be written; use {' or '.join(SUBTYPES)}")
-    songs = inputs_to_separate(inputs, output)
-    cached_separator(models, model)
-    failed = 0
-    with progress_bar(len(songs), "separate", "songs") as bar:
-        for song in songs:
-            try:
-                paths = separate_file(song, models, model, output, container)
-                bar.write(f"{song}: {', '.join(map(str, paths))}")
-            except UserError as error:
-                if len(songs) == 1:
-                    raise
-                failed += 1
-                bar.write(f"error: {error}", file=sys.stderr)
-            bar.update(1)
-        bar.refresh()
-    if failed:
-        typer.echo(f"{failed} of {len(songs)} files failed, the others are done", err=True)
-        raise typer.Exit(1)
+app.command("separate")(separate)
+app.command("export")(export)
 
 
 @app.command()

@@ -1,129 +1,135 @@
-"""Separating songs with a trained model: `Separator`, and the mask that a network predicts for a whole song."""
+"""Separating songs with a trained model: `Separator`."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+import scipy.fft
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
-from vocsep.audio import AUDIO_SUFFIXES, Waveform, decode, encode
+from vocsep.audio import Waveform
 from vocsep.config import SpectrogramConfig, validated
-from vocsep.model import UNet, build_network
-from vocsep.spectrogram import Spectrogram, apply_mask, features
+from vocsep.inference import EngineName, MaskNetwork, available_cores
+from vocsep.masks import Groups, default_groups, predict_block, predict_mask
+from vocsep.separation_stream import Part, separate_stream
+from vocsep.spectrogram import RealFft, Spectrogram, features
 
-# The network sees blocks of a song, each with this much context on both sides that is thrown away afterwards. Blocks
-# start at multiples of the network's strides, and the context is longer than its reach, so that the mask is that of the
-# whole song at once.
-BLOCK_FRAMES = 1024
-CONTEXT_FRAMES = 256
+if TYPE_CHECKING:
+    from vocsep.separate_file import Separated
+    from vocsep.separation_settings import SeparationSettings
 
-STEMS = ("vocals", "accompaniment")
+DEFAULT_MODELS = Path("data/models")
+WIENER_ROUNDS = 1
 
-TINY_POWER = 1e-12
+# What a whole waveform is handed on in.
+_BLOCK_SAMPLES = 1 << 18
 
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, then Apple's MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-@torch.inference_mode()
-def predict_mask(network: UNet, magnitudes: Spectrogram) -> Spectrogram:
-    """Vocals mask for the raw magnitudes of a whole song, both `(channels, frames, bins)` float32.
-
-    A network of one channel sees every channel on its own; one of two sees stereo (mono is doubled, and the mean of
-    both masks taken). The masks of a network with two targets, v and a, become the ratio mask v^2 / (v^2 + a^2). The
-    network must be in evaluation mode.
-
-    Raises
-    ------
-    UserError
-        If the network's output is not finite.
-    """
-    device = next(network.parameters()).device
-    song = torch.from_numpy(np.ascontiguousarray(magnitudes))
-    batch = song[:, None] if network.channels == 1 else song.expand(network.channels, -1, -1)[None]
-    frames = batch.shape[2]
-    mask = torch.empty_like(batch)
-    for start in range(0, frames, BLOCK_FRAMES):
-        stop = min(start + BLOCK_FRAMES, frames)
-        left = max(0, start - CONTEXT_FRAMES)
-        right = min(frames, stop + CONTEXT_FRAMES)
-        block = network(batch[:, :, left:right].to(device).contiguous(memory_format=torch.channels_last))
-        powers = block[:, :, start - left : stop - left].float().cpu().chunk(network.targets, dim=1)
-        mask[:, :, start:stop] = powers[0] if network.targets == 1 else _ratio_mask(*powers)
-    if not torch.isfinite(mask).all():
-        raise UserError("the network's output holds NaN; the model is broken, name another or train again")
-    result = mask[:, 0] if network.channels == 1 else mask[0]
-    if len(result) > len(song):
-        result = result.mean(dim=0, keepdim=True)
-    values: Spectrogram = result.numpy()
-    return values
-
-
-def _ratio_mask(vocals: Tensor, accompaniment: Tensor) -> Tensor:
-    """Share of the vocals' power in the power of both; half where both are silent. All of one shape."""
-    powers = vocals.square(), accompaniment.square()
-    return (powers[0] + TINY_POWER) / (powers[0] + powers[1] + 2 * TINY_POWER)
+Progress = Callable[[float], None]
+"""Called with the seconds of a song that are done."""
 
 
 @dataclass(frozen=True)
 class Separator:
-    """A trained model, ready to separate waveforms.
+    """A trained model, ready to separate songs of any length, rate and number of channels.
+
+    Attributes
+    ----------
+    network, spectrogram
+        The model, and what it sees.
+    overlap
+        0 predicts the mask of the whole song; more averages those of overlapping patches (see `masks.predict_block`).
+    wiener
+        Whether the multichannel Wiener filter refines the vocals.
+    jobs
+        Blocks of a song that are computed at a time.
+    fft
+        What transforms the song's frames.
 
     Examples
     --------
-    >>> separator = Separator.load(ModelRegistry(Path("data/models")).open("champion"))  # doctest: +SKIP
+    >>> import vocsep  # doctest: +SKIP
+    >>> separator = vocsep.Separator.load("champion")  # doctest: +SKIP
     >>> stems = separator.separate(waveform, sample_rate=44100)  # doctest: +SKIP
     >>> stems["vocals"].shape == waveform.shape  # doctest: +SKIP
     True
     """
 
-    network: UNet
+    network: MaskNetwork
     spectrogram: SpectrogramConfig
+    overlap: float = 0.0
+    wiener: bool = False
+    jobs: int = 1
+    fft: RealFft = scipy.fft
 
     @classmethod
-    def load(cls, model: ModelVersion, device: str = "auto") -> "Separator":
+    def load(
+        cls,
+        model: str | Path | ModelVersion = "champion",
+        models: Path = DEFAULT_MODELS,
+        *,
+        device: str = "auto",
+        engine: EngineName = "torch",
+        overlap: float = 0.0,
+        wiener: bool = False,
+        jobs: int | None = None,
+    ) -> "Separator":
         """Separator of a saved model.
+
+        Parameters
+        ----------
+        model
+            `champion`, `latest`, a version's number, a model folder, or, for the engine `onnx`, an exported file.
+        models
+            The registry that names are looked up in.
+        device
+            `auto`, `cpu`, `cuda` or `mps`, for the engine `torch`.
+        engine
+            What runs the network. `onnx` does without torch, on the CPU, from what `vocsep export` wrote.
+        jobs
+            None takes one for each core.
 
         Raises
         ------
         UserError
-            If the model's files are damaged or of a kind that this version does not know.
+            If there is no such model, its files are damaged or of a kind that this version does not know, or the
+            device or the engine is not there.
         """
-        where = str(model.path)
-        architecture = model.description.get("architecture", {})
-        network = build_network(architecture)
-        weights = {name: torch.from_numpy(value) for name, value in model.load_weights().items()}
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UserError(f"{where}: weights do not fit the architecture ({str(error).splitlines()[0]})") from None
-        network.to(pick_device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        spectrogram = validated(SpectrogramConfig, model.description.get("spectrogram"), where)
-        return cls(network, spectrogram)
+        if engine == "onnx":
+            from vocsep.inference_onnx import open_onnx
+
+            network: MaskNetwork
+            network, description, where = open_onnx(model, models)
+            fft: RealFft = scipy.fft
+        else:
+            from vocsep.inference_torch import TorchFft, TorchNetwork, folded, load_network, pick_device
+
+            version = model if isinstance(model, ModelVersion) else ModelRegistry(models).open(str(model))
+            network = TorchNetwork(folded(load_network(version)).to(pick_device(device)))
+            description, where = version.description, str(version.path)
+            fft = TorchFft()
+        spectrogram = validated(SpectrogramConfig, description.get("spectrogram"), where)
+        return cls(network, spectrogram, overlap, wiener, jobs or available_cores(), fft)
 
     def mask(self, waveform: Waveform, sample_rate: int) -> Spectrogram:
-        """Vocals mask `(channels, model frames, bins)` in [0, 1] of a `(channels, samples)` waveform."""
+        """Vocals mask `(channels, model frames, bins)` in [0, 1] of a whole mono or stereo waveform."""
         magnitudes = np.abs(features(waveform, sample_rate, self.spectrogram))
-        return predict_mask(self.network, magnitudes)
+        return predict_mask(self.network, magnitudes, overlap=self.overlap)
 
-    def separate(self, waveform: Waveform, sample_rate: int) -> dict[str, Waveform]:
+    def separate(
+        self, waveform: Waveform, sample_rate: int, progress: Progress = lambda _: None
+    ) -> dict[str, Waveform]:
         """Take a song apart.
 
         Parameters
         ----------
         waveform
-            `(channels, samples)` float32, mono or stereo, any rate and length.
+            `(channels, samples)` float32, any number of channels, rate and length. The first two channels are left
+            and right; others are taken alone.
         sample_rate
             Its rate in Hz.
 
@@ -135,77 +141,104 @@ class Separator:
         Raises
         ------
         UserError
-            If the waveform is empty, not finite, or has more than two channels.
+            If the waveform is empty or not finite.
         """
-        if waveform.ndim != 2 or waveform.size == 0 or len(waveform) > 2 or not np.isfinite(waveform).all():
-            raise UserError("a waveform must be (1 or 2 channels, samples), not empty, without NaN or infinite samples")
-        vocals = apply_mask(waveform, sample_rate, self.mask(waveform, sample_rate), self.spectrogram)
+        if waveform.ndim != 2 or waveform.size == 0 or not np.isfinite(waveform).all():
+            raise UserError("a waveform must be (channels, samples), not empty, without NaN or infinite samples")
+        vocals = np.empty(waveform.shape, dtype=np.float32)
+        starts = range(0, waveform.shape[1], _BLOCK_SAMPLES)
+        blocks = (waveform[:, start : start + _BLOCK_SAMPLES].astype(np.float32, copy=False) for start in starts)
+        done = 0
+        for part in self.stream(blocks, sample_rate, default_groups(len(waveform))):
+            vocals[:, done : done + part.vocals.shape[1]] = part.vocals
+            done += part.vocals.shape[1]
+            progress(done / sample_rate)
         return {"vocals": vocals, "accompaniment": waveform - vocals}
 
+    def separate_file(
+        self,
+        path: str | Path,
+        output: str | Path,
+        settings: "SeparationSettings | None" = None,
+        progress: Progress = lambda _: None,
+    ) -> "Separated":
+        """Separate an audio file into files of its stems (see `vocsep.separate_file.separate_file`)."""
+        from vocsep.separate_file import separate_file
 
-def cached_separator(registry: Path, model: str) -> Separator:
-    """Separator by registry folder and model name (see `ModelRegistry.open`), kept for this process's next song."""
+        return separate_file(Path(path), Path(output), self, settings, progress)
+
+    def stream(self, blocks: Iterable[Waveform], sample_rate: int, groups: Groups) -> Generator[Part]:
+        """Take a song apart that comes in blocks, in memory that does not grow with it.
+
+        Parameters
+        ----------
+        blocks
+            `(channels, samples)` float32 each, finite, at least one sample in all.
+        groups
+            Channels that are one pair of left and right, or alone.
+
+        Yields
+        ------
+        part
+            The song's next samples and their vocals; the accompaniment is the difference.
+        """
+
+        def block_mask(magnitudes: Spectrogram, first: int, block: slice) -> Spectrogram:
+            seen = groups if self.spectrogram.channels == 2 else [(0,)]
+            return predict_block(self.network, magnitudes, first, block, seen, self.overlap)
+
+        with ThreadPoolExecutor(self.jobs, initializer=_one_thread_each) as workers:
+            yield from separate_stream(
+                blocks,
+                sample_rate,
+                self.spectrogram,
+                groups,
+                block_mask,
+                rounds=WIENER_ROUNDS if self.wiener else 0,
+                fft=self.fft,
+                workers=workers,
+                in_flight=self.jobs + 1,
+            )
+
+
+def _one_thread_each() -> None:
+    """Every block has a core of its own; threads within it would only wait for each other."""
+    import sys
+
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def cached_separator(
+    registry: Path,
+    model: str,
+    *,
+    device: str = "auto",
+    engine: EngineName = "torch",
+    overlap: float = 0.0,
+    wiener: bool = False,
+) -> Separator:
+    """Separator by registry folder and model name (see `Separator.load`), kept for this process's next song.
+
+    It computes one block at a time: whoever has many songs has a process for each core.
+    """
+    if engine == "onnx":
+        return _loaded(Path(model), registry, None, device, engine, overlap, wiener)
     opened = ModelRegistry(registry).open(model)
-    return _loaded(opened.path.resolve(), opened.description.get("weights_sha256"))
+    digest = opened.description.get("weights_sha256")
+    return _loaded(opened.path.resolve(), registry, digest, device, engine, overlap, wiener)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(path: Path, digest: str | None) -> Separator:
-    """Separator of the model folder whose weights have this digest, so that a moved champion is loaded anew."""
-    return Separator.load(ModelRegistry(path.parent).open(str(path)))
-
-
-def separate_file(path: Path, registry: Path, model: str, output: Path, container: str = "wav") -> list[Path]:
-    """Separate an audio file into `<output>/<its name>/{vocals,accompaniment}.<container>`; returns their paths.
-
-    Raises
-    ------
-    UserError
-        If the file or the model cannot be read, or the outputs cannot be written or would replace the input.
-    """
-    targets = {stem: output / path.stem / f"{stem}.{container}" for stem in STEMS}
-    for target in targets.values():
-        if target.resolve() == path.resolve():
-            raise UserError(f"{path}: the output would replace the input; give another output folder")
-    separator = cached_separator(registry, model)
-    waveform, sample_rate = decode(path)
-    if len(waveform) > 2:
-        raise UserError(f"{path}: {len(waveform)} channels; only mono and stereo files can be separated")
-    stems = separator.separate(waveform, sample_rate)
-    for stem, target in targets.items():
-        encode(target, stems[stem], sample_rate)
-    return list(targets.values())
-
-
-def inputs_to_separate(inputs: Iterable[Path], output: Path) -> list[Path]:
-    """The files named, and the audio files anywhere below the folders named, in order, but none in `output`.
-
-    Raises
-    ------
-    UserError
-        If an input does not exist, a folder holds no audio files, or two files would have the same outputs.
-    """
-    files: list[Path] = []
-    for entry in inputs:
-        if entry.is_dir():
-            inside = sorted(path for path in entry.rglob("*") if _is_input(path, output))
-            if not inside:
-                raise UserError(f"{entry}: no audio files in this folder")
-            files += inside
-        elif entry.exists():
-            files.append(entry)
-        else:
-            raise UserError(f"{entry}: no such file or folder")
-    files = list({path.resolve(): path for path in reversed(files)}.values())[::-1]  # each once, where first named
-    by_name: dict[str, Path] = {}
-    for path in files:
-        if by_name.setdefault(path.stem, path) != path:
-            raise UserError(f"{path}: would get the same outputs as {by_name[path.stem]}; separate them one by one")
-    return files
-
-
-def _is_input(path: Path, output: Path) -> bool:
-    """Whether a file found in a folder is a song, and not a stem that an earlier run wrote."""
-    hidden = path.name.startswith(".")
-    is_audio = path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not hidden
-    return is_audio and not path.resolve().is_relative_to(output.resolve())
+def _loaded(
+    path: Path,
+    registry: Path,
+    digest: str | None,  # so that a moved champion is loaded anew
+    device: str,
+    engine: EngineName,
+    overlap: float,
+    wiener: bool,
+) -> Separator:
+    return Separator.load(path, registry, device=device, engine=engine, overlap=overlap, wiener=wiener, jobs=1)

@@ -5,7 +5,7 @@ windows are periodic Hann, borders are zero-padded.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import librosa
 import numpy as np
@@ -31,16 +31,16 @@ def stft_blocks(blocks: Iterable[Waveform], n_fft: int, hop_length: int) -> Iter
     Yields `(..., frames, n_fft // 2 + 1)` complex64, up to `BLOCK_FRAMES` at a time, for `samples` in all
     `1 + samples // hop_length` frames; none if there are no blocks.
     """
-    window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+    window = stft_window(n_fft)
     border = waiting = np.empty(0, dtype=np.float32)
     for block in blocks:
         if not border.size:
             border = waiting = np.zeros((*block.shape[:-1], n_fft // 2), dtype=np.float32)
         waiting = np.concatenate([waiting, block], axis=-1)
-        yield from _transform(waiting, window, hop_length)
+        yield from transform(waiting, window, hop_length)
         waiting = waiting[..., _frames(waiting, n_fft, hop_length) * hop_length :]
     if border.size:
-        yield from _transform(np.concatenate([waiting, border], axis=-1), window, hop_length)
+        yield from transform(np.concatenate([waiting, border], axis=-1), window, hop_length)
 
 
 def _frames(waveform: Waveform, n_fft: int, hop_length: int) -> int:
@@ -49,12 +49,36 @@ def _frames(waveform: Waveform, n_fft: int, hop_length: int) -> int:
     return max(0, 1 + (samples - n_fft) // hop_length)
 
 
-def _transform(waveform: Waveform, window: Waveform, hop_length: int) -> Iterator[Complex]:
-    """Spectra of all whole windows of a waveform."""
+def stft_window(n_fft: int) -> Waveform:
+    """Periodic Hann window, `(n_fft,)`."""
+    window: Waveform = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+    return window
+
+
+class RealFft(Protocol):
+    """Fourier transforms of real frames along the last axis: `scipy.fft`, or a faster library with the same values."""
+
+    def rfft(self, frames: Waveform) -> Complex:
+        """Spectra `(..., n // 2 + 1)` complex64 of `(..., n)` float32."""
+        ...
+
+    def irfft(self, spectra: Complex, n: int) -> Waveform:
+        """The inverse."""
+        ...
+
+
+def transform(
+    waveform: Waveform,
+    window: Waveform,
+    hop_length: int,
+    frames_at_once: int = BLOCK_FRAMES,
+    fft: RealFft = scipy.fft,
+) -> Iterator[Complex]:
+    """Spectra `(..., frames, bins)` complex64 of all whole windows of a waveform `(..., samples)`, some at a time."""
     if waveform.shape[-1] >= len(window):
         frames = sliding_window_view(waveform, len(window), axis=-1)[..., ::hop_length, :]
-        for start in range(0, frames.shape[-2], BLOCK_FRAMES):
-            yield scipy.fft.rfft(frames[..., start : start + BLOCK_FRAMES, :] * window, axis=-1)
+        for start in range(0, frames.shape[-2], frames_at_once):
+            yield fft.rfft(frames[..., start : start + frames_at_once, :] * window)
 
 
 def stft(waveform: Waveform, n_fft: int, hop_length: int) -> Complex:
@@ -154,7 +178,9 @@ def own_rate_stft(sample_rate: int, config: SpectrogramConfig) -> tuple[int, int
     return n_fft, max(1, round(n_fft * share))
 
 
-def stretch_mask(mask: Spectrogram, sample_rate: int, frames: int, config: SpectrogramConfig) -> Spectrogram:
+def stretch_mask(
+    mask: Spectrogram, sample_rate: int, frames: range, config: SpectrogramConfig, first_frame: int = 0
+) -> Spectrogram:
     """Bring a mask from the model's grid to that of `own_rate_stft`.
 
     Linear interpolation in time and frequency (nothing changes where the grids coincide); above the preset's band the
@@ -163,9 +189,9 @@ def stretch_mask(mask: Spectrogram, sample_rate: int, frames: int, config: Spect
     Parameters
     ----------
     mask
-        `(channels, model frames, config.bins)` float32 in [0, 1].
+        `(channels, model frames, config.bins)` float32 in [0, 1], from the song's model frame `first_frame` on.
     frames
-        Frames of the file's own STFT.
+        Frames of the file's own STFT to make the mask for.
 
     Returns
     -------
@@ -173,14 +199,15 @@ def stretch_mask(mask: Spectrogram, sample_rate: int, frames: int, config: Spect
         `(channels, frames, n_fft // 2 + 1)` float32 with `n_fft` of `own_rate_stft`.
     """
     n_fft, hop_length = own_rate_stft(sample_rate, config)
-    full = restore_bin(mask, config)
-    above = mask[..., -max(1, round(CONTINUED_SHARE * config.bins)) :].mean(axis=-1, keepdims=True)
+    model_frames_per_frame = (hop_length / sample_rate) * (config.sample_rate / config.hop_length)
+    frame_positions = np.arange(frames.start, frames.stop) * model_frames_per_frame - first_frame
+    mask = _interpolate(mask, frame_positions, axis=1)
     bin_positions = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft) * (config.n_fft / config.sample_rate)
     inside = int(np.searchsorted(bin_positions, config.n_fft // 2, side="right"))
-    frame_positions = np.arange(frames) * (hop_length / sample_rate) * (config.sample_rate / config.hop_length)
-    stretched = np.empty((len(mask), frames, n_fft // 2 + 1), dtype=np.float32)
-    stretched[..., :inside] = _interpolate(_interpolate(full, bin_positions[:inside], axis=2), frame_positions, axis=1)
-    stretched[..., inside:] = _interpolate(above, frame_positions, axis=1)
+    stretched = np.empty((len(mask), len(frames), n_fft // 2 + 1), dtype=np.float32)
+    stretched[..., :inside] = _interpolate(restore_bin(mask, config), bin_positions[:inside], axis=2)
+    above = mask[..., -max(1, round(CONTINUED_SHARE * config.bins)) :].mean(axis=-1, keepdims=True)
+    stretched[..., inside:] = above
     return stretched
 
 
@@ -213,5 +240,5 @@ def apply_mask(waveform: Waveform, sample_rate: int, mask: Spectrogram, config: 
     """
     n_fft, hop_length = own_rate_stft(sample_rate, config)
     spectrum = stft(waveform, n_fft, hop_length)
-    spectrum = spectrum * stretch_mask(mask, sample_rate, spectrum.shape[1], config)
+    spectrum = spectrum * stretch_mask(mask, sample_rate, range(spectrum.shape[1]), config)
     return istft(spectrum, n_fft, hop_length, waveform.shape[1])

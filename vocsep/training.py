@@ -17,6 +17,7 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
 from vocsep.augmentation import Batch, PatchMaker
+from vocsep.inference_torch import load_network, pick_device
 from vocsep.model import UNet
 from vocsep.model_description import (
     describe_architecture,
@@ -30,7 +31,6 @@ from vocsep.prefetch import PREFETCH_DEPTH, prefetched
 from vocsep.processes import processes as processes_here
 from vocsep.run_folder import RunFolder, open_run
 from vocsep.sampling import Draws, PatchSampler
-from vocsep.separation import Separator, pick_device
 from vocsep.train_config import PATCH_FRAMES, Budget, TrainConfig
 from vocsep.training_checks import check_memory, check_songs, check_sound
 from vocsep.training_run import TrainingRun
@@ -302,13 +302,13 @@ def _initial_network(
             network.scaling.measure(_first_mixtures(store, sampler))
         return network
     model = registry.open(config.fine_tune)
-    separator = Separator.load(model, device="cpu")
+    trained = load_network(model)
     wanted = architecture | {"spectrogram": spectrogram_config(store).model_dump(mode="json")}
     held = model.description["architecture"] | {"spectrogram": model.description["spectrogram"]}
     if different := [name for name in wanted if held.get(name) != wanted[name]]:
         name = different[0]
         raise UserError(f"{model.path}: cannot be fine-tuned to this: {name} is {held.get(name)}, not {wanted[name]}")
-    network.load_state_dict(separator.network.state_dict())
+    network.load_state_dict(trained.state_dict())
     return network
 
 

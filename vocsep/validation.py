@@ -9,9 +9,10 @@ from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
 from vocsep.audio import Waveform
 from vocsep.bsseval import frame_sdr
+from vocsep.inference_torch import TorchNetwork
+from vocsep.masks import predict_mask
 from vocsep.model import UNet
 from vocsep.preprocessing import StoreConfig
-from vocsep.separation import predict_mask
 from vocsep.spectrogram import Spectrogram, apply_mask
 
 
@@ -85,4 +86,4 @@ def _spectrogram_rate(store: SpectrogramStore) -> int:
 def _separate(store: SpectrogramStore, track: TrackRecord, mixture: Waveform, network: UNet) -> Waveform:
     config = StoreConfig.model_validate(store.manifest.config).spectrogram
     magnitudes: Spectrogram = np.array(store.array(track, "mixture"), dtype=np.float32)
-    return apply_mask(mixture, config.sample_rate, predict_mask(network, magnitudes), config)
+    return apply_mask(mixture, config.sample_rate, predict_mask(TorchNetwork(network), magnitudes), config)

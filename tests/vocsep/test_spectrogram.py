@@ -290,7 +290,7 @@ def test_mask_of_ones_returns_the_input_and_one_of_zeros_nothing(samples: int, s
 
 def test_mask_at_44100_hz_stands_on_the_grid_of_fine_and_goes_on_above_as_the_mean_of_its_top_bins() -> None:
     mask = np.random.default_rng(9).random((2, 30, 512), dtype=np.float32)
-    stretched = stretch_mask(mask, 44100, 30, FINE)
+    stretched = stretch_mask(mask, 44100, range(30), FINE)
     assert stretched.shape == (2, 30, 2049)
     np.testing.assert_array_equal(stretched[..., 1:513], mask)
     np.testing.assert_array_equal(stretched[..., 0], mask[..., 0])
@@ -310,7 +310,7 @@ def test_stretched_mask_never_leaves_the_values_of_the_mask(
     preset: str, sample_rate: int, frames: int, own_frames: int, seed: int
 ) -> None:
     mask = np.random.default_rng(seed).uniform(0.2, 0.7, (1, frames, 512)).astype(np.float32)
-    stretched = stretch_mask(mask, sample_rate, own_frames, PRESETS[preset])
+    stretched = stretch_mask(mask, sample_rate, range(own_frames), PRESETS[preset])
     assert stretched.dtype == np.float32
     assert stretched.shape == (1, own_frames, own_rate_stft(sample_rate, PRESETS[preset])[0] // 2 + 1)
     assert mask.min() - 1e-6 <= stretched.min()
@@ -333,8 +333,24 @@ def test_stretched_mask_reads_a_mask_that_is_linear_in_time_and_frequency_at_the
     own_hertz = np.arange(n_fft // 2 + 1) * sample_rate / n_fft
     inside = (own_hertz >= hertz[0]) & (own_hertz <= hertz[-1])
     expected = 0.5 * own_times[:, None] / seconds + 0.5 * own_hertz[inside] / hertz[-1]
-    stretched = stretch_mask(mask, sample_rate, frames, config)[0][:, inside]
+    stretched = stretch_mask(mask, sample_rate, range(frames), config)[0][:, inside]
     np.testing.assert_allclose(stretched, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["fine", "notebook"])
+@pytest.mark.parametrize("sample_rate", RATES)
+def test_part_of_a_mask_is_stretched_as_it_is_within_the_whole(sample_rate: int, preset: str) -> None:
+    config = PRESETS[preset]
+    mask = np.random.default_rng(12).random((2, 40, 512), dtype=np.float32)
+    hop = own_rate_stft(sample_rate, config)[1]
+    frames = int(40 / config.frames_per_second * sample_rate) // hop
+    whole = stretch_mask(mask, sample_rate, range(frames), config)
+    # Own frames that lie between the model's frames 16 and 32.
+    own_frames = [
+        frame for frame in range(frames) if 16 <= frame * hop / sample_rate * config.frames_per_second <= 31.999
+    ]
+    part = stretch_mask(mask[:, 16:33], sample_rate, range(own_frames[0], own_frames[-1] + 1), config, first_frame=16)
+    np.testing.assert_allclose(part, whole[:, own_frames], rtol=0, atol=1e-6)
 
 
 def test_mask_of_one_channel_serves_both_channels_of_a_waveform() -> None:

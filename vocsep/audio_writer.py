@@ -1,0 +1,366 @@
+"""Audio files out, block by block: wav, flac, mp3 and m4a with PyAV, ogg (Vorbis) with soundfile."""
+
+import contextlib
+import os
+import struct
+import tempfile
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+import av
+import numpy as np
+import soundfile
+from av.audio.stream import AudioStream
+from av.error import FFmpegError
+from av.packet import Packet, PacketSideData
+
+from storage.errors import UserError
+from vocsep.audio import VORBIS_ORDER, AudioInfo, Waveform
+from vocsep.outputs import AudioFormat, BitDepth
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What a kind of file can hold, and how FFmpeg writes it.
+
+    Attributes
+    ----------
+    muxer, codecs
+        FFmpeg's names; one codec per bit depth, the first is the default. None: written by soundfile.
+    rates
+        Lowest and highest sample rate in Hz.
+    layouts
+        FFmpeg's names of the channel layouts that readers find again; empty: any layout.
+    options
+        Of the codec: variable bit rate of the best quality where there is one.
+    """
+
+    muxer: str | None
+    codecs: dict[BitDepth | None, str]
+    channels: int
+    rates: tuple[int, int]
+    layouts: tuple[str, ...] = ()
+    has_cover: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+# What so many channels are where a file does not say it, in FLAC and Vorbis always.
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+# Side and back are one to formats that know but one pair behind the listener.
+_SAME_LAYOUTS = {"5.0(side)": "5.0", "5.1(side)": "5.1"}
+
+_FORMATS: dict[str, _Format] = {
+    "wav": _Format("wav", {"32f": "pcm_f32le", "24": "pcm_s24le", "16": "pcm_s16le"}, 64, (1, 768_000)),
+    "flac": _Format("flac", {"24": "flac", "16": "flac"}, 8, (1, 655_350), has_cover=True),
+    "mp3": _Format(
+        "mp3",
+        {None: "libmp3lame"},
+        2,
+        (8000, 48_000),
+        ("mono", "stereo"),
+        has_cover=True,
+        options={"flags": "+qscale", "global_quality": "0"},
+    ),
+    "ogg": _Format(None, {None: "vorbis"}, 8, (8000, 192_000), tuple(_USUAL_LAYOUTS.values())),
+    "m4a": _Format(
+        "mp4",
+        {None: "aac"},
+        6,
+        (7350, 96_000),
+        ("mono", "stereo", "2.1", "3.0", "4.0", "quad", "5.0", "5.1"),
+        has_cover=True,
+        options={"b": "256000"},
+    ),
+}
+# The rates that MPEG audio knows; wav, flac and Vorbis take any.
+_MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+_AAC_RATES = (7350, *_MP3_RATES, 64_000, 88_200, 96_000)
+_LISTED_RATES = {"mp3": _MP3_RATES, "m4a": _AAC_RATES}
+
+_OGG_QUALITY = 0.2  # soundfile's compression level: 0 is the best quality and the largest file
+# What the encoders get at a time: it stays in a core's cache, and libsndfile keeps all of it on its stack.
+_BLOCK_SAMPLES = 16_384
+_OGG_TAGS = {
+    "title": "title",
+    "artist": "artist",
+    "album": "album",
+    "comment": "comment",
+    "date": "date",
+    "genre": "genre",
+    "track": "tracknumber",
+    "copyright": "copyright",
+}
+# What a file says of its own making and container; it is not the song's.
+_OWN_TAGS = (
+    "encoder",
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "creation_time",
+    "handler_name",
+    "vendor_id",
+    "language",
+    "duration",
+    "itunsmpb",
+    "itunnorm",
+)
+# Pictures that every format with a cover takes.
+_COVER_CODECS = ("mjpeg", "png")
+
+
+def check_format(path: Path, container: str, bit_depth: str | None, like: AudioInfo) -> None:
+    """Raise `UserError` if such a file cannot hold audio of the rate and channels of `like`."""
+    kind = _FORMATS[container]
+    if bit_depth not in (None, *kind.codecs):
+        depths = [depth for depth in kind.codecs if depth is not None]
+        choice = f"use {' or '.join(depths)}" if depths else "it has none"
+        raise UserError(f"{path}: {container} cannot have bit depth {bit_depth}; {choice}")
+    if like.channels > kind.channels:
+        raise UserError(f"{path}: {container} holds at most {kind.channels} channels, not {like.channels}; use wav")
+    if kind.layouts and _layout(like, kind) not in kind.layouts:
+        raise UserError(f"{path}: {container} cannot have the channel layout {like.layout}; use wav or flac")
+    listed = _LISTED_RATES.get(container)
+    if like.sample_rate not in listed if listed else not kind.rates[0] <= like.sample_rate <= kind.rates[1]:
+        raise UserError(f"{path}: {container} cannot have a sample rate of {like.sample_rate} Hz; use wav or flac")
+
+
+def _layout(like: AudioInfo, kind: _Format) -> str:
+    """Name of the channel layout that such a file gets."""
+    if not kind.layouts:
+        return like.layout
+    if like.layout == f"{like.channels} channels":
+        return _USUAL_LAYOUTS[like.channels]
+    return _SAME_LAYOUTS.get(like.layout, like.layout)
+
+
+class _Encoder(Protocol):
+    """Turns blocks of samples into a file."""
+
+    def write(self, block: Waveform) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _PyavEncoder:
+    """Writes with FFmpeg's libraries."""
+
+    def __init__(self, path: Path, container: str, bit_depth: BitDepth | None, like: AudioInfo) -> None:
+        kind = _FORMATS[container]
+        codec = kind.codecs[bit_depth]
+        self._position = 0
+        self._rate, self._layout = like.sample_rate, _layout(like, kind)
+        # Beyond 4 GB a wav file needs 64-bit sizes, which `auto` writes only then. One tick per sample lets an mp4 file
+        # tell the exact length.
+        options = {"wav": {"rf64": "auto"}, "m4a": {"movie_timescale": str(like.sample_rate)}}.get(container, {})
+        self._file = av.open(str(path), "w", format=kind.muxer, options=options)
+        try:
+            self._file.metadata.update({name: text for name, text in like.tags.items() if name not in _OWN_TAGS})
+            stream = self._file.add_stream(codec, rate=like.sample_rate, layout=self._layout, options=kind.options)
+            self._stream = cast(AudioStream, stream)
+            # Interleaved; PyAV cannot hand on planes of more than seven channels.
+            self._format = {"16": "s16", "24": "s32"}.get(bit_depth or "", "flt")
+            self._stream.codec_context.format = av.AudioFormat("fltp" if bit_depth is None else self._format)
+            picture = self._add_cover(like.path) if like.has_cover and kind.has_cover else None
+            self._file.start_encoding()
+            if picture is not None:
+                self._file.mux(picture)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _add_cover(self, path: Path) -> "Packet[Any] | None":
+        """Make a stream for the first picture attached to a file; returns the picture."""
+        with av.open(str(path), metadata_errors="replace") as source:
+            for original in source.streams.video:
+                codec = original.codec_context
+                if not original.disposition & _ATTACHED or codec is None:
+                    continue
+                # One that FFmpeg cannot see the size of is broken.
+                if codec.name in _COVER_CODECS and codec.width and codec.height:
+                    picture = next((packet for packet in source.demux(original) if packet.size), None)
+                    if picture is not None:
+                        copied = self._file.add_stream_from_template(original)
+                        copied.disposition = _ATTACHED
+                        picture.stream = copied
+                    return picture
+        return None
+
+    def write(self, block: Waveform) -> None:
+        """Encode `(channels, samples)`."""
+        samples: np.ndarray[Any, Any] = block
+        if self._format == "s16":
+            samples = _integers(block, 15).astype(np.int16)
+        elif self._format == "s32":
+            samples = _integers(block, 23) << 8
+        interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, format=self._format, layout=self._layout)
+        frame.sample_rate = self._rate
+        frame.time_base = Fraction(1, self._rate)
+        frame.pts = self._position
+        self._position += block.shape[1]
+        self._file.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Encode what waits, and write the end of the file."""
+        packets = self._stream.encode(None)
+        if self._file.format.name == "mp3":
+            _join_padding(packets)
+        self._file.mux(packets)
+        self._file.close()
+
+    def _abandon(self) -> None:
+        with contextlib.suppress(FFmpegError, OSError, ValueError):
+            self._file.close()
+
+
+def _join_padding(packets: "list[Packet[Any]]") -> None:
+    """Tell the last packet what all of them are too long: FFmpeg writes into an mp3 file only what that one says."""
+    padded = [packet for packet in packets if packet.has_sidedata("skip_samples")]
+    if not padded or padded[-1] is not packets[-1]:
+        return
+    # Two 32-bit numbers, of samples to leave out at the start and at the end, and two bytes of reasons.
+    contents = [bytearray(packet.get_sidedata("skip_samples")) for packet in padded]
+    total = sum(struct.unpack_from("<I", content, 4)[0] for content in contents)
+    struct.pack_into("<I", contents[-1], 4, total)
+    joined = PacketSideData.from_packet(packets[-1], "skip_samples")
+    joined.update(bytes(contents[-1]))
+    packets[-1].set_sidedata(joined)
+
+
+class _OggEncoder:
+    """Writes Vorbis with libsndfile: PyAV's wheels come without it."""
+
+    def __init__(self, path: Path, like: AudioInfo) -> None:
+        self._file = soundfile.SoundFile(
+            path,
+            "w",
+            like.sample_rate,
+            like.channels,
+            format="OGG",
+            subtype="VORBIS",
+            compression_level=_OGG_QUALITY,
+        )
+        self._order = list(VORBIS_ORDER.get(like.channels, range(like.channels)))
+        for tag, name in _OGG_TAGS.items():
+            if like.tags.get(tag):
+                setattr(self._file, name, like.tags[tag])
+
+    def write(self, block: Waveform) -> None:
+        """Encode `(channels, samples)`."""
+        self._file.write(block[self._order].T)
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._file.close()
+
+
+def _integers(block: Waveform, bits: int) -> "np.ndarray[Any, np.dtype[np.int32]]":
+    """Samples times `2**bits`, rounded; what is beyond full scale is cut off."""
+    scale = float(1 << bits)
+    return np.rint(np.clip(block.astype(np.float64) * scale, -scale, scale - 1)).astype(np.int32)
+
+
+_ATTACHED = av.stream.Disposition.attached_pic
+
+
+class AudioWriter:
+    """An audio file that is written block by block, under a temporary name until it is whole.
+
+    Used in a `with` statement: at its end the file is complete and gets its name; if an error ends it, nothing stays.
+
+    Parameters
+    ----------
+    path
+        Where the file goes; what is there is replaced.
+    container
+        Kind of file.
+    like
+        The file whose rate, channel layout, tags and cover picture this one gets.
+    bit_depth
+        Of wav (default `32f`) and flac (default `24`).
+
+    Attributes
+    ----------
+    clipped
+        Samples so far that lie beyond full scale in a format that cuts them off; 32-bit float holds them.
+
+    Raises
+    ------
+    UserError
+        If the format cannot hold such audio, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, container: AudioFormat, like: AudioInfo, bit_depth: BitDepth | None = None) -> None:
+        check_format(path, container, bit_depth, like)
+        self.path = path
+        self.clipped = 0
+        self._is_finished = False
+        self._container = container
+        self._like = like
+        self._depth = bit_depth or next(iter(_FORMATS[container].codecs))
+        self._encoder: _Encoder
+        self._temporary: Path
+
+    def __enter__(self) -> "AudioWriter":
+        with _told(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{self._container}", dir=self.path.parent)
+            os.close(descriptor)
+            self._temporary = Path(name)
+            try:
+                if _FORMATS[self._container].muxer is None:
+                    self._encoder = _OggEncoder(self._temporary, self._like)
+                else:
+                    self._encoder = _PyavEncoder(self._temporary, self._container, self._depth, self._like)
+            except BaseException:
+                self._temporary.unlink(missing_ok=True)
+                raise
+        return self
+
+    def write(self, block: Waveform) -> None:
+        """Append `(channels, samples)` float32."""
+        if not block.size:
+            return
+        if self._depth != "32f":
+            self.clipped += int(np.count_nonzero(np.abs(block) > 1))
+        with _told(self.path):
+            for start in range(0, block.shape[1], _BLOCK_SAMPLES):
+                self._encoder.write(block[:, start : start + _BLOCK_SAMPLES])
+
+    def finish(self) -> None:
+        """Write the end of the file, which gets its name at the end of the `with` statement.
+
+        For whoever writes several files: all that can go wrong has gone well before the first gets its name.
+        """
+        with _told(self.path):
+            self._encoder.close()
+        self._is_finished = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                if not self._is_finished:
+                    self.finish()
+                with _told(self.path):
+                    self._temporary.chmod(0o644)
+                    self._temporary.replace(self.path)
+            elif not self._is_finished:
+                with contextlib.suppress(FFmpegError, OSError, ValueError, soundfile.LibsndfileError):
+                    self._encoder.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Any:
+    """Whatever the system or a library says of a file that cannot be written becomes one line."""
+    try:
+        yield
+    except (FFmpegError, OSError, ValueError, soundfile.LibsndfileError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: cannot be written ({reason})") from None
