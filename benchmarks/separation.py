@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.separation_choices import Bfloat16Network
 from storage.registry import ModelRegistry
 from vocsep.audio import AudioInfo, Waveform, decode, decode_blocks
 from vocsep.audio_writer import AudioWriter
@@ -115,7 +116,7 @@ def measure(
         "forward_unfolded": partial(forward, TorchNetwork(network), blocks),
         "forward_channels_first": partial(forward, _Plain(folded(network)), blocks),
         "forward_both_threads": partial(forward_one_by_one, fast, blocks),
-        "forward_bfloat16": partial(forward, _Bfloat16(folded(network)), blocks),
+        "forward_bfloat16": partial(forward, Bfloat16Network(folded(network)), blocks),
         "forward_onnx": partial(forward, OnnxNetwork(onnx), blocks),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -159,14 +160,6 @@ class _Plain(TorchNetwork):
     def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
         masks: Spectrogram = self._network(torch.from_numpy(magnitudes)).numpy()
         return masks
-
-
-class _Bfloat16(TorchNetwork):
-    """With autocast."""
-
-    def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
-        with torch.autocast("cpu", torch.bfloat16):
-            return super().__call__(magnitudes)
 
 
 def report(seconds: dict[str, float], song_seconds: float) -> None:

@@ -21,7 +21,9 @@ def _separate(
     inputs: Annotated[list[Path], typer.Argument(help="Audio files, and folders that are searched for them.")],
     settings: dict[str, Any],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the stems.")] = Path("data/separated"),
-    jobs: Annotated[int | None, typer.Option(min=1, help="Blocks computed at a time (default: one per core).")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Blocks computed at a time (default: cores, at most 4).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     models: ModelsOption = MODELS,
 ) -> None:

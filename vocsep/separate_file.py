@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,18 +157,26 @@ def _write(
     """Separate a file into writers; returns how many samples it has and, for `rescale`, the greatest of all stems."""
     samples, peak = 0, 0.0
     groups = channel_groups(info.channel_names)
-    with contextlib.closing(separator.stream(_blocks(path, info), info.sample_rate, groups)) as parts:
+    stream = separator.stream(_blocks(path, info), info.sample_rate, groups)
+    with ThreadPoolExecutor(len(writers)) as encoders, contextlib.closing(stream) as parts:
+        # A part is encoded, every stem on a thread of its own, while the next one is made.
+        encoding: list[Future[float]] = []
         for part in parts:
             stems = {"vocals": part.vocals, "accompaniment": part.mixture - part.vocals}
-            for stem, writer in writers.items():
-                if clip == "rescale":
-                    peak = max(peak, float(np.abs(stems[stem]).max(initial=0.0)))
-                writer.write(stems[stem].clip(-1, 1) if clip == "clamp" else stems[stem])
+            peak = max(peak, *(future.result() for future in encoding), 0.0)
+            encoding = [encoders.submit(_encode, writer, stems[stem], clip) for stem, writer in writers.items()]
             if drawing:
                 drawing.add(part.magnitudes, part.mask)
             samples += part.mixture.shape[1]
             progress(samples / info.sample_rate)
+        peak = max(peak, *(future.result() for future in encoding))
     return samples, peak
+
+
+def _encode(writer: AudioWriter, stem: Waveform, clip: Clip) -> float:
+    """Write a part of a stem; returns its greatest sample if that is wanted."""
+    writer.write(stem.clip(-1, 1) if clip == "clamp" else stem)
+    return float(np.abs(stem).max(initial=0.0)) if clip == "rescale" else 0.0
 
 
 def _blocks(path: Path, info: AudioInfo) -> Iterator[Waveform]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODELS = Path("data/models")
 WIENER_ROUNDS = 1
+# With more blocks at a time, the one thread that decodes and encodes is what the others wait for.
+MOST_JOBS = 4
 
 # What a whole waveform is handed on in.
 _BLOCK_SAMPLES = 1 << 18
@@ -91,7 +93,7 @@ class Separator:
         engine
             What runs the network. `onnx` does without torch, on the CPU, from what `vocsep export` wrote.
         jobs
-            None takes one for each core.
+            None takes one for each core, but no more than `MOST_JOBS`.
 
         Raises
         ------
@@ -113,7 +115,7 @@ class Separator:
             description, where = version.description, str(version.path)
             fft = TorchFft()
         spectrogram = validated(SpectrogramConfig, description.get("spectrogram"), where)
-        return cls(network, spectrogram, overlap, wiener, jobs or available_cores(), fft)
+        return cls(network, spectrogram, overlap, wiener, jobs or min(MOST_JOBS, available_cores()), fft)
 
     def mask(self, waveform: Waveform, sample_rate: int) -> Spectrogram:
         """Vocals mask `(channels, model frames, bins)` in [0, 1] of a whole mono or stereo waveform."""
