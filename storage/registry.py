@@ -1,15 +1,24 @@
 """Numbered, immutable model versions on disk, and the one that is in use: the champion.
 
-`<registry>/0001/{model.safetensors,model.json}`, ...; the file `<registry>/champion` holds the champion's number and is
-replaced atomically. Nothing is ever executed from a file: weights are safetensors, everything else is JSON.
+`<registry>/0001/{model.safetensors,model.json}`, ...; the file `<registry>/champion` names the champion and those that
+were it before, and is replaced atomically. A version's files are never changed, and only read if they are as they were
+written, by their checksums. Nothing is ever executed from a file: weights are safetensors, everything else is JSON.
+
+What moves the champion or deletes versions holds the lock `<registry>/.lock` for a moment, so that no two processes
+undo what the other did. Readers and `add` need no lock.
 """
 
+import contextlib
+import fcntl
 import os
 import shutil
+import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +26,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from storage.errors import UserError
-from storage.files import file_digest, read_json, write_atomically, write_json
+from storage.files import file_digest, read_json, value_digest, write_json
 
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.json"
 CHAMPION_NAME = "champion"
+
+HISTORY_LENGTH = 100
+_LOCK_NAME = ".lock"
+_WEIGHTS_DIGEST = "weights_sha256"
+_DESCRIPTION_DIGEST = "description_sha256"
+_DELETED_PREFIX = ".deleted-"
+_LEFTOVER_SECONDS = 86400.0
 
 Weights = dict[str, npt.NDArray[Any]]
 
@@ -34,6 +50,12 @@ class ModelVersion:
     version: int | None
     description: dict[str, Any]
 
+    def verify(self) -> None:
+        """Raise `UserError` if the file of the weights is missing or its bytes are not those that were saved."""
+        weights = self.path / WEIGHTS_NAME
+        if not weights.is_file() or file_digest(weights) != self.description[_WEIGHTS_DIGEST]:
+            raise UserError(f"{weights}: missing or damaged; name another model, or `vocsep models rollback`")
+
     def load_weights(self) -> Weights:
         """Weights by name.
 
@@ -42,13 +64,21 @@ class ModelVersion:
         UserError
             If the file is missing or its bytes are not those that were saved.
         """
+        self.verify()
         weights = self.path / WEIGHTS_NAME
-        if not weights.is_file() or file_digest(weights) != self.description["weights_sha256"]:
-            raise UserError(f"{weights}: missing or damaged; train again or name another model")
         try:
             return load_file(weights)
         except SafetensorError as error:
             raise UserError(f"{weights}: not a safetensors file ({error})") from None
+
+
+@dataclass(frozen=True)
+class Reign:
+    """A champion: since when (ISO 8601, UTC), and why."""
+
+    version: int
+    since: str
+    why: str
 
 
 class ModelRegistry:
@@ -70,8 +100,11 @@ class ModelRegistry:
         temporary.mkdir()
         try:
             save_file({name: np.asarray(value, order="C") for name, value in weights.items()}, temporary / WEIGHTS_NAME)
-            description = description | {"weights_sha256": file_digest(temporary / WEIGHTS_NAME)}
-            write_json(temporary / DESCRIPTION_NAME, description)
+            with (temporary / WEIGHTS_NAME).open("rb") as written:
+                os.fsync(written.fileno())
+            description = description | {_WEIGHTS_DIGEST: file_digest(temporary / WEIGHTS_NAME)}
+            digest = value_digest(description)
+            write_json(temporary / DESCRIPTION_NAME, description | {_DESCRIPTION_DIGEST: digest})
             while True:
                 version = max(self.versions(), default=0) + 1
                 try:
@@ -87,17 +120,93 @@ class ModelRegistry:
 
     def champion(self) -> int | None:
         """Number of the model in use, None before the first."""
-        try:
-            return int((self.path / CHAMPION_NAME).read_text(encoding="ascii"))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            raise UserError(f"{self.path / CHAMPION_NAME}: does not hold a version number") from None
+        reigns = self.history()
+        return reigns[-1].version if reigns else None
 
-    def promote(self, version: int) -> None:
-        """Make `version` the champion."""
-        self.open(str(version))
-        write_atomically(self.path / CHAMPION_NAME, f"{version}\n".encode("ascii"))
+    def history(self) -> list[Reign]:
+        """The champion, last, and those before it that a rollback may go back to.
+
+        Raises
+        ------
+        UserError
+            If the file is damaged.
+        """
+        path = self.path / CHAMPION_NAME
+        try:
+            content = read_json(path)
+            if isinstance(content, int):  # of a registry that knew no history
+                return [Reign(content, "", "")]
+            return [Reign(int(one["version"]), str(one["since"]), str(one["why"])) for one in content["champions"]]
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{path}: does not say which model is the champion; name one: vocsep models promote VERSION"
+            ) from None
+
+    def promote(self, version: int, why: str = "", replacing: int | Literal["any"] | None = "any") -> None:
+        """Make `version` the champion, if its files are intact.
+
+        Parameters
+        ----------
+        why
+            A line for the history.
+        replacing
+            The champion (None: that there is none) on which the decision rests.
+
+        Raises
+        ------
+        UserError
+            If there is no such version, it is damaged, or the champion is no longer the one to be replaced.
+        """
+        with self._lock():
+            self.open(str(version)).verify()
+            try:
+                reigns = self.history()
+            except UserError:
+                if replacing != "any":
+                    raise
+                reigns = []
+            held = reigns[-1].version if reigns else None
+            if replacing not in ("any", held):
+                raise UserError(f"{self.path}: the champion is {held} by now, not {replacing}; compare with that one")
+            if held != version:
+                self._write_history([*reigns, Reign(version, _now(), why)])
+
+    def rollback(self) -> tuple[int, int]:
+        """Make the champion before this one that is still intact the champion; returns both numbers.
+
+        Raises
+        ------
+        UserError
+            If there is none.
+        """
+        with self._lock():
+            reigns = self.history()
+            for count in range(len(reigns) - 1, 0, -1):
+                with contextlib.suppress(UserError):
+                    self.open(str(reigns[count - 1].version)).verify()
+                    self._write_history(reigns[:count])
+                    return reigns[-1].version, reigns[count - 1].version
+        raise UserError(f"{self.path}: no earlier champion to go back to; name one: vocsep models promote VERSION")
+
+    def prunable(self, keep: int) -> list[int]:
+        """All versions but the `keep` newest (at least one), the champion, and the champion before it."""
+        kept = {*self.versions()[-max(1, keep) :], *(reign.version for reign in self.history()[-2:])}
+        return [version for version in self.versions() if version not in kept]
+
+    def prune(self, keep: int) -> list[int]:
+        """Delete the versions that are `prunable`, and what killed processes left; returns their numbers."""
+        with self._lock():
+            versions = self.prunable(keep)
+            for version in versions:
+                # At every instant a version is whole or not there.
+                self._folder(version).rename(self.path / f"{_DELETED_PREFIX}{uuid.uuid4().hex}")
+            for entry in self.path.glob(".*/"):
+                age = time.time() - entry.stat().st_mtime
+                if entry.name.startswith(_DELETED_PREFIX) or age > _LEFTOVER_SECONDS:
+                    shutil.rmtree(entry)
+        return versions
 
     def open(self, name: str = CHAMPION_NAME) -> ModelVersion:
         """A model by `champion`, `latest`, a version's number or a model folder's path.
@@ -120,13 +229,36 @@ class ModelRegistry:
             raise UserError(
                 f"{name}: no such model in {self.path} (versions: {known}) and no model folder of that name"
             )
-        try:
-            description: dict[str, Any] = read_json(path / DESCRIPTION_NAME)
-        except ValueError as error:
-            raise UserError(f"{path / DESCRIPTION_NAME}: damaged ({error})") from None
-        if not isinstance(description, dict) or not isinstance(description.get("weights_sha256"), str):
-            raise UserError(f"{path / DESCRIPTION_NAME}: damaged (does not describe a model)")
-        return ModelVersion(path, version, description)
+        return ModelVersion(path, version, _read_description(path / DESCRIPTION_NAME))
 
     def _folder(self, version: int) -> Path:
         return self.path / f"{version:04d}"
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Wait for, and hold, the right to move the champion and to delete."""
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: no model yet; run `make train` first")
+        with (self.path / _LOCK_NAME).open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _write_history(self, reigns: list[Reign]) -> None:
+        write_json(self.path / CHAMPION_NAME, {"champions": [asdict(reign) for reign in reigns[-HISTORY_LENGTH:]]})
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get(_WEIGHTS_DIGEST), str):
+            raise ValueError("does not describe a model")
+        digest = content.pop(_DESCRIPTION_DIGEST, None)
+        if digest is not None and digest != value_digest(content):
+            raise ValueError("edited since it was written")
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    return content
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

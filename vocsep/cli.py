@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from storage.errors import UserError
+from vocsep.cli_models import app as models_app
 from vocsep.cli_separate import MODELS, ModelsOption, export, separate
 from vocsep.cli_store import STORE
 from vocsep.cli_store import app as store_app
@@ -20,7 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="vocsep takes songs apart: vocals and accompaniment.",
 )
-models_app = typer.Typer(no_args_is_help=True, help="The trained models.")
 app.add_typer(store_app, name="store")
 app.add_typer(models_app, name="models")
 
@@ -164,36 +164,6 @@ def _train(
 
 
 app.command("train")(command_with_settings(TrainConfig, _train))
-
-
-@models_app.command("list")
-def models_list(models: ModelsOption = MODELS) -> None:
-    """List the models with their scores; the champion is the one that `separate` uses."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from storage.registry import ModelRegistry
-
-    registry = ModelRegistry(models)
-    versions = registry.versions()
-    if not versions:
-        raise UserError(f"{models}: no model yet; run `make train` first")
-    champion = registry.champion()
-    table = Table("version", "champion", "made", "dataset", "spectrogram", "steps", "valid SDR, dB", box=box.SIMPLE)
-    for version in versions:
-        description = registry.open(str(version)).description
-        spectrogram = description["spectrogram"]
-        table.add_row(
-            str(version),
-            "*" if version == champion else "",
-            description["created"][:16].replace("T", " "),
-            description["data"]["dataset"],
-            f"{spectrogram['sample_rate']} Hz, {spectrogram['n_fft']}/{spectrogram['hop_length']}",
-            str(description["training"]["steps_done"]),
-            f"{description['metrics']['valid_sdr_db']:.2f}",
-        )
-    Console().print(table)
 
 
 def main() -> None:

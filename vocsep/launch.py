@@ -26,6 +26,7 @@ def train(
     runs: Path,
     resume: str = "auto",
     on_progress: Callable[[float], None] | None = None,
+    promote: bool = True,
 ) -> TrainResult | None:
     """Train a model (see `vocsep.training.fit`) with as many processes as `config.devices` says.
 
@@ -35,11 +36,11 @@ def train(
         As `fit`, or if a process of several failed.
     """
     if config.devices == 1 or is_one_of_several():
-        return fit(config, SpectrogramStore.open(store), ModelRegistry(models), runs, resume, on_progress)
+        return fit(config, SpectrogramStore.open(store), ModelRegistry(models), runs, resume, on_progress, promote)
     with tempfile.TemporaryDirectory() as folder:
         job, answer = Path(folder) / "job.json", Path(folder) / "result.json"
         paths = {"store": str(store), "models": str(models), "runs": str(runs)}
-        write_json(job, {"config": config.model_dump(mode="json"), "resume": resume, **paths})
+        write_json(job, {"config": config.model_dump(mode="json"), "resume": resume, "promote": promote, **paths})
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(config.devices), "-m", "vocsep.launch", str(job), str(answer)]
         number = _run_passing_signals(command)
@@ -84,6 +85,7 @@ def _train_share(job: Path, answer: Path) -> None:
         ModelRegistry(Path(content["models"])),
         Path(content["runs"]),
         content["resume"],
+        promote=content["promote"],
     )
     if result is not None:
         write_json(answer, vars(result))

@@ -1,13 +1,15 @@
 """What a model file says of itself: architecture, settings, songs, versions."""
 
+import functools
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from storage.files import value_digest
+from storage.files import file_digest, value_digest
 from storage.store import SpectrogramStore
 from vocsep.config import SpectrogramConfig
 from vocsep.preprocessing import StoreConfig
@@ -40,6 +42,14 @@ def training_digest(store: SpectrogramStore) -> str:
     return value_digest({"config": store.manifest.config_digest, "arrays": arrays})
 
 
+@functools.cache
+def code_digest() -> str:
+    """SHA-256, first 16 digits, of all source files of vocsep and storage: tells two states of the code apart."""
+    root = Path(__file__).parents[1]
+    files = sorted(path for room in ("storage", "vocsep") for path in (root / room).rglob("*.py"))
+    return value_digest([[path.relative_to(root).as_posix(), file_digest(path)] for path in files])[:16]
+
+
 def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
     """What a model file says of the model's origin, as JSON-like values."""
     manifest = store.manifest
@@ -57,6 +67,11 @@ def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, An
             "train": sorted(track.name for track in store.tracks("train")),
             "valid": sorted(track.name for track in store.tracks("valid")),
         },
-        "versions": {"vocsep": version("vocsep"), "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "vocsep": version("vocsep"),
+            "code": code_digest(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "licence": "Use of these weights is bound by the licences of the songs that they were trained on.",
     }

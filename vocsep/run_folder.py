@@ -16,6 +16,7 @@ from storage.store import config_differences
 RUN_NAME = "run.json"
 CHECKPOINTS = "checkpoints"
 FAILED = "failed"
+LOCK = ".lock"
 
 Status = Literal["running", "stopped", "failed", "finished"]
 
@@ -135,9 +136,28 @@ def _differences(held: dict[str, Any], expected: dict[str, Any]) -> str:
     return config
 
 
+def finished_version(runs: Path) -> int | None:
+    """The model that a finished one of the runs in a folder made, the newest if there are several; None if none is."""
+    for path in sorted(runs.glob(f"*/{RUN_NAME}"), reverse=True):
+        description = _read(path.parent)
+        if description.get("status") == "finished":
+            return int(description["model_version"])
+    return None
+
+
+def in_use(path: Path) -> bool:
+    """Whether a living process holds the run at `path`."""
+    with (path / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _take(path: Path) -> RunFolder | None:
     """The run at `path`, locked for as long as this process lives; None if another process holds it."""
-    lock = (path / ".lock").open("ab")
+    lock = (path / LOCK).open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

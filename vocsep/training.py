@@ -1,5 +1,6 @@
 """Training a U-Net from the patches of a store, with whole-song validation in dB, into the model registry."""
 
+import contextlib
 import logging
 import time
 import warnings
@@ -179,11 +180,12 @@ def fit(
     runs: Path,
     resume: str = "auto",
     on_progress: ProgressHook | None = None,
+    promote: bool = True,
 ) -> TrainResult | None:
     """Train a model and add the weights that scored best on the validation songs to the registry.
 
     The new model becomes the champion if there is none, if the champion was validated on other data, or if the new one
-    scores better on the same.
+    scores better on the same; without `promote` the champion stays what it is.
 
     Under torchrun or SLURM every process calls this, and shares the batches; one of them writes all files.
 
@@ -250,22 +252,29 @@ def fit(
     try:
         trainer.fit(module, DataLoader(batches, batch_size=None))
         training.finish()
-        return _register(config, store, registry, run, training) if run is not None else None
+        return _register(config, store, registry, run, training, promote) if run is not None else None
     finally:
         training.close()
 
 
 def _register(
-    config: TrainConfig, store: SpectrogramStore, registry: ModelRegistry, run: RunFolder, training: TrainingRun
+    config: TrainConfig,
+    store: SpectrogramStore,
+    registry: ModelRegistry,
+    run: RunFolder,
+    training: TrainingRun,
+    promote: bool,
 ) -> TrainResult:
+    origin = {"folder": str(run.path), "created": run.description["created"]}
     description = describe_model(config, store) | {
         "metrics": {"valid_sdr_db": training.best_sdr_db, "valid_floor_sdr_db": training.floor_sdr_db},
-        "training": config.model_dump(mode="json") | training.summary(),
+        "training": config.model_dump(mode="json") | training.summary() | {"run": origin},
         "history": training.history,
     }
-    model = registry.add(training.best_weights, description)
+    # One that was killed right after it had added its model does not add it again.
+    model = _model_of_run(registry, origin) or registry.add(training.best_weights, description)
     assert model.version is not None
-    is_champion = _promote_if_better(registry, model)
+    is_champion = _promote_if_better(registry, model) if promote else registry.champion() == model.version
     run.write("finished", model_version=model.version, **description)
     return TrainResult(
         version=model.version,
@@ -278,6 +287,15 @@ def _register(
         validation_share=training.validation_share,
         is_champion=is_champion,
     )
+
+
+def _model_of_run(registry: ModelRegistry, origin: dict[str, str]) -> ModelVersion | None:
+    for version in reversed(registry.versions()):
+        with contextlib.suppress(UserError):
+            model = registry.open(str(version))
+            if model.description.get("training", {}).get("run") == origin:
+                return model
+    return None
 
 
 def _sources(config: TrainConfig) -> tuple[str, ...]:
@@ -351,15 +369,25 @@ def _first_mixtures(store: SpectrogramStore, sampler: PatchSampler) -> Tensor:
 
 
 def _promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:
-    champion = registry.champion()
     assert model.version is not None
-    if champion is not None:
-        held = registry.open(str(champion)).description
-        same_data = held["data"]["digest"] == model.description["data"]["digest"]
-        if same_data and held["metrics"]["valid_sdr_db"] >= model.description["metrics"]["valid_sdr_db"]:
+    why = "trained: the first, better on the same validation songs, or of other songs"
+    while True:
+        champion = registry.champion()
+        if champion is not None and not _is_better(model, registry.open(str(champion))):
             return False
-    registry.promote(model.version)
-    return True
+        try:
+            registry.promote(model.version, why, replacing=champion)
+            return True
+        except UserError:
+            # Another process was faster: its model is the one to compare with.
+            if registry.champion() == champion:
+                raise
+
+
+def _is_better(model: ModelVersion, champion: ModelVersion) -> bool:
+    new, held = model.description, champion.description
+    same_data = held["data"]["digest"] == new["data"]["digest"]
+    return not same_data or new["metrics"]["valid_sdr_db"] > held["metrics"]["valid_sdr_db"]
 
 
 def _quiet_lightning() -> None:

@@ -175,7 +175,7 @@ def test_damaged_weights_are_refused_in_one_line_that_names_the_file(tmp_path: P
 )
 def test_description_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, changed: dict[str, Any]) -> None:
     model = add_model(tmp_path / "models")
-    description = read_json(model.path / "model.json") | changed
+    description = read_json(model.path / "model.json") | {"description_sha256": None} | changed
     # None stands for a field that is missing.
     write_json(model.path / "model.json", {name: value for name, value in description.items() if value is not None})
     with pytest.raises(UserError) as error:
