@@ -69,3 +69,23 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
         mean=float(differences.mean()),
         interval=bootstrap_interval(differences.tolist(), "mean"),
     )
+
+
+def lower_bound(values: Sequence[float], confidence: float) -> float | None:
+    """The least that the mean is with a confidence: the lower end of Student's one-sided interval, in dB.
+
+    Where the true mean is 0, it is above 0 in a share of `1 - confidence` of all samples, few values or many (if they
+    are normally distributed; with heavier tails less often). None for fewer than two values.
+
+    Parameters
+    ----------
+    values
+        One finite figure per song, in dB.
+    confidence
+        In (0.5, 1).
+    """
+    if len(values) < 2:
+        return None
+    sample = np.asarray(values, dtype=np.float64)
+    error = sample.std(ddof=1) / np.sqrt(len(sample))
+    return float(sample.mean() - scipy.stats.t.ppf(confidence, len(sample) - 1) * error)

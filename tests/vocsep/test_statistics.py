@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from vocsep.statistics import bootstrap_interval, paired_difference
+from vocsep.statistics import bootstrap_interval, lower_bound, paired_difference
 
 
 def test_interval_of_the_mean_is_that_of_the_normal_theory_for_many_songs() -> None:
@@ -63,3 +63,24 @@ def test_songs_without_a_score_on_either_side_are_left_out() -> None:
     assert difference is not None
     assert (difference.songs, difference.mean, difference.interval) == (1, 1.0, None)
     assert paired_difference([nan], [1.0]) is None
+
+
+@pytest.mark.parametrize("songs", [3, 6, 25])
+@pytest.mark.parametrize("draw", ["normal", "laplace"])
+def test_of_equal_systems_one_is_taken_for_better_no_oftener_than_the_confidence_allows(songs: int, draw: str) -> None:
+    random = np.random.default_rng(4)
+    samples = getattr(random, draw)(0.0, 1.0, (4000, songs))
+    better = np.mean([(lower_bound(sample.tolist(), 0.95) or -1) > 0 for sample in samples])
+    # 5 %, and 4 standard errors of 4000 trials.
+    assert better <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 4000)
+    if draw == "normal":
+        assert better >= 0.05 - 4 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_lower_bound_is_that_of_the_textbook() -> None:
+    # "Student": The probable error of a mean, 1908, hours of sleep gained by the first drug; t(0.95, 9) = 1.8331.
+    hours = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    assert lower_bound(hours, 0.95) == pytest.approx(0.75 - 1.8331 * 1.7890 / math.sqrt(10), abs=1e-3)
+    assert lower_bound([1.0, 1.0, 1.0], 0.99) == 1.0
+    assert lower_bound([0.0, 0.0], 0.95) == 0.0
+    assert lower_bound([5.0], 0.95) is None
