@@ -2,12 +2,12 @@
 # make test                    the tests
 #
 # Variables: MUSDB_PATH (dataset; unset: demo songs), PRESET, MAX_MINUTES, STEPS, EPOCHS, MODEL, INPUT, OUTPUT, STORE,
-# WORKERS, KIND, SEED, ARGS (further options of the step), PYTHON (interpreter for the virtual environment).
+# WORKERS, KIND, SEED, PORT (of serve), ARGS (further options of the step), PYTHON (interpreter for the virtual environment).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ffmpeg demo-data preprocess train eval separate test lint bench clean
+.PHONY: help setup ffmpeg demo-data preprocess train eval separate serve stop retrain schedule unschedule test lint bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,8 +23,9 @@ export PREFECT_HOME ?= $(CURDIR)/data/prefect
 option = $(if $($(2)),--$(1) "$($(2))")
 STORE_OPTION = $(call option,store,STORE)
 PREPROCESS_OPTIONS = $(STORE_OPTION) $(call option,preset,PRESET) $(call option,kind,KIND) $(call option,workers,WORKERS)
-TRAIN_OPTIONS = $(STORE_OPTION) $(call option,max-minutes,MAX_MINUTES) $(call option,steps,STEPS) \
-  $(call option,epochs,EPOCHS) $(call option,seed,SEED)
+BUDGET_OPTIONS = $(call option,max-minutes,MAX_MINUTES) $(call option,steps,STEPS) $(call option,epochs,EPOCHS) \
+  $(call option,seed,SEED)
+TRAIN_OPTIONS = $(STORE_OPTION) $(BUDGET_OPTIONS)
 EVAL_OPTIONS = $(STORE_OPTION) $(call option,model,MODEL) $(call option,kind,KIND) $(call option,workers,WORKERS)
 
 # The steps named in one call run in one process, with one Prefect server: the first target runs all, the others nothing.
@@ -35,7 +36,7 @@ FLOWS = $(foreach step,$(STEPS_NAMED),$(if $(filter preprocess,$(step)),preproce
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "Variables: MUSDB_PATH=folder PRESET=fine|notebook MAX_MINUTES=n STEPS=n EPOCHS=n SEED=n MODEL=name INPUT=path"
-	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n ARGS=\"--option value\""
+	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n PORT=n ARGS=\"--option value\""
 
 setup: $(STAMP) ffmpeg ## Install everything into .venv (done by the other targets when needed).
 
@@ -68,6 +69,21 @@ eval: ## Score the newest model (or MODEL) on the test songs; report in data/rep
 separate: setup ## Separate INPUT (a file or folder) into OUTPUT (data/separated).
 	@$(if $(INPUT),,echo "INPUT is missing, as in: make separate INPUT=song.mp3" >&2; exit 2)
 	@$(BIN)/vocsep separate "$(INPUT)" $(call option,output,OUTPUT) $(call option,model,MODEL) $(ARGS)
+
+serve: setup ## Start Prefect's server, all deployments and a worker on this machine (PORT, 4200); see docs/unattended.md.
+	@$(BIN)/python -m flows serve $(call option,port,PORT) $(ARGS)
+
+stop: setup ## End exactly what `make serve` started; runs save what they have.
+	@$(BIN)/python -m flows stop
+
+retrain: setup ## Take in new songs, train, and let a model that is better on the test songs become the champion.
+	@$(BIN)/python -m flows retrain $(PREPROCESS_OPTIONS) $(BUDGET_OPTIONS) $(ARGS)
+
+schedule: setup ## Turn on the weekly retraining of `make serve` (off again: make unschedule).
+	@$(BIN)/python -m flows schedule
+
+unschedule: setup
+	@$(BIN)/python -m flows schedule --off
 
 test: setup ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)

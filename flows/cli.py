@@ -1,7 +1,6 @@
 """Command line of the flows; several may be named one after the other: `python -m flows preprocess train evaluate`."""
 
 import functools
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from flows.environment import set_defaults
-from flows.paths import MODELS, REPORTS, RUNS, SEPARATED, STORE
+from flows.paths import MODELS, REPORTS, RUNS, SEPARATED, SERVE, STORE
 from storage.errors import UserError
 from vocsep.options import command_with_settings
 from vocsep.separation_settings import SeparationSettings
@@ -37,20 +36,27 @@ def say(text: str = "") -> None:
     typer.echo(text)
 
 
+def run_flow(check: Callable[[Any], None], flow: Callable[[Any], Returned], config: Any) -> Returned:
+    """Check the parameters, then run the flow; the first one of a process starts a server unless the settings name one.
+
+    (Prefect would start one too, but one that outlives this process if it is killed.)
+    """
+    check(config)
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.server import own_server, using
+
+    if PREFECT_API_URL.value():
+        return flow(config)
+    announce_server()
+    with using(own_server(), has_ui=False):
+        return flow(config)
+
+
 @functools.cache
 def announce_server() -> None:
     """Say, once in a process, what the first flow is waiting for."""
-    import prefect.settings
-
-    if not prefect.settings.PREFECT_API_URL.value():
-        say("Prefect: starting its embedded server, 10-20 s (set PREFECT_API_URL to use a running one)")
-
-
-def run_flow(check: Callable[[Any], None], flow: Callable[[Any], Returned], config: Any) -> Returned:
-    """Check the parameters, then run the flow; the first one of a process starts Prefect's embedded server."""
-    check(config)
-    announce_server()
-    return flow(config)
+    say("Prefect: starting its embedded server, 10-20 s (set PREFECT_API_URL to use a running one)")
 
 
 @app.command("preprocess")
@@ -180,6 +186,80 @@ def _separate(
 app.command("separate")(command_with_settings(SeparationSettings, _separate))
 
 
+def _retrain(
+    settings: dict[str, Any],
+    dataset: DatasetOption = None,
+    kind: KindOption = "auto",
+    preset: Annotated[str, typer.Option(help="Spectral preset (fine, notebook) or YAML file.")] = "fine",
+    start: Annotated[str, typer.Option(help="scratch, or champion to fine-tune it.")] = "scratch",
+    force: Annotated[bool, typer.Option("--force", help="Train even if nothing changed.")] = False,
+    confidence: Annotated[float, typer.Option(help="How sure it must be that the new model is better.")] = 0.95,
+    keep: Annotated[int, typer.Option(help="How many models, reports and checkpointed runs stay.")] = 10,
+    store: StoreOption = str(STORE),
+    models: ModelsOption = MODELS,
+    runs: Annotated[Path, typer.Option(help="Folder for runs: curves, checkpoints.")] = RUNS,
+    reports: Annotated[Path, typer.Option(help="Folder for reports.")] = REPORTS,
+    workers: WorkersOption = None,
+) -> None:
+    """Take in new songs, train a challenger, and promote it if it is better than the champion on the test songs."""
+    from flows import retrain as module
+
+    values = {
+        "training": settings,
+        "dataset": dataset,
+        "kind": kind,
+        "preset": preset,
+        "start": start,
+        "force": force,
+        "confidence": confidence,
+        "keep": keep,
+        "store": store,
+        "models": models,
+        "runs": runs,
+        "reports": reports,
+        "workers": workers,
+    }
+    result = run_flow(module.check, module.retrain, _validated(module.RetrainConfig, values))
+    say(f"\n{result.report}")
+
+
+app.command("retrain")(command_with_settings(TrainConfig, _retrain))
+
+
+@app.command("schedule")
+def schedule(
+    off: Annotated[bool, typer.Option("--off", help="Turn it off.")] = False,
+) -> None:
+    """Turn the weekly retraining on, or off, on the server that `serve` started."""
+    from flows import serving
+
+    say(serving.set_schedule(active=not off))
+
+
+@app.command("serve")
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server, on this machine only.")] = 4200,
+) -> None:
+    """Start Prefect's server, a work pool, all deployments and a worker, which go on after this command."""
+    from flows import serving
+
+    say("Starting Prefect's server, the deployments and a worker, about half a minute ...")
+    address = serving.serve(port)
+    say(f"serving: {address} (runs, schedules, artifacts); logs in {SERVE}")
+    say(f"  from another folder: export PREFECT_API_URL={address}/api")
+    say("  next: .venv/bin/prefect deployment run 'preprocess/local' --watch")
+    say("  the weekly retraining is off; turn it on with: make schedule")
+    say("  end all of it with: make stop")
+
+
+@app.command("stop")
+def stop() -> None:
+    """End exactly what `serve` started; runs save what they have."""
+    from flows import serving
+
+    say("stopped" if serving.stop() else "nothing was served from this folder")
+
+
 def _validated(model: Any, values: dict[str, Any]) -> Any:
     from vocsep.config import validated
 
@@ -188,7 +268,6 @@ def _validated(model: Any, values: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Run, and end with 0, 1 (songs failed) or 2 (a mistake of the user's, told in one line)."""
-    logging.getLogger("vocsep").setLevel(logging.INFO)
     try:
         set_defaults()
         for arguments in steps(sys.argv[1:]):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,8 @@ from distributed import Client, LocalCluster, as_completed
 
 from storage.errors import UserError
 from vocsep.progress import progress_bar
+
+WORKER_LOG = logging.getLogger("vocsep.worker")
 
 CONNECT_TIMEOUT_SECONDS = 20
 RETRIES = 2
@@ -49,6 +52,7 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
         except (OSError, ValueError) as error:
             raise UserError(f"DASK_ADDRESS={address}: no Dask scheduler answers there ({error})") from None
         with client:
+            _forward_log(client)
             yield client
         return
     # Dask announces every start and stop of a worker; only errors are of interest here.
@@ -65,7 +69,18 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
         ) as cluster,
         Client(cluster) as client,
     ):
+        _forward_log(client)
         yield client
+
+
+def _forward_log(client: Client) -> None:
+    """Have what the library logs on workers logged here too, as a part of the run.
+
+    That a song is done goes to the run only: in the terminal, there is a progress bar.
+    """
+    WORKER_LOG.handlers = list(logging.getLogger("vocsep").handlers)
+    WORKER_LOG.propagate = False
+    client.forward_logging("vocsep", level=logging.INFO)
 
 
 @contextlib.contextmanager
@@ -91,9 +106,16 @@ class Outcome(Generic[Item, Result]):
 
 def run_one(function: Callable[..., Result], item: Item, arguments: tuple[Any, ...]) -> Outcome[Item, Result]:
     """Runs on the worker. A user's mistake is a result like any other; all else is an exception, and tried again."""
+    log = logging.getLogger("vocsep")
+    log.setLevel(logging.INFO)
+    log.propagate = False  # to the client only, not to this process's own output
+    name, started = getattr(item, "name", item), time.perf_counter()
     try:
-        return Outcome(item, function(item, *arguments), None)
+        result = function(item, *arguments)
+        WORKER_LOG.info("%s: %s, %.1f s", function.__name__, name, time.perf_counter() - started)
+        return Outcome(item, result, None)
     except UserError as error:
+        WORKER_LOG.warning("%s: %s: failed: %s", function.__name__, name, error)
         return Outcome(item, None, str(error))
 
 

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.paths import MODELS, REPORTS, STORE
-from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, picture, result_of, say_what_to_do
 from flows.stores import StoreLocation, on_disk
 from vocsep.config import Settings
 from vocsep.dataset import Song
@@ -18,6 +18,7 @@ from vocsep.evaluation import Engine, SongScores, Target, evaluate_song, resolve
 from vocsep.exhibits import Exhibit, make_exhibit
 from vocsep.report import best_first, report_folder, songs_to_exhibit, write_report
 from vocsep.report_text import report_markdown, song_table
+from vocsep.score_files import read_scores, save_scores
 
 
 class EvaluateConfig(Settings):
@@ -80,30 +81,43 @@ def check(config: EvaluateConfig) -> None:
 
 @task(name="score songs", cache_policy=NO_CACHE)
 @failing_in_one_line
-def score_songs(config: EvaluateConfig) -> EvaluateResult:
-    """Score every song on a Dask worker, then write the report from the small records that come back."""
+def score_songs(config: EvaluateConfig, folder: Path | None = None) -> EvaluateResult:
+    """Score every song on a Dask worker, then write the report from the small records that come back.
+
+    Parameters
+    ----------
+    folder
+        Of a report that was begun: songs that have their scores in it are not scored again. None: a new one.
+    """
     target = resolve(config)
-    folder = report_folder(config.reports, target).resolve()
+    folder = (folder or report_folder(config.reports, target)).resolve()
+    held = read_scores(folder)
+    scored = [held[song.id] for song in target.songs if song.id in held]
+    songs = [song for song in target.songs if song.id not in held]
     artifact = ProgressArtifact("evaluate-progress", "Share of the songs that are scored")
 
     def on_outcome(outcome: Outcome[Song, SongScores], finished: int) -> None:
-        artifact.update(finished / len(target.songs))
+        if outcome.result is not None:
+            save_scores(folder, outcome.result)
+        artifact.update((len(target.songs) - len(songs) + finished) / len(target.songs))
 
     with dask_client(config.workers, len(target.songs)) as client:
         outcomes = map_items(
             client,
             evaluate_song,
-            target.songs,
+            songs,
             (target.subjects, folder, config.engine),
             description="evaluate",
             unit="songs",
             on_outcome=on_outcome,
         )
-        scored = [outcome.result for outcome in outcomes if outcome.result is not None]
+        scored += [outcome.result for outcome in outcomes if outcome.result is not None]
         failures = {outcome.item.name: outcome.error for outcome in outcomes if outcome.error is not None}
         exhibits = _exhibits(client, target, scored, folder)
     summary = write_report(folder, target, scored, failures, exhibits)
-    create_markdown_artifact(report_markdown(summary, best_first(scored), pictures=False), key="evaluation-report")
+    pictures = [picture((folder / name).read_bytes(), name) for name in ("songs.png", "over_time.png")]
+    text = report_markdown(summary, best_first(scored), pictures=False)
+    create_markdown_artifact("\n\n".join([text, *pictures]), key="evaluation-report")
     header, *lines = song_table(best_first(scored))
     rows = [dict(zip(header, line, strict=True)) for line in lines]
     create_table_artifact(rows, key="evaluation-songs", description="Medians in dB")
@@ -129,7 +143,7 @@ def _exhibits(client: Client, target: Target, scored: list[SongScores], folder: 
     return {title: made[song.id] for title, song in chosen.items() if song.id in made}
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
 @failing_in_one_line
 def evaluate(config: EvaluateConfig = EvaluateConfig()) -> EvaluateResult:  # noqa: B008 (Prefect reads it)
     """Score a model beside the mixture and the ideal ratio mask, and write a report."""

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.paths import DEMO, STORE
-from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of, say_what_to_do
 from flows.stores import StoreLocation
 from storage.files import is_disk_full
 from storage.lock import require_free
@@ -192,7 +192,7 @@ def _table(dataset: Dataset, outcomes: list[Outcome[Song, TrackRecord | None]]) 
     return [{"song": name, "state": reason} for name, reason in dataset.problems.items()] + rows
 
 
-@flow(name="preprocess", log_prints=False)
+@flow(name="preprocess", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
 @failing_in_one_line
 def preprocess(config: PreprocessConfig = PreprocessConfig()) -> PreprocessResult:  # noqa: B008 (Prefect reads it)
     """Write the spectrograms of a dataset to the store; only what is missing or changed is made."""

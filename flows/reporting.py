@@ -1,17 +1,27 @@
 """What a run shows in the Prefect UI, and how it ends when something failed."""
 
+import base64
 import functools
+import logging
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from prefect import Task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect import Flow, Task, runtime
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import TerminationSignal
+from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed
 
 from storage.errors import UserError
 from vocsep.stopping import TrainingStopped
+
+# What the library tells belongs to the run, however the run was started.
+logging.getLogger("vocsep").setLevel(logging.INFO)
 
 UPDATE_INTERVAL_SECONDS = 1.0
 
@@ -38,10 +48,33 @@ def failing_in_one_line(function: Callable[Parameters, Returned]) -> Callable[Pa
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         try:
             return function(*args, **kwargs)
-        except (UserError, SomeFailed, TrainingStopped) as error:
+        except (UserError, SomeFailed) as error:
+            return cast(Returned, Failed(message=str(error), data=error))
+        except TrainingStopped as error:
+            if _is_being_cancelled():
+                # The run is saved; let Prefect's engine do what it does with cancelled runs.
+                raise TerminationSignal(error.signal) from None
             return cast(Returned, Failed(message=str(error), data=error))
 
     return wrapper
+
+
+def say_what_to_do(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook of all flows: the last line of a run that failed or died says how to go on.
+
+    Prefect calls it in the run's process, and the worker does where that was killed.
+    """
+    again = f"prefect flow-run retry {flow_run.id}" if flow_run.deployment_id else "the same command"
+    flow_run_logger(flow_run, flow).error("What was finished stays. Once the cause is mended, go on with: %s", again)
+
+
+def _is_being_cancelled() -> bool:
+    run = runtime.flow_run.id
+    if run is None:
+        return False
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(run)).state
+    return state is not None and state.is_cancelling()
 
 
 def result_of(task: Task[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
@@ -63,3 +96,27 @@ class ProgressArtifact:
             assert isinstance(self._id, UUID)
             update_progress_artifact(self._id, progress=100 * share)
             self._updated = now
+
+
+def picture(png: bytes, title: str) -> str:
+    """A picture for a markdown artifact; it stands in the artifact itself."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+class PictureArtifact:
+    """A picture of the running flow, replaced in place, so that a long run does not fill the database."""
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key = key
+        self._description = description
+        self._id: UUID | None = None
+
+    def show(self, png: bytes) -> None:
+        """Show a picture, in the place of the one before."""
+        # An artifact of Prefect's type "image" would show the picture's data as a link of 40,000 letters, too.
+        text = picture(png, self._description)
+        if self._id is None:
+            self._id = cast(UUID, create_markdown_artifact(text, key=self._key, description=self._description))
+            return
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self._id, ArtifactUpdate(data=text))

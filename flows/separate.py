@@ -9,7 +9,7 @@ from pydantic import Field
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.paths import MODELS, SEPARATED
-from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of, say_what_to_do
 from storage.registry import ModelRegistry
 from vocsep.config import Settings
 from vocsep.outputs import inputs_to_separate
@@ -115,7 +115,7 @@ def _figures(result: Separated) -> dict[str, str]:
     }
 
 
-@flow(name="separate")
+@flow(name="separate", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
 @failing_in_one_line
 def separate(config: SeparateConfig) -> SeparateResult:
     """Separate songs into vocals and accompaniment with a trained model."""

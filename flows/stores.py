@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 
 from flows.paths import CACHE
 from storage.bucket import is_url
+from storage.manifest import MANIFEST_NAME, Manifest
 from storage.mirror import fetch
 from storage.remote import RemoteStore
 from storage.store import SpectrogramStore
@@ -28,6 +29,14 @@ def require_store(store: Path | str) -> None:
         RemoteStore.open(store)
     else:
         SpectrogramStore.open(store)
+
+
+def held_manifest(store: Path | str) -> Manifest | None:
+    """The manifest of a store, None where there is no store yet; `UserError` if it is damaged or cannot be reached."""
+    if isinstance(store, str):
+        remote = RemoteStore.find(store)
+        return None if remote is None else remote.manifest
+    return Manifest.load(store) if (store / MANIFEST_NAME).exists() else None
 
 
 def on_disk(store: Path | str, splits: Collection[str]) -> Path:

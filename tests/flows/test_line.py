@@ -113,27 +113,31 @@ def test_a_broken_song_is_named_and_the_others_are_kept(trained: Path, tmp_path:
     assert len(store.manifest.tracks) == 5
 
 
-def test_an_existing_dask_cluster_writes_the_same_bytes(
+def test_an_existing_dask_cluster_writes_the_same_bytes_and_gives_the_same_scores(
     trained: Path, tmp_path: Path, run_flows: Run, flows_environment: dict[str, str]
 ) -> None:
+    """Scheduler and workers are processes of their own, in folders of their own."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     dask = [sys.executable, "-m", "distributed.cli.dask_"]
     scheduler = [f"{dask[2]}scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", ":0"]
     worker = [f"{dask[2]}worker", address, "--nthreads", "1", "--no-dashboard"]
-    processes = [
-        subprocess.Popen(
-            [*dask[:2], *command],
-            cwd=tmp_path,
-            env=flows_environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+    processes = []
+    for number, command in enumerate((scheduler, worker, worker)):
+        (tmp_path / str(number)).mkdir()
+        processes.append(
+            subprocess.Popen(
+                [*dask[:2], *command],
+                cwd=tmp_path / str(number),
+                env=flows_environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         )
-        for command in (scheduler, worker, worker)
-    ]
     try:
-        songs = str(trained / "songs")
-        result = run_flows(tmp_path, "preprocess", "--dataset", songs, DASK_ADDRESS=address)
+        songs, models = str(trained / "songs"), str(trained / "data/models")
+        steps = ["preprocess", "--dataset", songs, "evaluate", "--dataset", songs, "--models", models]
+        result = run_flows(tmp_path, *steps, DASK_ADDRESS=address)
     finally:
         for process in reversed(processes):
             process.terminate()
@@ -141,6 +145,13 @@ def test_an_existing_dask_cluster_writes_the_same_bytes(
     assert result.returncode == 0, result.stderr
     expected = Manifest.load(trained / STORE)
     assert Manifest.load(tmp_path / STORE).data_digest == expected.data_digest
+    rows = [
+        json.loads((folder / "data/reports/latest/summary.json").read_text())["rows"] for folder in (trained, tmp_path)
+    ]
+    for row, sources in rows[0].items():
+        for source, metrics in sources.items():
+            for metric, figures in metrics.items():
+                assert rows[1][row][source][metric] == pytest.approx(figures, abs=1e-6)
 
 
 def test_separate_flow_writes_stems_that_sum_to_the_song(trained: Path, tmp_path: Path, run_flows: Run) -> None:
