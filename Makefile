@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ffmpeg demo-data preprocess train eval separate test lint bench clean
+.PHONY: help setup ffmpeg demo-data preprocess train eval separate compare doctor test lint bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,6 +25,7 @@ STORE_OPTION = $(call option,store,STORE)
 PREPROCESS_OPTIONS = $(STORE_OPTION) $(call option,preset,PRESET) $(call option,kind,KIND) $(call option,workers,WORKERS)
 TRAIN_OPTIONS = $(STORE_OPTION) $(call option,max-minutes,MAX_MINUTES) $(call option,steps,STEPS) \
   $(call option,epochs,EPOCHS) $(call option,seed,SEED)
+ALL_BINS = data/all-bins.zarr
 EVAL_OPTIONS = $(STORE_OPTION) $(call option,model,MODEL) $(call option,kind,KIND) $(call option,workers,WORKERS)
 
 # The steps named in one call run in one process, with one Prefect server: the first target runs all, the others nothing.
@@ -68,6 +69,13 @@ eval: ## Score the newest model (or MODEL) on the test songs; report in data/rep
 separate: setup ## Separate INPUT (a file or folder) into OUTPUT (data/separated).
 	@$(if $(INPUT),,echo "INPUT is missing, as in: make separate INPUT=song.mp3" >&2; exit 2)
 	@$(BIN)/vocsep separate "$(INPUT)" $(call option,output,OUTPUT) $(call option,model,MODEL) $(ARGS)
+
+compare: setup ## Train the systems of the original analysis side by side; report in data/comparison.
+	@$(BIN)/python -m flows preprocess $(call option,kind,KIND) --preset $(or $(PRESET),fine)-513 --store $(ALL_BINS) \
+	  compare --store $(ALL_BINS) $(call option,steps,STEPS) $(ARGS)
+
+doctor: setup ## Say what is wrong with a training set-up: CONFIG (a system or a file), STORE.
+	@$(BIN)/vocsep doctor $(call option,config,CONFIG) $(STORE_OPTION) $(ARGS)
 
 test: setup ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)

@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from flows.environment import set_defaults
-from flows.paths import MODELS, REPORTS, RUNS, SEPARATED, STORE
+from flows.paths import ALL_BINS_STORE, COMPARISON, MODELS, REPORTS, RUNS, SEPARATED, STORE
 from storage.errors import UserError
+from vocsep.comparison_config import ComparisonConfig
 from vocsep.options import command_with_settings
 from vocsep.separation_settings import SeparationSettings
 from vocsep.train_config import TrainConfig
@@ -178,6 +179,25 @@ def _separate(
 
 
 app.command("separate")(command_with_settings(SeparationSettings, _separate))
+
+
+def _compare(
+    settings: dict[str, Any],
+    store: Annotated[str, typer.Option(help="Store with all bins: a folder, or a URL.")] = str(ALL_BINS_STORE),
+    output: Annotated[Path, typer.Option(help="Folder of the comparison: runs and report.")] = COMPARISON,
+) -> None:
+    """Train the systems of the original analysis side by side, and say what made the difference."""
+    from flows import compare as module
+
+    values = settings | {"store": store, "output": output}
+    result = run_flow(module.check, module.compare, _validated(module.CompareConfig, values))
+    say(f"\ncompare: {result.runs} runs, {result.failed} of them failed")
+    for line in result.lines:
+        say(f"  {line}")
+    say(f"  report: {result.report}")
+
+
+app.command("compare")(command_with_settings(ComparisonConfig, _compare))
 
 
 def _validated(model: Any, values: dict[str, Any]) -> Any:
