@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from storage.errors import UserError
+from vocsep.cli_doctor import doctor
 from vocsep.cli_separate import MODELS, ModelsOption, export, separate
 from vocsep.cli_store import STORE
 from vocsep.cli_store import app as store_app
@@ -23,6 +24,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, help="The trained models.")
 app.add_typer(store_app, name="store")
 app.add_typer(models_app, name="models")
+app.command("doctor")(doctor)
 
 
 @app.command("demo-data")
