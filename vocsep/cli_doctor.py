@@ -24,7 +24,7 @@ def doctor(
     from vocsep.config import validated
     from vocsep.doctor import demo_store, diagnose
     from vocsep.doctor_finding import Finding
-    from vocsep.systems import load_settings
+    from vocsep.settings_files import load_settings
     from vocsep.train_config import TrainConfig
 
     settings = validated(TrainConfig, load_settings(config) if config else {}, config or "defaults")

@@ -6,6 +6,7 @@ finished is never done again, a killed run goes on where it was, and several pro
 
 import contextlib
 import fcntl
+import gc
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from vocsep.model_description import training_digest
 from vocsep.objective_config import InputName, Objective
 from vocsep.probe import open_probe
 from vocsep.run_folder import CHECKPOINTS, RUN_NAME
-from vocsep.systems import load_settings
+from vocsep.settings_files import load_settings
 from vocsep.train_config import TrainConfig
 from vocsep.training import fit
 from vocsep.training_checks import check_bins, check_songs
@@ -184,12 +185,15 @@ def _result(
         if not is_ours:
             return None
         # It may have been finished just now.
-        return load_result(run, store, output) or _train(run, store, folder, on_progress)
+        result = load_result(run, store, output) or _train(run, store, folder, on_progress)
+    # Trainer and songs hold each other in memory; there are too few of them for Python to look by itself.
+    gc.collect()
+    return result
 
 
 def _train(run: Run, store: SpectrogramStore, folder: Path, on_progress: Callable[[float], None]) -> dict[str, Any]:
     registry = ModelRegistry(folder / "models")
-    probe = open_probe(run.config, store, registry, PROBED_STEPS)
+    probe = open_probe(run.config, store, PROBED_STEPS)
     objective, network = run.config.objective, probe.network
     _, constant_loss = best_constant_mask(objective, network.kept(probe.mixture), network.kept(probe.vocals))
     result: dict[str, Any] = {

@@ -5,7 +5,7 @@ from pydantic import Field
 from vocsep.config import Settings
 from vocsep.objective_config import Objective
 from vocsep.sampling import Augmentation
-from vocsep.systems import system_names
+from vocsep.settings_files import system_names
 from vocsep.train_config import TrainConfig
 
 
@@ -19,11 +19,11 @@ class ComparisonConfig(Settings):
         default=True, description="Also the way from project to notebook, one problem at a time, and each alone."
     )
     seeds: int = Field(default=3, ge=1, description="Every system is trained with so many seeds, from 0 on.")
-    steps: int = Field(default=800, ge=1, description="Training steps of every run.")
+    steps: int = Field(default=400, ge=1, description="Training steps of every run.")
     batch_size: int = Field(default=16, ge=1, description="Patches per step.")
     width: int = Field(default=8, ge=1, description="Feature maps of the network's first block.")
     learning_rate: float = Field(default=2e-3, gt=0, description="Highest learning rate.")
-    validations: int = Field(default=6, ge=1, description="Points of every learning curve.")
+    validations: int = Field(default=5, ge=1, description="Points of every learning curve.")
 
     def training(self, objective: Objective, seed: int) -> TrainConfig:
         """Settings of one run: the plain loop, mono, that remixes but changes nothing else."""

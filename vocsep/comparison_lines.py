@@ -34,7 +34,7 @@ def reference_lines(config: TrainConfig, store: SpectrogramStore) -> dict[str, f
         error on the training patches. `oracle mask`: clip(v / (x + e), 0, 1) of the true magnitudes, what the best of
         all masks of this kind would reach.
     """
-    probe = open_probe(config, store, ModelRegistry(Path()), PROBED_STEPS)
+    probe = open_probe(config, store, PROBED_STEPS)
     constant, _ = best_constant_mask(Objective(loss="mse"), probe.mixture, probe.vocals)
     return {
         "mixture": _validation_sdr(store, lambda mixture, vocals: np.ones_like(mixture)),

@@ -23,7 +23,7 @@ from vocsep.comparison_lines import draw_estimates, reference_lines
 from vocsep.comparison_plots import plot_curves, plot_problems
 from vocsep.objective_config import Objective
 from vocsep.report_text import decibels, markdown_table
-from vocsep.systems import load_settings
+from vocsep.settings_files import load_settings
 from vocsep.train_config import TrainConfig
 
 REPORT_NAME, SUMMARY_NAME = "report.md", "summary.json"

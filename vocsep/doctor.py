@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.config import load_spectrogram_config
 from vocsep.dataset import open_dataset
@@ -66,7 +65,7 @@ def _findings(config: TrainConfig, store: SpectrogramStore) -> Iterator[Finding]
     yield bins_finding(config.objective, store)
     sound = without_songs(store, broken)
     if sound.tracks("train"):
-        probe = open_probe(probed(config, sound), sound, ModelRegistry(store.path), STEPS)
+        probe = open_probe(probed(config, sound), sound, STEPS)
         yield from examine(probe, sound)
 
 
@@ -84,12 +83,12 @@ def examine(probe: Probe, store: SpectrogramStore) -> Iterator[Finding]:
 
 
 def probed(config: TrainConfig, store: SpectrogramStore) -> TrainConfig:
-    """Settings with which the network is looked at: small batches, a new network, and bins that the store has."""
+    """Settings with which the network is looked at: small batches, and bins that the store has."""
     objective = config.objective
     if spectrogram_config(store).dropped_bin != "none":
         objective = objective.model_copy(update={"bins": "even"})
     size = min(config.batch_size, PATCHES_PER_STEP)
-    return config.model_copy(update={"batch_size": size, "objective": objective, "fine_tune": None})
+    return config.model_copy(update={"batch_size": size, "objective": objective})
 
 
 def without_songs(store: SpectrogramStore, names: set[str]) -> SpectrogramStore:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from storage.errors import UserError
 from vocsep.config import Settings
-from vocsep.systems import load_settings
+from vocsep.settings_files import load_settings
 
 
 def command_with_settings(model: type[Settings], command: Callable[..., None]) -> Callable[..., None]:

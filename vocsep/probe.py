@@ -52,9 +52,10 @@ class Probe:
         return float(torch.stack(losses).mean())
 
 
-def open_probe(config: TrainConfig, store: SpectrogramStore, registry: ModelRegistry, steps: int) -> Probe:
-    """The network of a training and the patches of its first `steps` steps."""
-    config = config.model_copy(update={"channels": min(config.channels, spectrogram_config(store).channels)})
+def open_probe(config: TrainConfig, store: SpectrogramStore, steps: int) -> Probe:
+    """The network of a training that starts from no model, and the patches of its first `steps` steps."""
+    channels = min(config.channels, spectrogram_config(store).channels)
+    config = config.model_copy(update={"channels": channels, "fine_tune": None})
     sampler = PatchSampler(
         store.tracks("train"),
         batch_size=config.batch_size,
@@ -63,7 +64,7 @@ def open_probe(config: TrainConfig, store: SpectrogramStore, registry: ModelRegi
         seed=config.seed,
     )
     torch.manual_seed(config.seed)
-    network = initial_network(config, store, registry, sampler)
+    network = initial_network(config, store, ModelRegistry(store.path), sampler)
     maker = PatchMaker(
         StreamTier(store, config.channels), frames=PATCH_FRAMES, seed=config.seed, with_accompaniment=False
     )

@@ -28,7 +28,7 @@ from vocsep.comparison_config import ComparisonConfig
 from vocsep.comparison_lines import reference_lines
 from vocsep.comparison_report import Effect, Scores, problem_effects, write_comparison
 from vocsep.objective_config import Objective
-from vocsep.systems import load_settings, system_names
+from vocsep.settings_files import load_settings, system_names
 from vocsep.train_config import TrainConfig
 from vocsep.validation import validate
 

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from storage.manifest import TrackRecord
-from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from storage.track_writer import write_track
 from vocsep.config import load_spectrogram_config
@@ -23,8 +22,8 @@ from vocsep.doctor_network import agreement_finding, gradient_finding, rate_find
 from vocsep.doctor_objective import domain_finding, trivial_finding
 from vocsep.objective_config import Objective
 from vocsep.probe import Probe, open_probe
+from vocsep.settings_files import load_settings
 from vocsep.spectrogram import stft
-from vocsep.systems import load_settings
 from vocsep.train_config import TrainConfig
 
 Arrays = dict[str, NDArray[Any]]
@@ -64,7 +63,7 @@ def failing(findings: list[Finding]) -> list[str]:
 
 
 def probe_of(config: TrainConfig, store: SpectrogramStore) -> Probe:
-    return open_probe(probed(config, store), store, ModelRegistry(store.path), STEPS)
+    return open_probe(probed(config, store), store, STEPS)
 
 
 # Ten broken set-ups

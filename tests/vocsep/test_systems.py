@@ -15,7 +15,7 @@ from vocsep.model import UNet, build_network
 from vocsep.objective import oracle_mask
 from vocsep.objective_config import Objective
 from vocsep.separation import Separator
-from vocsep.systems import load_settings, system_names
+from vocsep.settings_files import load_settings, system_names
 from vocsep.train_config import TrainConfig
 
 # As in the table of the analysis: input, target, loss, bins, output, bias.
