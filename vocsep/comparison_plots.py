@@ -38,7 +38,7 @@ def plot_curves(path: Path, curves: Mapping[str, list[dict[str, Any]]], lines: M
     below.axhline(1.0, color="gray", linestyle=":", linewidth=1)
     above.set_ylabel("validation SDR of the vocals, dB")
     below.set_ylabel("training loss / loss of the best single mask")
-    below.set_yscale("log")
+    below.set_ylim(bottom=0)
     below.set_xlabel("steps")
     above.legend(fontsize=8)
     for axis in (above, below):

@@ -140,8 +140,8 @@ def _setting(
     reached = ", ".join(f"{name} {decibels(value)} dB" for name, value in lines.items())
     return (
         f"{len(results)} trainings of {config.steps} steps of {config.batch_size} patches, width {config.width}, "
-        f"{config.seeds} seeds, {train} training and {valid} validation songs ({hours:.1f} hours in all). Seed, "
-        f"patches, network size and budget are the same for all. Without any network: {reached}."
+        f"seeds from 0 to {config.seeds - 1}, {train} training and {valid} validation songs ({hours:.1f} hours in "
+        f"all). Seed, patches, network size and budget are the same for all. Without any network: {reached}."
     )
 
 
