@@ -36,7 +36,7 @@ FLOWS = $(foreach step,$(STEPS_NAMED),$(if $(filter preprocess,$(step)),preproce
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "Variables: MUSDB_PATH=folder PRESET=fine|notebook MAX_MINUTES=n STEPS=n EPOCHS=n SEED=n MODEL=name INPUT=path"
-	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n ARGS=\"--option value\""
+	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n CONFIG=system ARGS=\"--option value\""
 
 setup: $(STAMP) ffmpeg ## Install everything into .venv (done by the other targets when needed).
 
