@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from storage.store import SpectrogramStore
 from vocsep.doctor_finding import Finding, Status
-from vocsep.model import BatchNorm, Dropout, UNet
+from vocsep.model import STRIDE_PRODUCT, BatchNorm, Dropout, UNet
 from vocsep.model_description import spectrogram_config
 from vocsep.objective import distance, oracle_mask
 from vocsep.probe import Probe
@@ -17,8 +17,9 @@ from vocsep.training import pick_precision
 from vocsep.trivial import mask_loss
 from vocsep.validation import load_song
 
-# The batch that is learned by heart, without dropout, and how far its loss must fall.
-ONE_BATCH_PATCHES, ONE_BATCH_STEPS, ONE_BATCH_FALL = 1, 250, 0.9
+# What is learned by heart, without dropout: half a patch, all that the strides leave one frame of; and how far its loss
+# must fall.
+FRAMES, ONE_BATCH_STEPS, ONE_BATCH_FALL = STRIDE_PRODUCT, 250, 0.9
 # Learning rates of the range test; each starts anew.
 RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 RANGE_STEPS = 40
@@ -65,7 +66,7 @@ def gradient_finding(probe: Probe) -> Finding:
 
 def one_batch_findings(probe: Probe, rate: float) -> list[Finding]:
     """Whether the network learns one small batch by heart, and whether it then is the same in training and in use."""
-    mixture, vocals = (probe.network.kept(part[:ONE_BATCH_PATCHES]) for part in (probe.mixture, probe.vocals))
+    mixture, vocals = (probe.network.kept(part[:1, :, :FRAMES]) for part in (probe.mixture, probe.vocals))
     # Where the vocals are louder than the mixture no mask is enough, and something of the loss always stays.
     least = float(mask_loss(probe.config.objective, oracle_mask(mixture, vocals), mixture, vocals).mean())
     losses, network = _learn_by_heart(probe, rate, ONE_BATCH_STEPS, least=least)
@@ -76,15 +77,15 @@ def one_batch_findings(probe: Probe, rate: float) -> list[Finding]:
     overfit = Finding(
         "one batch",
         status,
-        f"loss {losses[0]:.3g} to {min(losses):.3g} in {len(losses)} steps on one patch: {fall:.0%} of the way to the "
-        f"oracle mask's {least:.3g}",
+        f"loss {losses[0]:.3g} to {min(losses):.3g} in {len(losses)} steps on half a patch: {fall:.0%} of the way to "
+        f"the oracle mask's {least:.3g}",
         "The network can learn what it is asked for."
         if learns
         else "What cannot be learned by heart is not learned at all: look at the target, its domain and its scale.",
         {"start": losses[0], "end": min(losses), "least": least, "fall": fall},
         {"loss": losses},
     )
-    return [overfit, _statistics_finding(network, probe.mixture[:ONE_BATCH_PATCHES])]
+    return [overfit, _statistics_finding(network, probe.mixture[:1, :, :FRAMES])]
 
 
 @torch.no_grad()
@@ -149,7 +150,7 @@ def _learn_by_heart(probe: Probe, rate: float, steps: int, least: float | None =
         loss is done.
     """
     network = _without_dropout(copy.deepcopy(probe.network).train())
-    mixture, vocals = probe.mixture[:ONE_BATCH_PATCHES], network.kept(probe.vocals[:ONE_BATCH_PATCHES])
+    mixture, vocals = probe.mixture[:1, :, :FRAMES], network.kept(probe.vocals[:1, :, :FRAMES])
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     losses = []
     for step in range(steps):
