@@ -50,6 +50,8 @@ class Effect:
 
     def __str__(self) -> str:
         """For people: mean, and the smallest and largest of the seeds."""
+        if len(self.per_seed) == 1:
+            return f"{self.mean:+.2f} dB (one seed)"
         return f"{self.mean:+.2f} dB ({min(self.per_seed):+.2f} ... {max(self.per_seed):+.2f})"
 
 
