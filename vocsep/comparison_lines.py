@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from storage.errors import UserError
-from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.model_description import spectrogram_config
 from vocsep.objective import oracle_mask
@@ -86,7 +85,7 @@ def draw_estimates(path: Path, store: SpectrogramStore, models: dict[str, Path])
     mixture, vocals = (np.array(store.array(track, name), dtype=np.float32) for name in ("mixture", "vocals"))
     spectra = {"mixture": mixture, "true vocals": vocals}
     for title, folder in models.items():
-        separator = Separator.load(ModelRegistry(folder).open("latest"), device="cpu")
+        separator = Separator.load("latest", folder, device="cpu")
         waveform, _ = load_song(store, track)
         spectra[title] = separator.mask(waveform, config.sample_rate) * mixture
     shown = {title: spectrum[:, :frames].mean(axis=0) for title, spectrum in spectra.items()}

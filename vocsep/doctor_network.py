@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from storage.store import SpectrogramStore
 from vocsep.doctor_finding import Finding, Status
+from vocsep.inference_torch import TorchNetwork
+from vocsep.masks import predict_mask
 from vocsep.model import STRIDE_PRODUCT, BatchNorm, Dropout, UNet
 from vocsep.model_description import spectrogram_config
 from vocsep.objective import distance, oracle_mask
 from vocsep.probe import Probe
-from vocsep.separation import Separator, predict_mask
+from vocsep.separation import Separator
 from vocsep.training import pick_precision
 from vocsep.trivial import mask_loss
 from vocsep.validation import load_song
@@ -173,7 +175,7 @@ def _learn_by_heart(probe: Probe, rate: float, steps: int, least: float | None =
 def agreement_finding(probe: Probe, store: SpectrogramStore) -> Finding:
     """The masks of one song from the store and from its waveform, as training and `separate` make them."""
     config = spectrogram_config(store)
-    network = copy.deepcopy(probe.network).eval()
+    network = TorchNetwork(copy.deepcopy(probe.network).eval())
     track = min(store.tracks("valid"), key=lambda track: track.frames)
     stored = np.array(store.array(track, "mixture"), dtype=np.float32)
     waveform, _ = load_song(store, track)

@@ -11,6 +11,7 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.vocsep.training_runs import ALL_BINS, small_store, train
+from vocsep.inference_torch import load_network
 from vocsep.model import UNet, build_network
 from vocsep.objective import oracle_mask
 from vocsep.objective_config import Objective
@@ -75,7 +76,7 @@ def test_every_system_trains_is_saved_and_separates(name: str | None, store: Spe
 def network_of(store: SpectrogramStore, tmp_path: Path, **objective: object) -> UNet:
     """The network of a run of one step with a learning rate of next to nothing."""
     train(store, tmp_path, steps=1, learning_rate=1e-12, warmup=0, ema=0, objective=objective)
-    return Separator.load(ModelRegistry(tmp_path / "models").open("1"), device="cpu").network
+    return load_network(ModelRegistry(tmp_path / "models").open("1"))
 
 
 def test_bias_begins_where_the_settings_say(store: SpectrogramStore, tmp_path: Path) -> None:
