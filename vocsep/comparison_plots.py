@@ -40,7 +40,8 @@ def plot_curves(path: Path, curves: Mapping[str, list[dict[str, Any]]], lines: M
     below.set_ylabel("training loss / loss of the best single mask")
     below.set_ylim(bottom=0)
     below.set_xlabel("steps")
-    above.legend(fontsize=8)
+    if curves:
+        above.legend(fontsize=8)
     for axis in (above, below):
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
