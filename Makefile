@@ -7,7 +7,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ffmpeg demo-data preprocess train eval separate serve stop retrain schedule unschedule test lint bench clean
+.PHONY: help setup ffmpeg demo-data preprocess train eval separate compare doctor serve stop retrain schedule \
+  unschedule test lint bench clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -26,6 +27,7 @@ PREPROCESS_OPTIONS = $(STORE_OPTION) $(call option,preset,PRESET) $(call option,
 BUDGET_OPTIONS = $(call option,max-minutes,MAX_MINUTES) $(call option,steps,STEPS) $(call option,epochs,EPOCHS) \
   $(call option,seed,SEED)
 TRAIN_OPTIONS = $(STORE_OPTION) $(BUDGET_OPTIONS)
+ALL_BINS = data/all-bins.zarr
 EVAL_OPTIONS = $(STORE_OPTION) $(call option,model,MODEL) $(call option,kind,KIND) $(call option,workers,WORKERS)
 
 # The steps named in one call run in one process, with one Prefect server: the first target runs all, the others nothing.
@@ -36,7 +38,7 @@ FLOWS = $(foreach step,$(STEPS_NAMED),$(if $(filter preprocess,$(step)),preproce
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "Variables: MUSDB_PATH=folder PRESET=fine|notebook MAX_MINUTES=n STEPS=n EPOCHS=n SEED=n MODEL=name INPUT=path"
-	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n PORT=n ARGS=\"--option value\""
+	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n PORT=n CONFIG=system ARGS=\"--option value\""
 
 setup: $(STAMP) ffmpeg ## Install everything into .venv (done by the other targets when needed).
 
@@ -69,6 +71,13 @@ eval: ## Score the newest model (or MODEL) on the test songs; report in data/rep
 separate: setup ## Separate INPUT (a file or folder) into OUTPUT (data/separated).
 	@$(if $(INPUT),,echo "INPUT is missing, as in: make separate INPUT=song.mp3" >&2; exit 2)
 	@$(BIN)/vocsep separate "$(INPUT)" $(call option,output,OUTPUT) $(call option,model,MODEL) $(ARGS)
+
+compare: setup ## Train the systems of the original analysis side by side; report in data/comparison.
+	@$(BIN)/python -m flows preprocess $(call option,kind,KIND) --preset $(or $(PRESET),fine)-513 --store $(ALL_BINS) \
+	  compare --store $(ALL_BINS) $(call option,steps,STEPS) $(ARGS)
+
+doctor: setup ## Say what is wrong with a training set-up: CONFIG (a system or a file), STORE.
+	@$(BIN)/vocsep doctor $(call option,config,CONFIG) $(STORE_OPTION) $(ARGS)
 
 serve: setup ## Start Prefect's server, all deployments and a worker on this machine (PORT, 4200); see docs/unattended.md.
 	@$(BIN)/python -m flows serve $(call option,port,PORT) $(ARGS)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from flows.environment import set_defaults
-from flows.paths import MODELS, REPORTS, RUNS, SEPARATED, SERVE, STORE
+from flows.paths import ALL_BINS_STORE, COMPARISON, MODELS, REPORTS, RUNS, SEPARATED, SERVE, STORE
 from storage.errors import UserError
+from vocsep.comparison_config import ComparisonConfig
 from vocsep.options import command_with_settings
 from vocsep.separation_settings import SeparationSettings
 from vocsep.train_config import TrainConfig
@@ -258,6 +259,25 @@ def stop() -> None:
     from flows import serving
 
     say("stopped" if serving.stop() else "nothing was served from this folder")
+
+
+def _compare(
+    settings: dict[str, Any],
+    store: Annotated[str, typer.Option(help="Store with all bins: a folder, or a URL.")] = str(ALL_BINS_STORE),
+    output: Annotated[Path, typer.Option(help="Folder of the comparison: runs and report.")] = COMPARISON,
+) -> None:
+    """Train the systems of the original analysis side by side, and say what made the difference."""
+    from flows import compare as module
+
+    values = settings | {"store": store, "output": output}
+    result = run_flow(module.check, module.compare, _validated(module.CompareConfig, values))
+    say(f"\ncompare: {result.runs} runs, {result.failed} of them failed")
+    for line in result.lines:
+        say(f"  {line}")
+    say(f"  report: {result.report}")
+
+
+app.command("compare")(command_with_settings(ComparisonConfig, _compare))
 
 
 def _validated(model: Any, values: dict[str, Any]) -> Any:

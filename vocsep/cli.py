@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from storage.errors import UserError
+from vocsep.cli_doctor import doctor
 from vocsep.cli_models import app as models_app
 from vocsep.cli_separate import MODELS, ModelsOption, export, separate
 from vocsep.cli_store import STORE
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(store_app, name="store")
 app.add_typer(models_app, name="models")
+app.command("doctor")(doctor)
 
 
 @app.command("demo-data")

@@ -30,14 +30,15 @@ class SpectrogramConfig(Settings):
     n_fft, hop_length
         STFT window (periodic Hann) and step in samples at `sample_rate`.
     dropped_bin
-        Which of the `n_fft // 2 + 1` bins is left out to get an even number: `dc` keeps 1..n, `nyquist` 0..n-1.
+        Which of the `n_fft // 2 + 1` bins is left out to get an even number: `dc` keeps 1..n, `nyquist` 0..n-1, `none`
+        keeps all.
     """
 
     sample_rate: int = Field(ge=1000, le=192_000)
     channels: Literal[1, 2] = 2
     n_fft: int = Field(ge=64, le=65_536)
     hop_length: int = Field(ge=1)
-    dropped_bin: Literal["dc", "nyquist"] = "dc"
+    dropped_bin: Literal["dc", "nyquist", "none"] = "dc"
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "SpectrogramConfig":
@@ -50,7 +51,7 @@ class SpectrogramConfig(Settings):
     @property
     def bins(self) -> int:
         """Bins that are kept."""
-        return self.n_fft // 2
+        return self.n_fft // 2 + (self.dropped_bin == "none")
 
     @property
     def frames_per_second(self) -> float:

@@ -1,12 +1,14 @@
 """The U-Net of Jansson et al. 2017: magnitude spectrogram in, soft mask out."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from storage.errors import UserError
+from vocsep.objective import INPUTS, OUTPUTS, Estimate
+from vocsep.objective_config import InputName, OutputName
 
 LEVELS = 6
 STRIDE_PRODUCT = 2**LEVELS
@@ -121,6 +123,9 @@ class UNet(nn.Module):
     ReLU, dropout in the first three) mirror them, each fed with the encoder output of its own size; the
     last one ends in a sigmoid.
 
+    Whatever the network sees and gives inside, masks for raw magnitudes come out for the raw magnitudes that go in, so
+    that those who use it need not know how it was trained.
+
     Frames and bins are padded with zeros to multiples of 64 inside and cropped back, so that any number of
     either may come in.
 
@@ -135,7 +140,11 @@ class UNet(nn.Module):
     dropout
         Share of the values that each dropout sets to 0 in training.
     scaled_bins
-        Bins of an input that goes through `InputScaling`; None takes raw magnitudes as they are.
+        Bins of an input that goes through `InputScaling`; None where `input` is another.
+    input, output
+        What the network makes of raw magnitudes, and what its numbers mean: names in `vocsep.objective`.
+    drops_dc
+        Whether the lowest of the bins that come in stays outside; it gets the mask of the second.
 
     References
     ----------
@@ -150,11 +159,22 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 1, width: int = 16, targets: int = 1, dropout: float = 0.5, scaled_bins: int | None = None
+        self,
+        channels: int = 1,
+        width: int = 16,
+        targets: int = 1,
+        dropout: float = 0.5,
+        scaled_bins: int | None = None,
+        input: InputName = "raw",
+        output: OutputName = "mask",
+        drops_dc: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels
         self.targets = targets
+        self.input = input
+        self.output = output
+        self.drops_dc = drops_dc
         self.scaling = None if scaled_bins is None else InputScaling(scaled_bins)
         maps = [channels] + [width * 2**level for level in range(LEVELS)]
         self.encoder = nn.ModuleList(
@@ -192,9 +212,29 @@ class UNet(nn.Module):
         masks
             `(batch, targets * channels, frames, bins)`: all channels of the first target, then those of the next.
         """
-        frames, bins = magnitudes.shape[-2:]
-        scaled = magnitudes if self.scaling is None else self.scaling(magnitudes)
-        hidden = functional.pad(scaled, (0, -bins % STRIDE_PRODUCT, 0, -frames % STRIDE_PRODUCT))
+        masks = [estimate.mask().clamp(0, 1) for estimate in self.estimates(magnitudes)]
+        mask = torch.cat(masks, dim=1)
+        return torch.cat([mask[..., :1], mask], dim=-1) if self.drops_dc else mask
+
+    def estimates(self, magnitudes: Tensor) -> list[Estimate]:
+        """What the network finds for each of its targets, in the network's own bins, as training looks at it."""
+        mixture = self.kept(magnitudes)
+        values = self.last_layer(mixture).float()
+        return [OUTPUTS[self.output](one, mixture) for one in values.chunk(self.targets, dim=1)]
+
+    def kept(self, magnitudes: Tensor) -> Tensor:
+        """The bins of `(..., bins)` that the network sees."""
+        return magnitudes[..., 1:] if self.drops_dc else magnitudes
+
+    def scaled(self, mixture: Tensor) -> Tensor:
+        """What the first layer sees of the bins that are kept."""
+        scaled: Tensor = self.scaling(mixture) if self.scaling is not None else INPUTS[self.input](mixture)
+        return scaled
+
+    def last_layer(self, mixture: Tensor) -> Tensor:
+        """Numbers of the last layer `(batch, targets * channels, frames, bins)` for the bins that are kept."""
+        frames, bins = mixture.shape[-2:]
+        hidden = functional.pad(self.scaled(mixture), (0, -bins % STRIDE_PRODUCT, 0, -frames % STRIDE_PRODUCT))
         skips: list[Tensor] = []
         for block in self.encoder:
             hidden = block(hidden)
@@ -202,11 +242,17 @@ class UNet(nn.Module):
         hidden = skips.pop()
         for block in self.decoder:
             hidden = torch.cat([block(hidden), skips.pop()], dim=1)
-        mask: Tensor = torch.sigmoid(self.to_mask(hidden))
-        return mask[..., :frames, :bins]
+        values: Tensor = self.to_mask(hidden)
+        return values[..., :frames, :bins]
 
 
-def build_network(architecture: dict[str, Any]) -> UNet:
+def complete(architecture: dict[str, Any]) -> dict[str, Any]:
+    """A model file's `architecture` with what files of before had no words for."""
+    scaled_bins = architecture.get("scaled_bins")
+    return {"input": "raw" if scaled_bins is None else "root", "output": "mask", "drops_dc": False} | architecture
+
+
+def build_network(architecture: dict[str, Any], dropout: float = 0.5) -> UNet:
     """Network of a model file's `architecture`.
 
     Raises
@@ -216,9 +262,11 @@ def build_network(architecture: dict[str, Any]) -> UNet:
     """
     if architecture.get("name") != "unet":
         raise UserError(f"architecture {architecture.get('name')!r} is not known to this version of vocsep")
-    channels, width, targets, bins = (architecture.get(key) for key in ("channels", "width", "targets", "scaled_bins"))
+    held = complete(architecture)
+    channels, width, targets, bins = (held.get(key) for key in ("channels", "width", "targets", "scaled_bins"))
     sizes = [width] if bins is None else [width, bins]
-    are_sizes = all(isinstance(size, int) and size >= 1 for size in sizes)
-    if channels in (1, 2) and targets in (1, 2) and isinstance(width, int) and are_sizes:
-        return UNet(int(channels), width, int(targets), scaled_bins=bins)
-    raise UserError(f"architecture {architecture} is not known to this version of vocsep")
+    known = all(isinstance(size, int) and size >= 1 for size in sizes) and channels in (1, 2) and targets in (1, 2)
+    known = known and held["input"] in get_args(InputName) and held["output"] in get_args(OutputName)
+    if not known or (held["input"] == "root") != (bins is not None) or not isinstance(held["drops_dc"], bool):
+        raise UserError(f"architecture {architecture} is not known to this version of vocsep")
+    return UNet(channels, width, targets, dropout, bins, held["input"], held["output"], held["drops_dc"])  # type: ignore[arg-type]

@@ -18,12 +18,17 @@ from vocsep.train_config import TrainConfig
 
 def describe_architecture(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
     """What a model file says of the network."""
+    objective, spectrogram = config.objective, spectrogram_config(store)
+    drops_dc = objective.bins == "even" and spectrogram.dropped_bin == "none"
     return {
         "name": "unet",
         "channels": config.channels,
         "width": config.width,
         "targets": len(config.targets),
-        "scaled_bins": spectrogram_config(store).bins if config.input == "root" else None,
+        "scaled_bins": spectrogram.bins - drops_dc if objective.input == "root" else None,
+        "input": objective.input,
+        "output": objective.output,
+        "drops_dc": drops_dc,
     }
 
 
@@ -59,7 +64,7 @@ def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, An
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "architecture": describe_architecture(config, store),
         "spectrogram": spectrogram_config(store).model_dump(mode="json"),
-        "objective": {"input": config.input, "output": "sigmoid mask", "loss": config.loss},
+        "objective": config.objective.model_dump(mode="json"),
         "targets": list(config.targets),
         "data": {
             "dataset": manifest.dataset["kind"],

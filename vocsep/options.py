@@ -7,11 +7,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-import yaml
 from pydantic.fields import FieldInfo
 
 from storage.errors import UserError
 from vocsep.config import Settings
+from vocsep.settings_files import load_settings
 
 
 def command_with_settings(model: type[Settings], command: Callable[..., None]) -> Callable[..., None]:
@@ -25,7 +25,8 @@ def command_with_settings(model: type[Settings], command: Callable[..., None]) -
     options = _options(model)
 
     def run(**given: Any) -> None:
-        settings = _read_config(given.pop("config"))
+        config = given.pop("config")
+        settings = {} if config is None else load_settings(config)
         for name in options.keys() - own.keys():
             value = given.pop(name)
             if value is not None:
@@ -36,7 +37,9 @@ def command_with_settings(model: type[Settings], command: Callable[..., None]) -
         "config",
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[Path | None, typer.Option(help="YAML file with any of these settings.")],
+        annotation=Annotated[
+            str | None, typer.Option(help="YAML file with any of these settings, or the name of a system.")
+        ],
     )
     parameters = [config, *(option for name, option in options.items() if name not in own), *own.values()]
     run.__doc__ = command.__doc__
@@ -92,15 +95,3 @@ def _set(model: type[Settings], settings: dict[str, Any], name: str, value: Any)
             if not isinstance(inner, dict):
                 raise UserError(f"--config: {field_name} must hold settings by name")
             _set(kind, inner, name, value)
-
-
-def _read_config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold settings by name, as in `loss: mse`")
-    return content

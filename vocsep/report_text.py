@@ -108,6 +108,12 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table for a terminal of any width: columns as wide as their widest cell."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
 def headline(summary: dict[str, Any]) -> str:
     """What was scored on what, and how."""
     return (

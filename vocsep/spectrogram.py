@@ -104,12 +104,16 @@ def istft(spectrum: Complex, n_fft: int, hop_length: int, samples: int) -> Wavef
 
 
 def drop_bin(spectrum: npt.NDArray[np.generic], config: SpectrogramConfig) -> npt.NDArray[np.generic]:
-    """The `n_fft // 2` bins that `config.dropped_bin` keeps of `n_fft // 2 + 1`, last axis."""
+    """The bins that `config.dropped_bin` keeps of `n_fft // 2 + 1`, last axis."""
+    if config.dropped_bin == "none":
+        return spectrum
     return spectrum[..., 1:] if config.dropped_bin == "dc" else spectrum[..., :-1]
 
 
 def restore_bin(mask: Spectrogram, config: SpectrogramConfig) -> Spectrogram:
-    """A mask of `n_fft // 2 + 1` bins: the missing one takes the mask of its neighbour."""
+    """A mask of `n_fft // 2 + 1` bins: the missing one, if any, takes the mask of its neighbour."""
+    if config.dropped_bin == "none":
+        return mask
     if config.dropped_bin == "dc":
         return np.concatenate([mask[..., :1], mask], axis=-1)
     return np.concatenate([mask, mask[..., -1:]], axis=-1)

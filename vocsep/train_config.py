@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from storage.store import SpectrogramStore
 from vocsep.config import Settings
+from vocsep.objective_config import Objective
 from vocsep.sampling import Augmentation
 
 DEFAULT_MINUTES = 4.0
@@ -19,6 +20,7 @@ FREE_ON_RESUME = (
     "epochs",
     "max_minutes",
     "validations",
+    "shown_songs",
     "patience",
     "checkpoint_seconds",
     "device",
@@ -53,7 +55,7 @@ class TrainConfig(Settings):
     ema: float = Field(
         default=0.998, ge=0, lt=1, description="Decay per step of the averaged weights that are validated; 0: none."
     )
-    loss: Literal["l1", "mse"] = Field(default="l1", description="Distance of mask * mixture from the source.")
+    objective: Objective = Objective()
     targets: tuple[Literal["vocals", "accompaniment"], ...] = Field(
         default=("vocals",), description="Sources that the network has masks for."
     )
@@ -61,13 +63,13 @@ class TrainConfig(Settings):
     channels: Literal[1, 2] = Field(
         default=2, description="1: each channel on its own; 2: stereo, where the store has it."
     )
-    input: Literal["root", "raw"] = Field(
-        default="root", description="root: the network scales the roots of the magnitudes per bin; raw: it does not."
-    )
     width: int = Field(default=16, ge=1, description="Feature maps of the network's first block.")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="In the first three decoder blocks.")
     fine_tune: str | None = Field(default=None, description="Model to start from: champion, a number or a folder.")
     validations: int = Field(default=10, ge=1, description="How often validation songs are scored.")
+    shown_songs: int = Field(
+        default=2, ge=0, description="Validation songs whose sounds and pictures are kept at every validation."
+    )
     patience: int | None = Field(
         default=None, ge=1, description="Stop after so many validations in a row without a better score."
     )

@@ -18,30 +18,28 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
 from vocsep.augmentation import Batch, PatchMaker
-from vocsep.inference_torch import load_network, pick_device
+from vocsep.inference_torch import pick_device
+from vocsep.initial_network import initial_network
 from vocsep.model import UNet
 from vocsep.model_description import (
-    describe_architecture,
     describe_model,
     spectrogram_config,
     training_digest,
 )
-from vocsep.objective import LOSSES
-from vocsep.patch_tiers import PatchTier, StreamTier, open_tier
+from vocsep.objective import distance
+from vocsep.patch_tiers import PatchTier, open_tier
 from vocsep.prefetch import PREFETCH_DEPTH, prefetched
 from vocsep.processes import processes as processes_here
 from vocsep.run_folder import RunFolder, open_run
 from vocsep.sampling import Draws, PatchSampler
 from vocsep.train_config import PATCH_FRAMES, Budget, TrainConfig
-from vocsep.training_checks import check_memory, check_songs, check_sound
+from vocsep.training_checks import check_bins, check_memory, check_songs, check_sound
 from vocsep.training_run import TrainingRun
 
 ProgressHook = Callable[[float], None]
 
 # Lightning holds the batch in use and the next one; behind them some wait in the queue, and one is being made.
 BATCHES_IN_MEMORY = 2 + PREFETCH_DEPTH + 1
-# The input's scaling begins with what the patches of so many steps have.
-MEASURED_STEPS = 16
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +91,6 @@ class TrainingModule(lightning.LightningModule):
     def __init__(self, config: TrainConfig, network: UNet) -> None:
         super().__init__()
         self.config = config
-        self.loss = LOSSES[config.loss]
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.gradient_norm = 0.0
         self.guard: Callable[[float, float], None] = lambda loss, gradient_norm: None
@@ -102,11 +99,10 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of a batch: the mean over the targets."""
         mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
-        masks = self.network(mixture).float()
-        sources = [source for source in batch[1:] if source is not None]
+        sources = [self.network.kept(source) for source in batch[1:] if source is not None]
         losses = [
-            self.loss(mask, mixture, source)
-            for mask, source in zip(masks.chunk(self.network.targets, dim=1), sources, strict=True)
+            distance(self.config.objective, estimate, source)
+            for estimate, source in zip(self.network.estimates(mixture), sources, strict=True)
         ]
         loss = torch.stack(losses).mean()
         self._loss = loss.detach()
@@ -214,6 +210,7 @@ def fit(
     _quiet_lightning()
     config = config.model_copy(update={"channels": min(config.channels, spectrogram_config(store).channels)})
     check_songs(store, config)
+    check_bins(store, config)
     sampler = PatchSampler(
         store.tracks("train"),
         batch_size=config.batch_size,
@@ -228,7 +225,7 @@ def fit(
     device = pick_device(config.device)
     check_memory(config, spectrogram_config(store).bins, device, processes)
     lightning.seed_everything(config.seed, verbose=False)
-    network = _initial_network(config, store, registry, sampler)
+    network = initial_network(config, store, registry, sampler)
     module = TrainingModule(config, network)
     run = open_run(runs, resume, config.deciding(), training_digest(store)) if rank == 0 else None
     training = TrainingRun(run, module, store, config, Budget.of(config, store), on_progress)
@@ -308,28 +305,6 @@ def _sources(config: TrainConfig) -> tuple[str, ...]:
     return tuple(sources)
 
 
-def _initial_network(
-    config: TrainConfig, store: SpectrogramStore, registry: ModelRegistry, sampler: PatchSampler
-) -> UNet:
-    """A new network, or that of the model to start from."""
-    architecture = describe_architecture(config, store)
-    scaled_bins = architecture["scaled_bins"]
-    network = UNet(config.channels, config.width, len(config.targets), config.dropout, scaled_bins)
-    if config.fine_tune is None:
-        if network.scaling is not None:
-            network.scaling.measure(_first_mixtures(store, sampler))
-        return network
-    model = registry.open(config.fine_tune)
-    trained = load_network(model)
-    wanted = architecture | {"spectrogram": spectrogram_config(store).model_dump(mode="json")}
-    held = model.description["architecture"] | {"spectrogram": model.description["spectrogram"]}
-    if different := [name for name in wanted if held.get(name) != wanted[name]]:
-        name = different[0]
-        raise UserError(f"{model.path}: cannot be fine-tuned to this: {name} is {held.get(name)}, not {wanted[name]}")
-    network.load_state_dict(trained.state_dict())
-    return network
-
-
 def _trainer(
     config: TrainConfig, device: torch.device, processes: int, local: int, training: TrainingRun
 ) -> lightning.Trainer:
@@ -347,25 +322,6 @@ def _trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-
-
-def _first_mixtures(store: SpectrogramStore, sampler: PatchSampler) -> Tensor:
-    """Mixtures of the first steps' places, `(patches, 1, frames, bins)`."""
-    tier = StreamTier(store, channels=1)
-    mixtures: list[Tensor] = []
-    for step in range(MEASURED_STEPS):
-        draws = sampler.draw(step)
-        places = draws.vocals
-        patches = tier.read("mixture", places.track, places.channel, places.start, PATCH_FRAMES)
-        for index, patch in enumerate(patches):
-            if not torch.isfinite(patch).all():
-                song = store.tracks("train")[places.track[index]].name
-                raise UserError(
-                    f"{store.path}: not finite: {song} (frames from {places.start[index]} on); look at this song, and "
-                    "run `vocsep store verify`"
-                )
-        mixtures.append(patches)
-    return torch.cat(mixtures)
 
 
 def _promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:

@@ -7,6 +7,7 @@ import torch
 from storage.errors import UserError
 from storage.store import SpectrogramStore
 from vocsep.model import LEVELS
+from vocsep.model_description import spectrogram_config
 from vocsep.train_config import PATCH_FRAMES, TrainConfig
 
 # Values that a step keeps per weight: the weight, its gradient, two moments of the optimiser, the average.
@@ -41,6 +42,22 @@ def check_songs(store: SpectrogramStore, config: TrainConfig) -> None:
                 f"{store.path}: validation song {track.name!r} is also a training song ({twin!r}); a model would be "
                 "scored on what it has learnt by heart. Remove one of them and preprocess again"
             )
+
+
+def check_bins(store: SpectrogramStore, config: TrainConfig) -> None:
+    """Refuse an objective that wants bins that the store lacks.
+
+    Raises
+    ------
+    UserError
+        That says how to make a store that has them.
+    """
+    spectrogram = spectrogram_config(store)
+    if config.objective.bins == "all" and spectrogram.dropped_bin != "none":
+        raise UserError(
+            f"{store.path}: holds {spectrogram.bins} bins, the objective wants all {spectrogram.bins + 1}; make a "
+            "store that has them: make preprocess PRESET=fine-513 STORE=data/all-bins.zarr"
+        )
 
 
 def check_sound(store: SpectrogramStore) -> None:

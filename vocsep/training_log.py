@@ -30,7 +30,6 @@ COLUMNS = (
     "valid/sdr_db",
 )
 STEPS_PER_ROW = 10
-SHOWN_SONGS = 2
 
 
 class TrainingLog:

@@ -25,7 +25,7 @@ from vocsep.run_folder import CHECKPOINTS, FAILED, RUN_NAME, RunFolder
 from vocsep.schedule import Schedule
 from vocsep.stopping import TrainingStopped
 from vocsep.train_config import Budget, TrainConfig
-from vocsep.training_log import SHOWN_SONGS, STEPS_PER_ROW, TrainingBar, TrainingLog
+from vocsep.training_log import STEPS_PER_ROW, TrainingBar, TrainingLog
 from vocsep.training_state import from_arrays, to_arrays, weights_of
 from vocsep.validation import validate
 
@@ -325,7 +325,7 @@ class TrainingRun(Callback):
         started = time.monotonic()
         was_training = network.training
         network.eval()
-        result = validate(self.store, cast(UNet, network), keep_songs=SHOWN_SONGS)
+        result = validate(self.store, cast(UNet, network), keep_songs=self.config.shown_songs)
         network.train(was_training)
         self._without_better = 0 if result.sdr_db > self.best_sdr_db else self._without_better + 1
         if result.sdr_db > self.best_sdr_db:

@@ -15,6 +15,7 @@ from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.model import UNet
 from vocsep.model_description import describe_model
+from vocsep.objective_config import Objective
 from vocsep.train_config import TrainConfig
 
 Completed = subprocess.CompletedProcess[str]
@@ -49,7 +50,7 @@ def assert_one_line(result: Completed, *words: str) -> None:
 def models(demo_store: SpectrogramStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with one untrained model."""
     registry = ModelRegistry(tmp_path_factory.mktemp("models"))
-    config = TrainConfig(width=2, channels=1, input="raw")
+    config = TrainConfig(width=2, channels=1, objective=Objective(input="raw"))
     weights = {name: value.numpy() for name, value in UNet(channels=1, width=2).state_dict().items()}
     description = describe_model(config, demo_store) | {
         "metrics": {"valid_sdr_db": 1.0, "valid_floor_sdr_db": 0.0},

@@ -16,7 +16,7 @@ def own_file(folder: Path, text: str) -> str:
 
 
 def test_presets_are_those_of_the_design() -> None:
-    assert preset_names() == ["fine", "notebook"]
+    assert preset_names() == ["fine", "fine-513", "notebook", "notebook-513"]
     assert load_spectrogram_config("fine").model_dump() == {
         "sample_rate": 11025,
         "channels": 2,
@@ -38,6 +38,13 @@ def test_presets_keep_512_bins_and_128_frames_last_as_long_as_the_design_says() 
         config = load_spectrogram_config(name)
         assert config.bins == 512
         assert 128 / config.frames_per_second == pytest.approx(seconds, abs=0.005)
+
+
+@pytest.mark.parametrize("name", ["fine", "notebook"])
+def test_presets_with_513_bins_differ_in_nothing_but_the_bin_that_is_kept(name: str) -> None:
+    even, all_bins = load_spectrogram_config(name), load_spectrogram_config(f"{name}-513")
+    assert all_bins.bins == 513
+    assert all_bins.model_dump() == even.model_dump() | {"dropped_bin": "none"}
 
 
 def test_own_yaml_file_is_read_field_by_field(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_missing_field_without_default_is_named(tmp_path: Path, missing: str) ->
 
 @pytest.mark.parametrize("name", ["coarse", "", "no/such/file.yaml", "../fine", "fine.yaml"])
 def test_unknown_preset_is_one_line_that_lists_the_presets(name: str) -> None:
-    with pytest.raises(UserError, match=r"presets are fine, notebook") as error:
+    with pytest.raises(UserError, match=r"presets are fine, fine-513, notebook, notebook-513") as error:
         load_spectrogram_config(name)
     assert "\n" not in str(error.value)
 

@@ -12,6 +12,7 @@ import flows.cli
 import vocsep.cli
 from storage.errors import UserError
 from vocsep.config import validated
+from vocsep.objective_config import Objective
 from vocsep.options import command_with_settings
 from vocsep.sampling import Augmentation
 from vocsep.train_config import TrainConfig
@@ -29,14 +30,13 @@ GIVEN: dict[str, Any] = {
     "warmup": 0.1,
     "gradient_clip": 1.5,
     "ema": 0.9,
-    "loss": "mse",
     "targets": ["vocals", "accompaniment"],
     "channels": 1,
-    "input": "raw",
     "width": 4,
     "dropout": 0.25,
     "fine_tune": "champion",
     "validations": 3,
+    "shown_songs": 1,
     "patience": 2,
     "checkpoint_seconds": 5.5,
     "seed": 11,
@@ -55,6 +55,15 @@ GIVEN_AUGMENTATION = {
     "tempo": 0.6,
     "tempo_factor": 1.5,
 }
+GIVEN_OBJECTIVE = {
+    "input": "log-unit",
+    "output": "log-mask",
+    "target": "oracle",
+    "loss": "mse",
+    "bins": "all",
+    "bias": -0.5,
+}
+INNER: dict[str, dict[str, Any]] = {"augmentation": GIVEN_AUGMENTATION, "objective": GIVEN_OBJECTIVE}
 
 
 def settings_of(*arguments: str) -> dict[str, Any]:
@@ -86,7 +95,8 @@ def option(name: str) -> str:
 def test_every_setting_is_an_option_of_train_with_a_description(app: typer.Typer) -> None:
     command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
     options = {option: parameter for parameter in command.params for option in parameter.opts}
-    settings = (TrainConfig.model_fields.keys() - {"augmentation"}) | Augmentation.model_fields.keys()
+    settings = (TrainConfig.model_fields.keys() - INNER.keys()) | Augmentation.model_fields.keys()
+    settings |= Objective.model_fields.keys()
     missing = {option(name) for name in settings} - options.keys()
     assert missing == set()
     assert all(options[option(name)].help for name in settings)
@@ -95,16 +105,18 @@ def test_every_setting_is_an_option_of_train_with_a_description(app: typer.Typer
 
 
 def test_values_of_all_options_arrive() -> None:
-    assert GIVEN.keys() == TrainConfig.model_fields.keys() - {"augmentation"}
+    assert GIVEN.keys() == TrainConfig.model_fields.keys() - INNER.keys()
+    assert GIVEN_OBJECTIVE.keys() == Objective.model_fields.keys()
     assert GIVEN_AUGMENTATION.keys() == Augmentation.model_fields.keys()
     arguments = []
-    for name, value in (GIVEN | GIVEN_AUGMENTATION).items():
+    for name, value in (GIVEN | GIVEN_AUGMENTATION | GIVEN_OBJECTIVE).items():
         arguments += [option(name), ",".join(value) if isinstance(value, list) else str(value)]
     config = config_of(*arguments)
-    assert config.model_dump(mode="json") == GIVEN | {"augmentation": GIVEN_AUGMENTATION}
+    assert config.model_dump(mode="json") == GIVEN | INNER
     untouched = TrainConfig().model_dump(mode="json")
     assert not [name for name, value in GIVEN.items() if untouched[name] == value]
-    assert not [name for name, value in GIVEN_AUGMENTATION.items() if untouched["augmentation"][name] == value]
+    for setting, given in INNER.items():
+        assert not [name for name, value in given.items() if untouched[setting][name] == value]
 
 
 def test_without_options_the_settings_are_the_defaults() -> None:
@@ -114,8 +126,8 @@ def test_without_options_the_settings_are_the_defaults() -> None:
 
 def test_config_file_sets_all_fields_and_options_go_before_it(tmp_path: Path) -> None:
     path = tmp_path / "all.yaml"
-    path.write_text(json.dumps(GIVEN | {"augmentation": GIVEN_AUGMENTATION}))
-    assert config_of("--config", str(path)).model_dump(mode="json") == GIVEN | {"augmentation": GIVEN_AUGMENTATION}
+    path.write_text(json.dumps(GIVEN | INNER))
+    assert config_of("--config", str(path)).model_dump(mode="json") == GIVEN | INNER
     config = config_of("--config", str(path), "--steps", "99", "--pitch", "0", "--targets", "vocals")
     assert (config.steps, config.targets) == (99, ("vocals",))
     assert config.augmentation == Augmentation.model_validate(GIVEN_AUGMENTATION | {"pitch": 0})
@@ -129,7 +141,7 @@ def test_config_file_sets_all_fields_and_options_go_before_it(tmp_path: Path) ->
         ("augmentation: {reverb: 1}", ("augmentation.reverb",)),
         ("augmentation: 3", ("augmentation",)),
         ("augmentation:", ("augmentation",)),
-        ("loss: l3", ("loss",)),
+        ("objective: {loss: l3}", ("objective.loss",)),
         ("steps: many", ("steps",)),
         ("targets: drums", ("targets",)),
         ("1: 2", ("1",)),

@@ -127,6 +127,8 @@ def test_dc_rule_keeps_bins_1_to_512_and_nyquist_rule_0_to_511() -> None:
     assert drop_bin(numbers, FINE).tolist() == [[list(range(1, 513))]]
     nyquist = FINE.model_copy(update={"dropped_bin": "nyquist"})
     assert drop_bin(numbers, nyquist).tolist() == [[list(range(512))]]
+    everything = FINE.model_copy(update={"dropped_bin": "none"})
+    assert drop_bin(numbers, everything).tolist() == [[list(range(513))]]
 
 
 def test_restored_bin_takes_the_mask_of_its_neighbour() -> None:
@@ -138,9 +140,13 @@ def test_restored_bin_takes_the_mask_of_its_neighbour() -> None:
     full = restore_bin(mask, FINE.model_copy(update={"dropped_bin": "nyquist"}))
     np.testing.assert_array_equal(full[..., :-1], mask)
     np.testing.assert_array_equal(full[..., -1], mask[..., -1])
+    whole = np.random.default_rng(0).random((2, 3, 513), dtype=np.float32)
+    np.testing.assert_array_equal(restore_bin(whole, FINE.model_copy(update={"dropped_bin": "none"})), whole)
 
 
-@pytest.mark.parametrize(("rule", "bins"), [("dc", (1, 2, 100, 510, 512)), ("nyquist", (0, 2, 100, 511))])
+@pytest.mark.parametrize(
+    ("rule", "bins"), [("dc", (1, 2, 100, 510, 512)), ("nyquist", (0, 2, 100, 511)), ("none", (0, 2, 512))]
+)
 def test_pure_tone_of_bin_k_lands_at_index_k_less_the_dropped_ones(rule: str, bins: tuple[int, ...]) -> None:
     config = SpectrogramConfig.model_validate(FINE.model_dump() | {"dropped_bin": rule})
     for k in bins:

@@ -100,7 +100,7 @@ def test_description_says_what_the_model_is_and_where_it_comes_from(
 
 
 def test_description_can_be_had_without_a_run(demo_store: SpectrogramStore) -> None:
-    settings = quick(channels=2, width=5, loss="mse", targets=("vocals", "accompaniment"))
+    settings = quick(channels=2, width=5, objective={"loss": "mse"}, targets=("vocals", "accompaniment"))
     description = describe_model(settings, demo_store)
     assert {"name": "unet", "channels": 2, "width": 5, "targets": 2}.items() <= description["architecture"].items()
     assert description["objective"]["loss"] == "mse"
@@ -374,12 +374,9 @@ def test_fine_tuning_refuses_another_architecture(
     assert not (tmp_path / "runs").exists()
 
 
-def test_fine_tuning_refuses_another_spectrogram(
-    store: SpectrogramStore, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fine_tuning_refuses_another_spectrogram(store: SpectrogramStore, tuned: Path, tmp_path: Path) -> None:
     other = SpectrogramConfig(sample_rate=1000, n_fft=64, hop_length=32)
-    monkeypatch.setattr("tests.vocsep.training_runs.SMALL", other)
-    coarse = small_store(tmp_path / "coarse.zarr", TRAIN_AND_VALID)
+    coarse = small_store(tmp_path / "coarse.zarr", TRAIN_AND_VALID, spectrogram=other)
     with pytest.raises(UserError, match="spectrogram") as error:
         train(coarse, tmp_path, ModelRegistry(tuned / "models"), fine_tune="1")
     assert "hop_length" in str(error.value)

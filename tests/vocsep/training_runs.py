@@ -39,6 +39,7 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 SMALL = SpectrogramConfig(sample_rate=1000, n_fft=64, hop_length=16)
+ALL_BINS = SMALL.model_copy(update={"dropped_bin": "none"})
 SECONDS = 4
 SAMPLES = SECONDS * SMALL.sample_rate
 
@@ -65,6 +66,7 @@ def small_store(
     channels: int = 1,
     names: Sequence[str] | None = None,
     digests: Sequence[str] | None = None,
+    spectrogram: SpectrogramConfig = SMALL,
     change: Callable[[str, Arrays], None] = lambda name, arrays: None,
 ) -> SpectrogramStore:
     """Songs of 4 s, one for each of `splits`, called Song 1, Song 2, ... unless `names` says otherwise.
@@ -72,14 +74,14 @@ def small_store(
     `digests` are those of the files that the songs are said to be made from. `change` may alter a song's arrays,
     by its name, before they are written.
     """
-    config = StoreConfig(spectrogram=SMALL, dtype="float32").model_dump(mode="json")
+    config = StoreConfig(spectrogram=spectrogram, dtype="float32").model_dump(mode="json")
     store = SpectrogramStore.open_or_create(
         path, config=config, dataset={"kind": "folder", "root": "songs"}, tool="test"
     )
     for index, split in enumerate(splits):
         name = names[index] if names else f"Song {index + 1}"
         mixture, vocals = song(1000 * seed + index, channels)
-        arrays: Arrays = dict(magnitudes(mixture, vocals, SMALL.sample_rate, SMALL))
+        arrays: Arrays = dict(magnitudes(mixture, vocals, SMALL.sample_rate, spectrogram))
         if split == "valid":
             arrays |= {"mixture_waveform": mixture, "vocals_waveform": vocals}
         change(name, arrays)

@@ -1,0 +1,37 @@
+"""The flow `compare` as a user runs it: a report, its table in Prefect, and nothing trained twice."""
+
+from pathlib import Path
+
+from storage.files import read_json
+from tests.flows.conftest import Run
+from tests.flows.test_train import artifacts
+from tests.vocsep.training_runs import ALL_BINS, small_store
+
+TINY = ("--systems", "notebook,project", "--no-ladder", "--seeds", "1", "--steps", "2", "--batch-size", "2")
+
+
+def test_compare_leaves_a_report_and_trains_nothing_twice(run_flows: Run, prefect_server: str, tmp_path: Path) -> None:
+    small_store(tmp_path / "songs.zarr", ("train", "train", "valid"), spectrogram=ALL_BINS)
+    command = ("compare", "--store", "songs.zarr", "--output", "out", "--width", "1", "--validations", "1", *TINY)
+    first = run_flows(tmp_path, *command)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "report: out/report.md" in first.stdout
+    report = (tmp_path / "out/report.md").read_text()
+    assert "project" in report
+    assert (tmp_path / "out/curves.png").is_file()
+    (table,) = artifacts(prefect_server, "comparison")
+    assert "| notebook |" in table["data"]
+    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/runs").rglob("result.json")}
+    assert len(results) == 2
+    assert {read_json(path)["seed"] for path in results} == {0}
+    second = run_flows(tmp_path, *command)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/runs").rglob("result.json")} == results
+
+
+def test_compare_without_a_store_of_all_bins_is_one_line(run_flows: Run, tmp_path: Path) -> None:
+    small_store(tmp_path / "even.zarr", ("train", "train", "valid"))
+    result = run_flows(tmp_path, "compare", "--store", "even.zarr", "--output", "out", *TINY)
+    assert result.returncode == 2
+    assert "bins" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,41 @@
+"""Names of what training minimises: input scaling, output, target, loss and bins, each a choice of its own."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vocsep.config import Settings
+
+InputName = Literal["root", "raw", "log", "log-unit", "raw-unit", "peak"]
+OutputName = Literal["mask", "log-mask", "magnitude"]
+
+
+class Objective(Settings):
+    """What training minimises, as five independent choices and a starting point; formulas: `vocsep.objective`."""
+
+    input: InputName = Field(
+        default="root",
+        description="What the network sees: root (square roots, scaled per bin by learned figures), raw, log, log-unit "
+        "and raw-unit (clipped, scaled to 0...1), peak (divided by the patch's largest).",
+    )
+    output: OutputName = Field(
+        default="mask", description="What the network's numbers are: mask (sigmoid), log-mask, or magnitude."
+    )
+    target: Literal["source", "oracle", "log-ratio"] = Field(
+        default="source",
+        description="What is compared: source (magnitudes), oracle (masks), or log-ratio (logarithms of masks).",
+    )
+    loss: Literal["l1", "mse"] = Field(default="l1", description="Its distance from the truth.")
+    bins: Literal["even", "all"] = Field(
+        default="even", description="even: n_fft / 2, one is left out; all: n_fft / 2 + 1, as the store must have them."
+    )
+    bias: float | Literal["oracle"] | None = Field(
+        default=None,
+        description="Bias of the output layer at the start: a number, or oracle (fits the oracle masks' mean).",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Objective":
+        if self.bias == "oracle" and self.output == "magnitude":
+            raise ValueError("bias oracle fits outputs that are masks, not magnitude")
+        return self
