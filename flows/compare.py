@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.paths import ALL_BINS_STORE, COMPARISON
-from flows.reporting import ProgressArtifact, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
 from flows.stores import StoreLocation, on_disk
 from storage.store import SpectrogramStore
 from vocsep.comparison import check_comparison, run_comparison
@@ -65,7 +65,7 @@ def train_systems(config: CompareConfig) -> CompareResult:
     )
 
 
-@flow(name="compare")
+@flow(name="compare", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
 @failing_in_one_line
 def compare(config: CompareConfig = CompareConfig()) -> CompareResult:  # noqa: B008 (Prefect reads it)
     """Train the systems of the original analysis side by side and say what made the difference."""

@@ -157,7 +157,7 @@ def test_every_flow_has_a_deployment_and_train_and_retrain_run_one_at_a_time() -
     assert weekly["active"] is False
 
 
-@pytest.mark.parametrize("flow", ["preprocess", "train", "evaluate", "separate", "retrain"])
+@pytest.mark.parametrize("flow", ["preprocess", "train", "evaluate", "separate", "retrain", "compare"])
 def test_unknown_parameters_are_refused_before_there_is_a_run(served: Served, flow: str) -> None:
     before = len(served.runs(flow))
     with pytest.raises(PrefectHTTPStatusError, match="nonsense") as refused:
