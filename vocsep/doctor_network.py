@@ -27,7 +27,7 @@ RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 RANGE_STEPS = 40
 # A rate is good if it brings so much of what the best one brings in the same steps, and leaves so many times its loss.
 GOOD_SHARE, POOR_SHARE = 0.8, 0.6
-GOOD_REST, POOR_REST = 1.6, 2.0
+GOOD_REST, POOR_REST = 2.5, 4.0
 # Of rates that are as good as the best but for this, the lowest is suggested.
 TIE = 1.1
 
