@@ -94,8 +94,8 @@ schedule: setup ## Turn on the weekly retraining of `make serve` (off again: mak
 unschedule: setup
 	@$(BIN)/python -m flows schedule --off
 
-test: setup ## Run the tests.
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## Run the tests, in two processes of one thread each.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: setup ## Check style, types and import rules.
 	@$(BIN)/ruff check .

@@ -18,6 +18,13 @@ _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (`-n`), one takes a whole file, and one all flows: what their tests share is made once."""
+    for item in items:
+        group = "flows" if item.path.parent.name == "flows" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's dataset or cluster by accident."""
