@@ -18,6 +18,7 @@ _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes (`-n`), one takes a whole file, and one all flows: what their tests share is made once."""
     for item in items:
