@@ -95,7 +95,7 @@ unschedule: setup
 	@$(BIN)/python -m flows schedule --off
 
 test: setup ## Run the tests, in two processes of one thread each.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## Check style, types and import rules.
 	@$(BIN)/ruff check .

@@ -4,8 +4,10 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from storage.store import SpectrogramStore
 from vocsep.config import load_spectrogram_config
@@ -18,12 +20,17 @@ _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class FilesAndFlows(LoadFileScheduling):  # type: ignore[misc]
     """Of several processes (`-n`), one takes a whole file, and one all flows: what their tests share is made once."""
-    for item in items:
-        group = "flows" if item.path.parent.name == "flows" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "flows" if nodeid.startswith("tests/flows/") else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesAndFlows:
+    """The flows, which take longest, come first."""
+    config.option.loadscopereorder = False
+    return FilesAndFlows(config, log)
 
 
 @pytest.fixture(autouse=True)
