@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,8 +11,10 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry
 from tests.vocsep.separation_models import add_model, lively, music
 from vocsep import export
+from vocsep.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.export import export_model
 from vocsep.inference_onnx import OnnxNetwork, open_onnx
+from vocsep.model import UNet
 from vocsep.separation import Separator
 
 
@@ -111,3 +114,42 @@ def test_file_that_is_no_export_is_one_line_that_names_it(models: Path, tmp_path
     with pytest.raises(UserError, match=str(broken)) as error:
         OnnxNetwork(broken)
     assert "\n" not in str(error.value)
+
+
+def add_objective(models: Path, options: dict[str, Any], preset: str) -> tuple[UNet, SpectrogramConfig]:
+    torch.manual_seed(0)
+    network = UNet(1, width=2, **options).eval()
+    spectrogram = load_spectrogram_config(preset)
+    description = {
+        "architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 1, "scaled_bins": None, **options},
+        "spectrogram": spectrogram.model_dump(mode="json"),
+    }
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    ModelRegistry(models).add(weights, description)
+    return network, spectrogram
+
+
+def test_network_that_treats_short_songs_otherwise_is_refused(tmp_path: Path) -> None:
+    add_objective(tmp_path / "models", {"input": "peak"}, "fine")
+    with pytest.raises(UserError, match="peak"):
+        export_model("1", tmp_path / "models", "onnx")
+    assert not (tmp_path / "models" / "exports").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "preset"),
+    [
+        ({"input": "log-unit", "output": "mask"}, "fine-513"),
+        ({"input": "log", "output": "log-mask", "drops_dc": True}, "fine-513"),
+        ({"input": "raw", "output": "magnitude"}, "fine"),
+    ],
+)
+def test_network_of_any_objective_is_exported(tmp_path: Path, options: dict[str, Any], preset: str) -> None:
+    network, spectrogram = add_objective(tmp_path / "models", options, preset)
+    export_model("1", tmp_path / "models", "onnx")
+    exported, _, _ = open_onnx("1", tmp_path / "models")
+    for frames in (64, 200, 500):
+        magnitudes = 10 * np.random.default_rng(0).random((2, 1, frames, spectrogram.bins), dtype=np.float32) ** 4
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(magnitudes)).numpy()
+        np.testing.assert_allclose(exported(magnitudes), expected, rtol=0, atol=1e-4)
