@@ -53,8 +53,8 @@ def export_model(name: str, registry: Path, export_format: ExportFormat, output:
     Raises
     ------
     UserError
-        If the model cannot be read or is of a kind that has no export, the export differs from it by more than `LARGEST_DIFFERENCE`, or the file cannot
-        be written; no file is left then.
+        If the model cannot be read or is of a kind that has no export, the export differs from it by more than
+        `LARGEST_DIFFERENCE`, or the file cannot be written; no file is left then.
     """
     model = ModelRegistry(registry).open(name)
     spectrogram = validated(SpectrogramConfig, model.description.get("spectrogram"), str(model.path))
