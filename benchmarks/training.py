@@ -47,9 +47,8 @@ from vocsep.model import UNet, build_network
 from vocsep.model_description import describe_architecture
 from vocsep.patch_tiers import TierName, open_tier
 from vocsep.preprocessing import StoreConfig, open_store, plan
-from vocsep.sampling import PatchSampler
 from vocsep.song_spectrograms import preprocess_song
-from vocsep.train_config import PATCH_FRAMES, TrainConfig
+from vocsep.train_config import PATCH_FRAMES, TrainConfig, patch_sampler
 from vocsep.training import StepBatches, TrainingModule, pick_precision
 
 WARM_UP = 6  # more than the batches whose memory is taken turn by turn
@@ -136,13 +135,7 @@ def measure(store: SpectrogramStore, config: TrainConfig, device: torch.device, 
 
 def open_tiers(store: SpectrogramStore, config: TrainConfig, device: torch.device) -> dict[str, StepBatches]:
     """The same patches from every tier, the fastest first."""
-    sampler = PatchSampler(
-        store.tracks("train"),
-        batch_size=config.batch_size,
-        frames=PATCH_FRAMES,
-        augmentation=config.augmentation,
-        seed=config.seed,
-    )
+    sampler = patch_sampler(config, store)
     names: tuple[TierName, ...] = ("device", "host", "stream") if device.type == "cuda" else ("host", "stream")
     tiers = {name: open_tier(store, SPECTROGRAMS, config.channels, device, name)[0] for name in names}
     return {name: StepBatches(tier, sampler, config, rank=0, processes=1) for name, tier in tiers.items()}

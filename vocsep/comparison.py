@@ -23,7 +23,7 @@ from vocsep.config import validated
 from vocsep.model_description import training_digest
 from vocsep.objective_config import InputName, Objective
 from vocsep.probe import open_probe
-from vocsep.run_folder import CHECKPOINTS, RUN_NAME
+from vocsep.run_folder import CHECKPOINTS, FAILED, RUN_NAME
 from vocsep.settings_files import load_settings
 from vocsep.train_config import TrainConfig
 from vocsep.training import fit
@@ -216,6 +216,9 @@ def _train(run: Run, store: SpectrogramStore, folder: Path, on_progress: Callabl
             "failed": None,
         }
     except UserError as error:
+        # A loss that is not finite is a result; a full disk is none.
+        if not any((folder / "runs").glob(f"*/{FAILED}")):
+            raise
         result |= {"history": [], "failed": str(error)}
     write_json(folder / RESULT_NAME, result)
     for checkpoints in (folder / "runs").glob(f"*/{CHECKPOINTS}"):

@@ -54,6 +54,13 @@ class SpectrogramConfig(Settings):
         return self.n_fft // 2 + (self.dropped_bin == "none")
 
     @property
+    def band_hz(self) -> tuple[float, float]:
+        """Edges of the band that the bins cover, half a bin below the first and above the last."""
+        hertz_per_bin = self.sample_rate / self.n_fft
+        lowest = (0.5 if self.dropped_bin == "dc" else -0.5) * hertz_per_bin
+        return lowest, lowest + self.bins * hertz_per_bin
+
+    @property
     def frames_per_second(self) -> float:
         """Frames per second of audio."""
         return self.sample_rate / self.hop_length

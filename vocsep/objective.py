@@ -5,6 +5,7 @@ it is compared with which form of the true source. Magnitudes are raw, `(batch, 
 a formula says otherwise; x is the mixture, v the source that is to be found, e is `EPSILON`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp, log
@@ -70,24 +71,24 @@ INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(ABC):
     """Numbers of the last layer and the mixture that they were made from, both `(batch, channels, frames, bins)`."""
 
     values: Tensor
     mixture: Tensor
 
     @classmethod
+    @abstractmethod
     def of_mask(cls, mask: Tensor, mixture: Tensor) -> "Estimate":
         """The estimate that means this mask in [0, 1], up to rounding."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mask(self) -> Tensor:
         """Mask m >= 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_mask(self) -> Tensor:
         """log(m)."""
-        raise NotImplementedError
 
     def magnitude(self) -> Tensor:
         """m x, the source's magnitude."""

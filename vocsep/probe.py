@@ -13,8 +13,7 @@ from vocsep.model import UNet
 from vocsep.model_description import spectrogram_config
 from vocsep.objective import distance
 from vocsep.patch_tiers import StreamTier
-from vocsep.sampling import PatchSampler
-from vocsep.train_config import PATCH_FRAMES, TrainConfig
+from vocsep.train_config import PATCH_FRAMES, TrainConfig, patch_sampler
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,7 @@ def open_probe(config: TrainConfig, store: SpectrogramStore, steps: int) -> Prob
     """The network of a training that starts from no model, and the patches of its first `steps` steps."""
     channels = min(config.channels, spectrogram_config(store).channels)
     config = config.model_copy(update={"channels": channels, "fine_tune": None})
-    sampler = PatchSampler(
-        store.tracks("train"),
-        batch_size=config.batch_size,
-        frames=PATCH_FRAMES,
-        augmentation=config.augmentation,
-        seed=config.seed,
-    )
+    sampler = patch_sampler(config, store)
     torch.manual_seed(config.seed)
     network = initial_network(config, store, ModelRegistry(store.path), sampler)
     maker = PatchMaker(

@@ -65,7 +65,7 @@ class Separated:
         if self.clipped_samples:
             notes = f"; {self.clipped_samples} samples beyond full scale were cut off, see --clip"
         if self.gain != 1:
-            notes = f"; all stems made {-20 * np.log10(self.gain):.2f} dB quieter"
+            notes += f"; all stems made {-20 * np.log10(self.gain):.2f} dB quieter"
         return f"{self.path}: {files} ({speed}{notes})"
 
 
@@ -249,15 +249,13 @@ class _Drawing:
         for name, columns in self._columns.items():
             rest = self._waiting[name]
             spectra[name] = np.concatenate([*columns, rest.max(axis=0, keepdims=True)] if len(rest) else columns)
-        hertz_per_bin = self._config.sample_rate / self._config.n_fft
-        lowest = (0.5 if self._config.dropped_bin == "dc" else -0.5) * hertz_per_bin
         with _temporary_folder(path.parent) as folder:
             drawn = folder / path.name
             draw_spectrograms(
                 drawn,
                 spectra,
                 seconds=(0, self._frames / self._config.frames_per_second),
-                hertz=(lowest, lowest + self._config.bins * hertz_per_bin),
+                hertz=self._config.band_hz,
                 title=self._title,
                 dpi=120,
             )

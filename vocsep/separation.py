@@ -1,11 +1,13 @@
 """Separating songs with a trained model: `Separator`."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterable
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.fft
@@ -189,7 +191,7 @@ class Separator:
             seen = groups if self.spectrogram.channels == 2 else [(0,)]
             return predict_block(self.network, magnitudes, first, block, seen, self.overlap)
 
-        with ThreadPoolExecutor(self.jobs, initializer=_one_thread_each) as workers:
+        with _single_threads(self.jobs) as workers:
             yield from separate_stream(
                 blocks,
                 sample_rate,
@@ -203,14 +205,20 @@ class Separator:
             )
 
 
-def _one_thread_each() -> None:
-    """Every block has a core of its own; threads within it would only wait for each other."""
-    import sys
-
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(1)
+@contextlib.contextmanager
+def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each compute a block on a core of their own; more threads within would only wait for each other."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        with ThreadPoolExecutor(count) as workers:
+            yield workers
+        return
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+            yield workers
+    finally:
+        # Threads that the program starts later would begin with one, too.
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def cached_separator(

@@ -61,8 +61,6 @@ def plot_track(
     if not 0 <= first < last:
         raise UserError(f"{track.name!r} has {track.seconds:.1f} s; nothing to draw from {start:g} s on")
     spectra = {name: reduced(store.array(track, name)[:, first:last], COLUMNS) for name in SPECTROGRAMS}
-    hertz_per_bin = config.sample_rate / config.n_fft
-    lowest = (0.5 if config.dropped_bin == "dc" else -0.5) * hertz_per_bin
     name = track.name if len(track.name) <= MAXIMUM_TITLE else f"{track.name[: MAXIMUM_TITLE - 1]}…"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +68,7 @@ def plot_track(
             path,
             spectra,
             seconds=(first / config.frames_per_second, last / config.frames_per_second),
-            hertz=(lowest, lowest + config.bins * hertz_per_bin),
+            hertz=config.band_hz,
             title=f"{name} ({track.split})",
             dpi=DPI,
         )

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from storage.store import SpectrogramStore
 from vocsep.config import Settings
 from vocsep.objective_config import Objective
-from vocsep.sampling import Augmentation
+from vocsep.sampling import Augmentation, PatchSampler
 
 DEFAULT_MINUTES = 4.0
 PATCH_FRAMES = 128
@@ -142,3 +142,14 @@ class Budget:
     def used(self, step: int) -> float:
         """Share in [0, 1] after `step` steps, now."""
         return max(self.used_steps(step), self.used_seconds(self.seconds_used))
+
+
+def patch_sampler(config: TrainConfig, store: SpectrogramStore) -> PatchSampler:
+    """What a training of these settings draws its patches with."""
+    return PatchSampler(
+        store.tracks("train"),
+        batch_size=config.batch_size,
+        frames=PATCH_FRAMES,
+        augmentation=config.augmentation,
+        seed=config.seed,
+    )

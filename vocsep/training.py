@@ -32,7 +32,7 @@ from vocsep.prefetch import PREFETCH_DEPTH, prefetched
 from vocsep.processes import processes as processes_here
 from vocsep.run_folder import RunFolder, open_run
 from vocsep.sampling import Draws, PatchSampler
-from vocsep.train_config import PATCH_FRAMES, Budget, TrainConfig
+from vocsep.train_config import PATCH_FRAMES, Budget, TrainConfig, patch_sampler
 from vocsep.training_checks import check_bins, check_memory, check_songs, check_sound
 from vocsep.training_run import TrainingRun
 
@@ -211,13 +211,7 @@ def fit(
     config = config.model_copy(update={"channels": min(config.channels, spectrogram_config(store).channels)})
     check_songs(store, config)
     check_bins(store, config)
-    sampler = PatchSampler(
-        store.tracks("train"),
-        batch_size=config.batch_size,
-        frames=PATCH_FRAMES,
-        augmentation=config.augmentation,
-        seed=config.seed,
-    )
+    sampler = patch_sampler(config, store)
     check_sound(store)
     rank, processes, local = processes_here()
     if config.batch_size % processes:

@@ -13,8 +13,7 @@ from storage.files import read_json
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.vocsep.training_runs import Arrays, checkpoint_of, fit_in_children, quick, small_store, status_of, train
-from vocsep.sampling import PatchSampler
-from vocsep.train_config import PATCH_FRAMES
+from vocsep.train_config import PATCH_FRAMES, patch_sampler
 
 SPOILED = 240
 FRAMES = 251
@@ -42,13 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
 def first_bad_step(store: SpectrogramStore, **settings: Any) -> tuple[int, list[int]]:
     """The first step, counted from 0, that reads frames of song 2 that hold NaN, and where such patches begin."""
     config = quick(**(SETTINGS | settings))
-    sampler = PatchSampler(
-        store.tracks("train"),
-        batch_size=config.batch_size,
-        frames=PATCH_FRAMES,
-        augmentation=config.augmentation,
-        seed=config.seed,
-    )
+    sampler = patch_sampler(config, store)
     for step in range(60):
         draws = sampler.draw(step).vocals
         starts = [
