@@ -257,34 +257,37 @@ def _register(
     promote: bool,
 ) -> TrainResult:
     origin = {"folder": str(run.path), "created": run.description["created"]}
+    summary = training.summary()
     description = describe_model(config, store) | {
         "metrics": {"valid_sdr_db": training.best_sdr_db, "valid_floor_sdr_db": training.floor_sdr_db},
-        "training": config.model_dump(mode="json") | training.summary() | {"run": origin},
+        "training": config.model_dump(mode="json") | summary | {"run": origin},
         "history": training.history,
     }
     # One that was killed right after it had added its model does not add it again.
-    model = _model_of_run(registry, origin) or registry.add(training.best_weights, description)
+    model = _model_of_run(registry, origin, training.step) or registry.add(training.best_weights, description)
     assert model.version is not None
     is_champion = _promote_if_better(registry, model) if promote else registry.champion() == model.version
-    run.write("finished", model_version=model.version, **description)
+    run.write("finished", **description | {"model_version": model.version, "created": origin["created"]})
     return TrainResult(
         version=model.version,
         model_path=str(model.path),
         run_folder=str(run.path),
         steps=training.step,
-        seconds=training.budget.seconds_used,
+        seconds=summary["seconds"],
         valid_sdr_db=training.best_sdr_db,
         floor_sdr_db=training.floor_sdr_db,
-        validation_share=training.validation_share,
+        validation_share=summary["validation_share"],
         is_champion=is_champion,
     )
 
 
-def _model_of_run(registry: ModelRegistry, origin: dict[str, str]) -> ModelVersion | None:
+def _model_of_run(registry: ModelRegistry, origin: dict[str, str], step: int) -> ModelVersion | None:
+    """The model that a run added at its end after `step`; one of an earlier end of it is another."""
     for version in reversed(registry.versions()):
         with contextlib.suppress(UserError):
             model = registry.open(str(version))
-            if model.description.get("training", {}).get("run") == origin:
+            training = model.description.get("training", {})
+            if training.get("run") == origin and training.get("steps_done") == step:
                 return model
     return None
 

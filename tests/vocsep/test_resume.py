@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from storage.files import read_json
+from storage.files import read_json, write_json
+from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.vocsep.training_runs import (
     Arrays,
@@ -92,6 +93,18 @@ def test_steps_and_as_many_steps_again_equal_twice_the_steps_in_all_that_a_run_h
     assert moments == {"step", "exp_avg", "exp_avg_sq"}
     assert not are_equal(weights_of(half), weights_of(rest))
     assert [entry["step"] for entry in checkpoint_of(rest.run_folder).state["history"]] == [12, 24]
+
+
+def test_run_that_was_killed_after_it_had_added_its_model_does_not_add_it_again(
+    store: SpectrogramStore, tmp_path: Path
+) -> None:
+    first = train(store, tmp_path, steps=4, validations=1)
+    description = Path(first.run_folder) / "run.json"
+    write_json(description, read_json(description) | {"status": "running"})
+    again = train(store, tmp_path, resume="auto", steps=4, validations=1)
+    assert (again.run_folder, again.version, again.steps) == (first.run_folder, first.version, 4)
+    assert status_of(Path(again.run_folder)) == "finished"
+    assert ModelRegistry(tmp_path / "models").versions() == [first.version]
 
 
 def test_2_epochs_and_2_more_equal_4(store: SpectrogramStore, tmp_path: Path) -> None:
