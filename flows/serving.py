@@ -24,7 +24,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
-from flows import automations
+from flows import dead_runs
 from flows.environment import PREFECT_TOML, PREFECT_TOML_MARK
 from flows.paths import SERVE
 from flows.server import HOST, api_url, is_healthy, is_listening, log_end, using, wait_until_healthy
@@ -131,7 +131,8 @@ def _start(port: int) -> None:
         _make_pool()
         _pause_pool(False)
         _deploy(port)
-        automations.register()
+        dead_runs.register()
+        dead_runs.end_runs_without_process(POOL)
         name = f"vocsep-{token[:8]}"
         options = ["--pool", POOL, "--type", "process", "--name", name, "--limit", str(CONCURRENT_RUNS)]
         worker = _launch("worker", ["worker", "start", *options], environment)

@@ -254,6 +254,35 @@ def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served
     assert list(runs.iterdir()) == [folder]
 
 
+def test_runs_that_were_going_on_when_the_machine_went_down_are_ended_by_the_next_serve_and_can_be_retried(
+    served: Served,
+) -> None:
+    (run,) = (one["id"] for one in served.runs("train") if one["state"]["type"] == "RUNNING")
+    # A run of another worker on this machine goes on.
+    deployment = served.get("deployments/name/evaluate/local")["id"]
+    other = served.post(f"deployments/{deployment}/create_flow_run", {"state": {"type": "RUNNING"}})["id"]
+    assert served.state_of(other)[0] == "RUNNING"
+    command = [sys.executable, "-c", "import time; time.sleep(300)"]
+    living = subprocess.Popen(command, env=served.environment | {"PREFECT__FLOW_RUN_ID": other})
+    try:
+        for pid in served.processes():
+            psutil.Process(pid).kill()
+        result = served.command("flows", "serve", "--port", str(served.port))
+        assert result.returncode == 0, result.stdout + result.stderr
+        served.remember()
+        assert served.state_of(run) == ("CRASHED", "Crashed")
+        assert "prefect flow-run retry" in served.get(f"flow_runs/{run}")["state"]["message"]
+        assert served.state_of(other)[0] == "RUNNING"
+    finally:
+        living.kill()
+        living.wait()
+    # The place of its deployment is free again.
+    step = last_step(served.folder / "data/runs")
+    result = served.command("prefect", "flow-run", "retry", run)
+    assert result.returncode == 0, result.stdout + result.stderr
+    wait_for(lambda: last_step(served.folder / "data/runs") > step + 10, "ten steps more")
+
+
 def test_stop_saves_the_training_and_ends_all_that_serve_started_and_nothing_else(served: Served) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)", "prefect worker"])
     try:

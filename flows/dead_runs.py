@@ -1,12 +1,23 @@
-"""What the server does by itself: runs whose heart stopped beating, since process and worker died, come to an end."""
+"""Runs whose process died without a word come to an end: a machine that went down leaves them as they last were."""
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 
+import psutil
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.states import Crashed
 
 NAME = "vocsep: end runs that died"
 TAG = "vocsep"
@@ -14,6 +25,10 @@ TAG = "vocsep"
 # Runs of the deployments beat every 30 s, which is Prefect's least (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml).
 SILENCE_SECONDS = 120
 
+_NEXT = (
+    "What was finished stays; see that a worker runs (`make serve`), then `prefect flow-run retry` with this run's id."
+)
+_RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
@@ -39,8 +54,7 @@ def dead_runs_automation() -> Automation:
                 name=None,
                 force=False,
                 state=StateType.CRASHED,
-                message=f"No sign of life for {SILENCE_SECONDS} s: the process and its worker died. What was finished "
-                "stays; see that a worker runs (`make serve`), then `prefect flow-run retry` with this run's id.",
+                message=f"No sign of life for {SILENCE_SECONDS} s: the process and its worker died. {_NEXT}",
             )
         ],
     )
@@ -58,3 +72,30 @@ def register() -> None:
                 client.delete_automation(held.id)
         if not same:
             client.create_automation(wanted)
+
+
+def end_runs_without_process(pool: str) -> None:
+    """Runs of a work pool that were going on, and have no process on this machine, become Crashed.
+
+    For a server that was just started: it has forgotten the signs of life that its automations wait for, and a run
+    that stays Running keeps the place of its deployment. The server listens on loopback, so that every run is here.
+    """
+    living = set(_runs_with_process())
+    going_on = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going_on))),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        )
+        for run in runs:
+            if str(run.id) not in living:
+                message = f"The process of this run is gone: it was killed, or the machine went down. {_NEXT}"
+                client.set_flow_run_state(run.id, Crashed(message=message))
+
+
+def _runs_with_process() -> Iterator[str]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            run = process.environ().get(_RUN_VARIABLE)
+            if run is not None and process.status() != psutil.STATUS_ZOMBIE:
+                yield run
