@@ -249,7 +249,9 @@ def serve(
     say(f"serving: {address} (runs, schedules, artifacts); logs in {SERVE}")
     say(f"  from another folder: export PREFECT_API_URL={address}/api")
     say("  next: .venv/bin/prefect deployment run 'preprocess/local' --watch")
-    say("  the weekly retraining is off; turn it on with: make schedule")
+    on = serving.is_scheduled(port)
+    state, order = ("on", "turn it off with: make unschedule") if on else ("off", "turn it on with: make schedule")
+    say(f"  the weekly retraining is {state}; {order}")
     say("  end all of it with: make stop")
 
 

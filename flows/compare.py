@@ -8,7 +8,8 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.paths import ALL_BINS_STORE, COMPARISON
 from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
-from flows.stores import StoreLocation, on_disk
+from flows.stores import StoreLocation, held_manifest, on_disk
+from storage.errors import UserError
 from storage.store import SpectrogramStore
 from vocsep.comparison import check_comparison, run_comparison
 from vocsep.comparison_config import ComparisonConfig
@@ -38,6 +39,8 @@ class CompareResult(Settings):
 
 def opened(config: CompareConfig) -> SpectrogramStore:
     """The store, with the songs that are trained and validated on."""
+    if held_manifest(config.store) is None:
+        raise UserError(f"{config.store}: no store; run make preprocess PRESET=fine-513 STORE={config.store}")
     return SpectrogramStore.open(on_disk(config.store, ("train", "valid")))
 
 

@@ -120,6 +120,12 @@ def set_schedule(active: bool) -> str:
     return f"{RETRAIN} is {'on' if active else 'off'}: {times}"
 
 
+def is_scheduled(port: int) -> bool:
+    """Whether the schedule of the retraining is on, at the server that `serve` started."""
+    with using(api_url(port)), get_client(sync_client=True) as client:
+        return any(one.active for one in client.read_deployment_by_name(RETRAIN).schedules)
+
+
 def _start(port: int) -> None:
     SERVE.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(16)

@@ -35,3 +35,8 @@ def test_compare_without_a_store_of_all_bins_is_one_line(run_flows: Run, tmp_pat
     assert result.returncode == 2
     assert "bins" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+    result = run_flows(tmp_path, "compare", "--store", "none.zarr", "--output", "out", *TINY)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "error: none.zarr: no store; run make preprocess PRESET=fine-513 STORE=none.zarr"
+    )

@@ -124,6 +124,7 @@ def served(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         assert result.returncode == 0, result.stdout + result.stderr
         assert f"http://127.0.0.1:{served.port}" in result.stdout
         assert "prefect deployment run" in result.stdout
+        assert "the weekly retraining is off; turn it on with: make schedule" in result.stdout
         served.remember()
         # First of all, since it needs a minute to be seen to work.
         deployment = served.get("deployments/name/preprocess/local")["id"]
@@ -194,6 +195,7 @@ def test_weekly_retraining_is_off_until_it_is_turned_on_and_then_has_runs_on_sun
     assert result.returncode == 0, result.stdout + result.stderr
     assert before <= set(served.processes())
     assert served.get("deployments/name/retrain/local")["schedules"][0]["active"] is True
+    assert "the weekly retraining is on; turn it off with: make unschedule" in result.stdout
     assert served.command("flows", "schedule", "--off").returncode == 0
     assert served.get("deployments/name/retrain/local")["schedules"][0]["active"] is False
 
