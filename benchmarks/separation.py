@@ -17,6 +17,7 @@ Contenders take turns; figures are medians over rounds. Outputs go to a temporar
 
 import argparse
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -124,6 +125,7 @@ def measure(
         contender()  # what is made ready once is not counted
     for _ in range(rounds):
         for name, contender in contenders.items():
+            shutil.rmtree(folder / "out", ignore_errors=True)
             start = time.perf_counter()
             contender()
             times[name].append(time.perf_counter() - start)
@@ -131,8 +133,8 @@ def measure(
 
 
 def separate(file: Path, output: Path, separator: Separator) -> None:
-    """What `vocsep separate` does with one file."""
-    separate_file(file, output, separator, SeparationSettings(overwrite=True))
+    """What `vocsep separate` does with one file; what it wrote is deleted before its next turn."""
+    separate_file(file, output, separator)
 
 
 def exhaust(file: Path) -> None:

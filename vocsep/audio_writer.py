@@ -310,6 +310,8 @@ class AudioWriter:
             descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{self._container}", dir=self.path.parent)
             os.close(descriptor)
             self._temporary = Path(name)
+            # The encoder makes it anew: ext4 waits for the disk when a file that was there is closed.
+            self._temporary.unlink()
             try:
                 if _FORMATS[self._container].muxer is None:
                     self._encoder = _OggEncoder(self._temporary, self._like)

@@ -119,7 +119,9 @@ class _Kept:
 
     def take(self, start: int, stop: int) -> Waveform:
         """Samples from `start` to `stop`, zeros where there are none."""
-        taken = np.zeros((len(self.blocks[0]), stop - start), dtype=np.float32)
+        taken = np.empty((len(self.blocks[0]), stop - start), dtype=np.float32)
+        taken[:, : max(0, -start)] = 0
+        taken[:, max(0, self.stop - start) :] = 0
         position = self.start
         for block in self.blocks:
             inside = slice(max(start, position), min(stop, position + block.shape[1]))
