@@ -42,7 +42,6 @@ from vocsep.inference_torch import TorchFft, TorchNetwork, folded, load_network
 from vocsep.model import UNet
 from vocsep.separate_file import separate_file
 from vocsep.separation import Separator
-from vocsep.separation_settings import SeparationSettings
 from vocsep.separation_stream import segments
 from vocsep.spectrogram import Spectrogram
 

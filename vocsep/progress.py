@@ -1,5 +1,6 @@
 """Progress bars: live in a terminal or notebook, a line every ten seconds in a log."""
 
+import os
 import sys
 from typing import Any
 
@@ -12,14 +13,23 @@ SHOW_AFTER_SECONDS = 0.3
 def progress_bar(total: float, description: str, unit: str, **options: Any) -> "tqdm[Any]":
     """A tqdm bar on standard error with count, rate and time left; close it, or use it in a `with` statement."""
     live = sys.stderr.isatty()
+    columns = _terminal_columns()
     return tqdm(
         total=total,
         desc=description,
         unit=f" {unit}",
-        dynamic_ncols=live,
-        ncols=None if live else 110,
+        dynamic_ncols=columns > 0,
+        ncols=None if columns else 79 if live else 110,
         mininterval=0.1 if live else LOG_INTERVAL_SECONDS,
         smoothing=0.1,
         delay=SHOW_AFTER_SECONDS,
         **options,
     )
+
+
+def _terminal_columns() -> int:
+    """Width of the terminal on standard error; 0 without one, and for one that does not tell (in containers)."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0
