@@ -1,11 +1,12 @@
 """`serve`, running deployments and schedules, and `stop`: real server, work pool, worker and runs, on loopback."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
 
 import flows
+from flows import dead_runs
 from flows.serving import TOKEN
 from storage.files import read_json
 from storage.store import SpectrogramStore
@@ -66,10 +68,16 @@ class Served:
                 continue
         return living
 
+    def kill(self, keep: Collection[int] = ()) -> None:
+        """Kill all that `serve` started, but for some."""
+        for pid in set(self.processes()) - set(keep):
+            with contextlib.suppress(psutil.NoSuchProcess):  # runs end by themselves, too
+                psutil.Process(pid).kill()
+
     def remember(self) -> None:
         self.token = read_json(self.folder / "data/serve/serve.json")["token"]
 
-    def request(self, method: Literal["GET", "POST"], path: str, body: Any = None) -> Any:
+    def request(self, method: Literal["GET", "POST", "DELETE"], path: str, body: Any = None) -> Any:
         """What the API answers; Prefect's own client asks again while SQLite is busy."""
         with SyncPrefectClient(self.api) as client:
             answer = client.request(method, path, json=body)  # type: ignore[arg-type]
@@ -190,10 +198,11 @@ def test_weekly_retraining_is_off_until_it_is_turned_on_and_then_has_runs_on_sun
     assert all(run["state"]["type"] == "SCHEDULED" for run in served.runs("retrain"))
     assert all(run["parameters"]["config"]["training"] == {"max_minutes": 60} for run in served.runs("retrain"))
     # Serving anew, with everything running, changes nothing and does not turn it off.
-    before = set(served.processes())
+    started = read_json(served.folder / "data/serve/serve.json")
     result = served.command("flows", "serve", "--port", str(served.port))
     assert result.returncode == 0, result.stdout + result.stderr
-    assert before <= set(served.processes())
+    assert read_json(served.folder / "data/serve/serve.json") == started
+    assert {started["server"], started["worker"]} <= set(served.processes())
     assert served.get("deployments/name/retrain/local")["schedules"][0]["active"] is True
     assert "the weekly retraining is on; turn it off with: make unschedule" in result.stdout
     assert served.command("flows", "schedule", "--off").returncode == 0
@@ -214,6 +223,9 @@ def test_cron_schedule_creates_runs_that_the_worker_runs(served: Served) -> None
         return sum(line.startswith("vocsep.worker: write_song: ") for line in served.log_of(run["id"]))
 
     wait_for(lambda: lines_of_workers() == 6, "the lines of the Dask workers in the run's log", 30)
+    deployment = served.get("deployments/name/preprocess/local")
+    (schedule,) = deployment["schedules"]
+    served.request("DELETE", f"/deployments/{deployment['id']}/schedules/{schedule['id']}")
 
 
 def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served: Served) -> None:
@@ -233,8 +245,7 @@ def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served
     wait_for(lambda: served.state_of(second)[1] == "AwaitingConcurrencySlot", "the second one to be queued")
     assert served.state_of(first) == ("RUNNING", "Running")
 
-    for pid in set(served.processes()) - set(before):
-        psutil.Process(pid).kill()
+    served.kill(keep=before)
     wait_for(lambda: served.state_of(first)[0] == "CRASHED", "the worker to notice")
     hint = f"go on with: prefect flow-run retry {first}"
     wait_for(lambda: any(hint in line for line in served.log_of(first)), "the line that says what to do", 30)
@@ -267,8 +278,7 @@ def test_runs_that_were_going_on_when_the_machine_went_down_are_ended_by_the_nex
     command = [sys.executable, "-c", "import time; time.sleep(300)"]
     living = subprocess.Popen(command, env=served.environment | {"PREFECT__FLOW_RUN_ID": other})
     try:
-        for pid in served.processes():
-            psutil.Process(pid).kill()
+        served.kill()
         result = served.command("flows", "serve", "--port", str(served.port))
         assert result.returncode == 0, result.stdout + result.stderr
         served.remember()
@@ -279,6 +289,38 @@ def test_runs_that_were_going_on_when_the_machine_went_down_are_ended_by_the_nex
         living.kill()
         living.wait()
     # The place of its deployment is free again.
+    step = last_step(served.folder / "data/runs")
+    result = served.command("prefect", "flow-run", "retry", run)
+    assert result.returncode == 0, result.stdout + result.stderr
+    wait_for(lambda: last_step(served.folder / "data/runs") > step + 10, "ten steps more")
+
+
+def test_run_that_died_with_its_worker_is_ended_by_the_automation_and_can_be_retried(served: Served) -> None:
+    (run,) = (one["id"] for one in served.runs("train") if one["state"]["type"] == "RUNNING")
+    (held,) = served.post("automations/filter", {})
+    assert held["name"] == dead_runs.NAME
+    assert held["trigger"]["within"] == dead_runs.SILENCE_SECONDS
+    # The same, but as quick as Prefect allows. Signs of life come every half minute; after one, it waits for the next.
+    automation = dead_runs.dead_runs_automation().model_dump(mode="json", exclude={"id"})
+    automation["trigger"]["within"] = 10
+    quicker = served.post("automations/", automation | {"name": "quicker"})["id"]
+    beats = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "occurred": {"since": datetime.now(UTC).isoformat()},
+        "resource": {"id": [f"prefect.flow-run.{run}"]},
+    }
+    wait_for(lambda: served.post("events/filter", {"filter": beats})["total"] > 0, "a sign of life", 60)
+    served.kill(keep=[read_json(served.folder / "data/serve/serve.json")["server"]])
+    wait_for(lambda: served.state_of(run)[0] == "CRASHED", "the automation", 60)
+    message = served.get(f"flow_runs/{run}")["state"]["message"]
+    assert message.startswith("No sign of life")
+    served.request("DELETE", f"/automations/{quicker}")
+
+    # What the message says to do.
+    assert "make serve" in message
+    result = served.command("flows", "serve", "--port", str(served.port))
+    assert result.returncode == 0, result.stdout + result.stderr
+    served.remember()
     step = last_step(served.folder / "data/runs")
     result = served.command("prefect", "flow-run", "retry", run)
     assert result.returncode == 0, result.stdout + result.stderr
