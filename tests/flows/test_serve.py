@@ -267,6 +267,14 @@ def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served
     assert list(runs.iterdir()) == [folder]
 
 
+def retry_training(served: Served, run: str) -> None:
+    """Start a training again, and wait until it goes on."""
+    step = last_step(served.folder / "data/runs")
+    result = served.command("prefect", "flow-run", "retry", run)
+    assert result.returncode == 0, result.stdout + result.stderr
+    wait_for(lambda: last_step(served.folder / "data/runs") > step + 10, "ten steps more")
+
+
 def test_runs_that_were_going_on_when_the_machine_went_down_are_ended_by_the_next_serve_and_can_be_retried(
     served: Served,
 ) -> None:
@@ -289,10 +297,7 @@ def test_runs_that_were_going_on_when_the_machine_went_down_are_ended_by_the_nex
         living.kill()
         living.wait()
     # The place of its deployment is free again.
-    step = last_step(served.folder / "data/runs")
-    result = served.command("prefect", "flow-run", "retry", run)
-    assert result.returncode == 0, result.stdout + result.stderr
-    wait_for(lambda: last_step(served.folder / "data/runs") > step + 10, "ten steps more")
+    retry_training(served, run)
 
 
 def test_run_that_died_with_its_worker_is_ended_by_the_automation_and_can_be_retried(served: Served) -> None:
@@ -321,10 +326,7 @@ def test_run_that_died_with_its_worker_is_ended_by_the_automation_and_can_be_ret
     result = served.command("flows", "serve", "--port", str(served.port))
     assert result.returncode == 0, result.stdout + result.stderr
     served.remember()
-    step = last_step(served.folder / "data/runs")
-    result = served.command("prefect", "flow-run", "retry", run)
-    assert result.returncode == 0, result.stdout + result.stderr
-    wait_for(lambda: last_step(served.folder / "data/runs") > step + 10, "ten steps more")
+    retry_training(served, run)
 
 
 def test_stop_saves_the_training_and_ends_all_that_serve_started_and_nothing_else(served: Served) -> None:

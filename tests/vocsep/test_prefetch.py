@@ -17,8 +17,8 @@ from tests.vocsep.patch_songs import SOURCES, Made, make_store
 from vocsep.augmentation import Batch, PatchMaker
 from vocsep.patch_tiers import TierName, open_tier
 from vocsep.prefetch import PREFETCH_DEPTH, prefetched
-from vocsep.sampling import Draws, PatchSampler
-from vocsep.train_config import PATCH_FRAMES, TrainConfig
+from vocsep.sampling import Draws
+from vocsep.train_config import PATCH_FRAMES, TrainConfig, patch_sampler
 from vocsep.training import StepBatches
 
 # Lightning looks one batch ahead of the one in use.
@@ -116,19 +116,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
 CONFIG = TrainConfig(batch_size=6, seed=4)
 
 
-def sampler(store: SpectrogramStore) -> PatchSampler:
-    return PatchSampler(
-        store.tracks("train"),
-        batch_size=CONFIG.batch_size,
-        frames=PATCH_FRAMES,
-        augmentation=CONFIG.augmentation,
-        seed=CONFIG.seed,
-    )
-
-
 def feed(store: SpectrogramStore, tier: TierName, rank: int = 0, processes: int = 1) -> StepBatches:
     opened = open_tier(store, SOURCES, CONFIG.channels, torch.device("cpu"), tier)[0]
-    return StepBatches(opened, sampler(store), CONFIG, rank, processes)
+    return StepBatches(opened, patch_sampler(CONFIG, store), CONFIG, rank, processes)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +127,7 @@ def expected(store: SpectrogramStore) -> Callable[[int], Batch]:
     tier = open_tier(store, SOURCES, CONFIG.channels, torch.device("cpu"), "host")[0]
     with_accompaniment = "accompaniment" in CONFIG.targets
     making = PatchMaker(tier, frames=PATCH_FRAMES, seed=CONFIG.seed, with_accompaniment=with_accompaniment)
-    return cache(lambda step: making.make(sampler(store).draw(step)))
+    return cache(lambda step: making.make(patch_sampler(CONFIG, store).draw(step)))
 
 
 def assert_equal(found: Batch, wanted: Batch) -> None:
