@@ -29,6 +29,7 @@ from vocsep.model_description import (
 from vocsep.objective import distance
 from vocsep.patch_tiers import PatchTier, open_tier
 from vocsep.prefetch import PREFETCH_DEPTH, prefetched
+from vocsep.processes import leave_group
 from vocsep.processes import processes as processes_here
 from vocsep.run_folder import RunFolder, open_run
 from vocsep.sampling import Draws, PatchSampler
@@ -246,6 +247,7 @@ def fit(
         return _register(config, store, registry, run, training, promote) if run is not None else None
     finally:
         training.close()
+        leave_group()
 
 
 def _register(

@@ -235,6 +235,19 @@ def test_two_processes_train_as_one_does(store: SpectrogramStore, tmp_path: Path
     assert_near(*(checkpoint_of(child.runs[0]).arrays for child in (one, two[0])))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of threads")
+@pytest.mark.parametrize("loss_is_finite", [True, False])
+def test_processes_that_trained_together_end_their_threads_before_they_exit(
+    store: SpectrogramStore, tmp_path: Path, loss_is_finite: bool
+) -> None:
+    # One that still runs while Python shuts down aborts the process, now and then.
+    rate = 2e-3 if loss_is_finite else 1e30
+    children = fit_in_children(2, store, tmp_path, "never", steps=6, warmup=0, learning_rate=rate)
+    assert [child.wait() for child in children] == [0 if loss_is_finite else 2] * 2, [c.messages for c in children]
+    for child in children:
+        assert re.findall(r"gloo threads: ([1-9]), then 0", child.messages), child.messages
+
+
 def test_two_processes_reduce_the_learning_rate_and_end_early_together(store: SpectrogramStore, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "steps": 40,

@@ -31,6 +31,7 @@ from vocsep.run_folder import CHECKPOINTS, RUN_NAME
 from vocsep.spectrogram import magnitudes
 from vocsep.stopping import TrainingStopped
 from vocsep.train_config import TrainConfig
+from vocsep.processes import leave_group
 from vocsep.training import TrainResult, fit
 from vocsep.training_log import TrainingLog
 from vocsep.validation import Validation
@@ -283,13 +284,25 @@ def _fit(store: Path, folder: Path, resume: str, changed: dict[str, Any]) -> Non
     try:
         with nullcontext() if pictures else without_pictures():
             registry = ModelRegistry(folder / "models")
-            fit(quick(**changed), SpectrogramStore.open(store), registry, folder / "runs", resume)
+            with mock.patch("vocsep.training.leave_group", side_effect=_leave_group_telling_its_threads):
+                fit(quick(**changed), SpectrogramStore.open(store), registry, folder / "runs", resume)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except TrainingStopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
+
+
+def _leave_group_telling_its_threads() -> None:
+    before = _gloo_threads()
+    leave_group()
+    print(f"gloo threads: {before}, then {_gloo_threads()}")
+
+
+def _gloo_threads() -> int:
+    """Of this process; Linux names them."""
+    return sum("gloo" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))
 
 
 def _command(folder: Path, arguments: tuple[str, ...]) -> None:
