@@ -27,11 +27,11 @@ from storage.store import SpectrogramStore
 from storage.track_writer import write_track
 from vocsep.config import SpectrogramConfig
 from vocsep.preprocessing import StoreConfig
+from vocsep.processes import leave_group
 from vocsep.run_folder import CHECKPOINTS, RUN_NAME
 from vocsep.spectrogram import magnitudes
 from vocsep.stopping import TrainingStopped
 from vocsep.train_config import TrainConfig
-from vocsep.processes import leave_group
 from vocsep.training import TrainResult, fit
 from vocsep.training_log import TrainingLog
 from vocsep.validation import Validation
