@@ -1,6 +1,7 @@
 """Training patches from draws: reading them, changing pitch, tempo, level and channels, and mixing them."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vocsep.patch_tiers import PatchTier
-from vocsep.sampling import Draws, Floats, Integers, SourceDraws
+from vocsep.patch_kernel import StoredRows, fill_patches
+from vocsep.patch_tiers import Excerpts, PatchTier, gather_rows
+from vocsep.sampling import Draws, Flags, Floats, Integers, SourceDraws
 
 # Random phases are taken from a table at random offsets: drawing new ones for every patch costs more than all the rest.
 PHASES = 1 << 22
@@ -35,9 +37,15 @@ class PatchMaker:
         Frames per patch.
     with_accompaniment
         Whether the batch holds the accompaniment too.
+
+    Attributes
+    ----------
+    together
+        Whether all patches of a batch are worked on at once, as on devices, or row by row.
     """
 
     def __init__(self, tier: PatchTier, *, frames: int, seed: int, with_accompaniment: bool) -> None:
+        self.together = tier.device.type != "cpu"
         self._tier = tier
         self._frames = frames
         self._with_accompaniment = with_accompaniment
@@ -45,17 +53,16 @@ class PatchMaker:
         self._cosines = torch.cos(torch.rand(PHASES, generator=generator) * (2 * math.pi)).to(tier.device)
         if frames * tier.bins >= PHASES:
             raise ValueError(f"a patch of {frames} x {tier.bins} is larger than the table of phases")
+        self._helpers = ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), "patches")
 
     def make(self, draws: Draws, out: Batch | None = None) -> Batch:
         """The patches, on the tier's device; in the memory of `out`, an earlier batch that is done with, if given."""
-        count = len(draws.remixed)
         if out is None:
-            out = self._room(count)
-        step = count if self._tier.together else 1
-        for first in range(0, count, step):
-            part = slice(first, first + step)
-            accompaniment = None if out.accompaniment is None else out.accompaniment[part]
-            self._fill(draws.items(part), Batch(out.mixture[part], out.vocals[part], accompaniment))
+            out = self._room(len(draws.remixed))
+        if self.together:
+            self._make_together(draws, out)
+        else:
+            self._make_by_rows(draws, out)
         return out
 
     def _room(self, count: int) -> Batch:
@@ -65,7 +72,60 @@ class PatchMaker:
         accompaniment = torch.empty_like(mixture) if self._with_accompaniment else None
         return Batch(mixture, torch.empty_like(mixture), accompaniment)
 
-    def _fill(self, draws: Draws, out: Batch) -> None:
+    def _first_phases(self, draws: Draws) -> Integers:
+        """Where in the table the phases of each patch begin."""
+        first: Integers = (draws.phase * (PHASES - self._frames * self._tier.bins)).astype(np.int64)
+        return first
+
+    def _excerpts(self, source: str, draws: SourceDraws) -> Excerpts:
+        channel = draws.swap.astype(np.int64) if self._tier.channels == 2 else draws.channel
+        return self._tier.excerpts(source, draws.track, channel, draws.start, draws.frames)
+
+    # On the processor
+
+    def _make_by_rows(self, draws: Draws, out: Batch) -> None:
+        everything = np.full(len(draws.remixed), True)
+        vocals = self._stored_rows("vocals", draws.vocals, everything)
+        # What no patch asks for is not looked at.
+        accompaniment = mixture = vocals
+        if self._with_accompaniment or draws.remixed.any():
+            wanted = everything if self._with_accompaniment else draws.remixed
+            accompaniment = self._stored_rows("accompaniment", draws.accompaniment, wanted)
+        if not draws.remixed.all():
+            mixture = self._stored_rows("mixture", draws.vocals, ~draws.remixed)
+        rest = out.vocals[:0] if out.accompaniment is None else out.accompaniment
+        rooms = [room.numpy() for room in (out.vocals, rest, out.mixture)]
+        sources = (vocals, accompaniment, mixture)
+        remixed, phases = np.ascontiguousarray(draws.remixed), self._first_phases(draws)
+
+        cosines = self._cosines.numpy()
+        # One by one: a helper can share its processor with threads of the last step that wait for the next one.
+        patches = iter(range(len(remixed)))
+
+        def fill() -> None:
+            for patch in patches:
+                fill_patches(patch, patch + 1, *sources, remixed, phases, cosines, *rooms)
+
+        helpers = [self._helpers.submit(fill) for _ in range(torch.get_num_threads() - 1)]
+        fill()
+        for helper in helpers:
+            helper.result()
+
+    def _stored_rows(self, source: str, draws: SourceDraws, wanted: Flags) -> StoredRows:
+        """One source of the patches; of those that are not wanted, nothing is read."""
+        items = np.flatnonzero(wanted)
+        rows, some_first, some_available = self._excerpts(source, draws.items(items))
+        first = np.zeros((len(wanted), self._tier.channels), dtype=np.int64)
+        available = np.zeros(len(wanted), dtype=np.int64)
+        first[items], available[items] = some_first, some_available
+        stored = rows.view(torch.uint16) if rows.dtype == torch.float16 else rows
+        taken, filled = stretched_bins(draws.pitch, self._tier.bins)
+        frames, gain = np.ascontiguousarray(draws.frames), np.ascontiguousarray(draws.gain)
+        return StoredRows(stored.numpy(), first, available, frames, taken, filled, gain)
+
+    # On a device, where every call costs more than its work
+
+    def _make_together(self, draws: Draws, out: Batch) -> None:
         self._read("vocals", draws.vocals, out.vocals)
         excerpts = np.flatnonzero(~draws.remixed)
         if self._with_accompaniment or len(excerpts) < len(draws.remixed):
@@ -83,73 +143,55 @@ class PatchMaker:
     def _phases(self, draws: Draws) -> Tensor:
         """Cosines of random phases `(patches, 1, frames, bins)`."""
         size = self._frames * self._tier.bins
-        first = (draws.phase * (PHASES - size)).astype(np.int64)
-        if len(first) == 1:
-            cosines = self._cosines[first[0] : first[0] + size]
-        else:
-            rows = self._cosines.as_strided((PHASES - size, size), (1, 1))
-            cosines = rows.index_select(0, torch.from_numpy(first).to(rows.device))
+        rows = self._cosines.as_strided((PHASES - size, size), (1, 1))
+        cosines = rows.index_select(0, torch.from_numpy(self._first_phases(draws)).to(rows.device))
         return cosines.view(-1, 1, self._frames, self._tier.bins)
 
     def _read(self, source: str, draws: SourceDraws, out: Tensor) -> None:
         """One source of some patches, with its changes."""
-        channel = draws.swap.astype(np.int64) if self._tier.channels == 2 else draws.channel
-        frames = int(draws.frames.max())
+        excerpts, frames = self._excerpts(source, draws), int(draws.frames.max())
         if frames == self._frames == draws.frames.min() and (draws.pitch == 1).all():
-            self._tier.read(source, draws.track, channel, draws.start, frames, out)
+            gather_rows(excerpts, out)
         else:
-            stretch(self._tier.read(source, draws.track, channel, draws.start, frames), draws.pitch, draws.frames, out)
+            read = torch.empty((len(out), self._tier.channels, frames, self._tier.bins), device=out.device)
+            gather_rows(excerpts, read)
+            stretch(read, draws.pitch, draws.frames, out)
         if (draws.gain != 1).any():
             out.mul_(torch.from_numpy(draws.gain).to(out.device).view(-1, 1, 1, 1))
 
 
+def stretched_bins(pitch: Floats, bins: int) -> tuple[Integers, Integers]:
+    """How many of the lowest bins of a transposed source are heard, and how many bins they fill.
+
+    Above 1 the highest bins are lost; below 1 those that nothing is known of are 0.
+    """
+    taken = np.rint(bins / np.maximum(1.0, pitch.astype(np.float64))).astype(np.int64)
+    filled = np.rint(bins * np.minimum(1.0, pitch.astype(np.float64))).astype(np.int64)
+    return np.maximum(1, taken), np.maximum(1, filled)
+
+
 def stretch(magnitudes: Tensor, pitch: Floats, frames: Integers, out: Tensor) -> None:
-    """Play magnitudes at another pitch and tempo, by linear interpolation along both axes.
+    """Play magnitudes at another pitch and tempo, by linear interpolation along both axes, all at once on a device.
 
     Parameters
     ----------
     magnitudes
         `(batch, channels, most frames of any item, bins)`.
     pitch
-        Factor on each item's frequencies. Above 1 its highest bins are lost; below 1 those that nothing is known of
-        are 0.
+        Factor on each item's frequencies.
     frames
         How many of each item's frames become those of the result.
     out
         For the result, `(batch, channels, frames, bins)`.
     """
-    bins = out.shape[3]
-    taken = [max(1, round(bins / max(1.0, factor))) for factor in pitch.tolist()]
-    filled = [max(1, round(bins * min(1.0, factor))) for factor in pitch.tolist()]
-    if len(out) == 1:
-        _stretch_one(magnitudes[:, :, : frames[0]], taken[0], filled[0], out)
-    else:
-        _stretch_each(magnitudes, frames, np.array(taken), np.array(filled), out)
-
-
-def _stretch_one(magnitudes: Tensor, taken: int, filled: int, out: Tensor) -> None:
-    """Make all frames to those of `out`, and the lowest `taken` bins to its lowest `filled`; 0 above."""
-    frames = out.shape[2]
-    if magnitudes.shape[2] != frames:
-        # As images of one row and as many maps as there are bins, the last in memory: several times faster.
-        images = magnitudes.flatten(0, 1).transpose(1, 2).unsqueeze(2)
-        images = functional.interpolate(images, size=(1, frames), mode="bilinear")
-        magnitudes = images.squeeze(2).transpose(1, 2).view_as(out)
-    if taken != filled:
-        magnitudes = functional.interpolate(magnitudes[0, ..., :taken], size=filled, mode="linear")[None]
-    out[..., :filled] = magnitudes
-    out[..., filled:] = 0
-
-
-def _stretch_each(magnitudes: Tensor, frames: Integers, taken: Integers, filled: Integers, out: Tensor) -> None:
-    """The same for many items at once, each in its own way."""
 
     def positions(old: Tensor, new: Tensor | int, count: int, whole: int) -> Tensor:
         """Where the new places lie among the old ones: their middles, from -1 at one end of the whole to 1."""
         place = (torch.arange(count, device=out.device) + 0.5) * (old / new)
         return place.clamp(min=0.5).minimum(old - 0.5) * (2 / whole) - 1
 
-    kept, known, made = (torch.from_numpy(counts).to(out.device)[:, None] for counts in (frames, taken, filled))
+    counts = (frames, *stretched_bins(pitch, out.shape[3]))
+    kept, known, made = (torch.from_numpy(count).to(out.device)[:, None] for count in counts)
     rows = positions(kept, out.shape[2], out.shape[2], magnitudes.shape[2])
     columns = positions(known, made, out.shape[3], out.shape[3])
     shape = (len(out), *out.shape[2:])

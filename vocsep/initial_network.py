@@ -1,5 +1,6 @@
 """The network that a training begins with: a new one, fitted to the songs where its settings say so, or a saved one."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from vocsep.inference_torch import load_network
 from vocsep.model import UNet, build_network, complete
 from vocsep.model_description import describe_architecture, spectrogram_config
 from vocsep.objective import fitting_bias, oracle_mask
-from vocsep.patch_tiers import StreamTier
+from vocsep.patch_tiers import StreamTier, gather_rows
 from vocsep.sampling import PatchSampler
 from vocsep.train_config import PATCH_FRAMES, TrainConfig
 
@@ -71,7 +72,9 @@ def _first_patches(source: str, store: SpectrogramStore, sampler: PatchSampler) 
     found: list[Tensor] = []
     for step in range(MEASURED_STEPS):
         places = sampler.draw(step).vocals
-        patches = tier.read(source, places.track, places.channel, places.start, PATCH_FRAMES)
+        frames = np.full(len(places.track), PATCH_FRAMES)
+        patches = torch.empty((len(frames), 1, PATCH_FRAMES, tier.bins))
+        gather_rows(tier.excerpts(source, places.track, places.channel, places.start, frames), patches)
         for index, patch in enumerate(patches):
             if not torch.isfinite(patch).all():
                 song = store.tracks("train")[places.track[index]].name

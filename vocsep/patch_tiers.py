@@ -4,7 +4,7 @@ All of them give the same values.
 """
 
 import math
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import psutil
@@ -22,8 +22,26 @@ TierName = Literal["device", "host", "stream"]
 MEMORY_SHARE = 0.5
 
 
+class Excerpts(NamedTuple):
+    """Where some excerpts of one source lie.
+
+    Attributes
+    ----------
+    rows
+        `(rows, bins)`, float16 or float32 as stored: frames of the songs' channels.
+    first
+        `(excerpts, channels)`: the row of an excerpt's first frame.
+    available
+        `(excerpts,)`: how many of its frames there are, one row after the other; those after the end of a song are 0.
+    """
+
+    rows: Tensor
+    first: Integers
+    available: Integers
+
+
 class PatchTier(Protocol):
-    """Gives excerpts of the training songs as float32 tensors.
+    """Gives excerpts of the training songs.
 
     Attributes
     ----------
@@ -31,23 +49,22 @@ class PatchTier(Protocol):
         Where the excerpts lie.
     channels, bins
         Of every excerpt.
-    together
-        Whether many excerpts are best read, and worked on, at once: true of devices where every call costs more than
-        its work. On a CPU one after the other is faster, since each then stays in the processor's cache.
     """
 
     name: TierName
     device: torch.device
     channels: int
     bins: int
-    together: bool
 
-    def read(
-        self, source: str, track: Integers, channel: Integers, start: Integers, frames: int, out: Tensor | None = None
-    ) -> Tensor:
-        """`(len(track), channels, frames, bins)` float32, in `out` if given; zeros after the end of a song.
+    def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
+        """One excerpt per entry; good until this is called again for the same source.
 
         `channel` comes first, then the song's next ones, in a circle.
+
+        Raises
+        ------
+        IndexError
+            If there are not so many training songs.
         """
         ...
 
@@ -59,7 +76,6 @@ class ResidentTier:
         tracks = store.tracks("train")
         self.name: TierName = "host" if device.type == "cpu" else "device"
         self.device = device
-        self.together = device.type != "cpu"
         self.channels = channels
         self.bins = tracks[0].arrays[sources[0]].shape[2]
         self._frames = np.array([track.frames for track in tracks], dtype=np.int64)
@@ -68,78 +84,62 @@ class ResidentTier:
         self._first_row = np.concatenate([[0], np.cumsum(rows)])
         self._rows: dict[str, Tensor] = {}
         for source in sources:
-            kind = torch.float16 if tracks[0].arrays[source].dtype == "float16" else torch.float32
-            whole = torch.empty((int(rows.sum()), self.bins), dtype=kind, device=device)
+            whole = torch.empty((int(rows.sum()), self.bins), dtype=_stored_type(tracks[0], source), device=device)
             for index, track in enumerate(tracks):
                 song = torch.from_numpy(np.array(store.array(track, source))).view(-1, self.bins)
                 whole[self._first_row[index] : self._first_row[index + 1]] = song.to(device)
             self._rows[source] = whole
 
-    def read(
-        self, source: str, track: Integers, channel: Integers, start: Integers, frames: int, out: Tensor | None = None
-    ) -> Tensor:
-        """See `PatchTier.read`."""
-        if out is None:
-            out = torch.empty((len(track), self.channels, frames, self.bins), device=self.device)
+    def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
+        """See `PatchTier.excerpts`."""
         length = self._frames[track]
         channels = (channel[:, None] + np.arange(self.channels)) % self._song_channels[track][:, None]
         first = (self._first_row[track] + start)[:, None] + channels * length[:, None]
-        move = gather_rows if self.together else copy_rows
-        move(self._rows[source], first, np.minimum(frames, length - start), out)
-        return out
+        return Excerpts(self._rows[source], first, np.minimum(frames, length - start))
 
 
 class StreamTier:
-    """Patches from the store's shards as they are needed."""
+    """Excerpts from the store's shards as they are needed."""
 
     name: TierName = "stream"
     device = torch.device("cpu")
-    together = False
 
     def __init__(self, store: SpectrogramStore, channels: int) -> None:
         self._tracks = store.tracks("train")
         self._reader = PatchReader(store)
         self.channels = channels
         self.bins = self._tracks[0].arrays["vocals"].shape[2]
+        self._rows: dict[str, Tensor] = {}
 
-    def read(
-        self, source: str, track: Integers, channel: Integers, start: Integers, frames: int, out: Tensor | None = None
-    ) -> Tensor:
-        """See `PatchTier.read`."""
-        if out is None:
-            out = torch.empty((len(track), self.channels, frames, self.bins))
-        # Read as stored, and converted by torch, which is faster than numpy at it.
-        stored = np.empty((frames, self.bins), dtype=self._tracks[0].arrays[source].dtype)
-        for item, song in enumerate(self._tracks[index] for index in track):
-            for index in range(self.channels):
+    def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
+        """See `PatchTier.excerpts`."""
+        songs = [self._tracks[index] for index in track]
+        available = np.minimum(frames, np.array([song.frames for song in songs]) - start)
+        ends = np.cumsum(np.repeat(available, self.channels)).reshape(-1, self.channels)
+        first = ends - available[:, None]
+        rows = self._room(source, int(ends[-1, -1]))
+        stored = rows.numpy()
+        for item, song in enumerate(songs):
+            for index, row in enumerate(first[item]):
                 one = int(channel[item] + index) % song.channels
-                self._reader.read(song, source, one, int(start[item]), stored)
-                out[item, index].copy_(torch.from_numpy(stored))
-        return out
+                self._reader.read(song, source, one, int(start[item]), stored[row : row + available[item]])
+        return Excerpts(rows, first, available)
+
+    def _room(self, source: str, count: int) -> Tensor:
+        """Memory for so many rows, the same one as before where it is large enough."""
+        rows = self._rows.get(source)
+        if rows is None or len(rows) < count:
+            rows = self._rows[source] = torch.empty((count, self.bins), dtype=_stored_type(self._tracks[0], source))
+        return rows
 
 
-def copy_rows(rows: Tensor, first: Integers, available: Integers, out: Tensor) -> None:
-    """Fill each `out[i, c]` with the rows from `first[i, c]` on, zeros after `available[i]` of them, one by one.
-
-    Parameters
-    ----------
-    rows
-        `(rows, bins)`.
-    out
-        `(items, channels, frames, bins)`.
-    """
-    frames = out.shape[2]
-    for item, (places, length) in enumerate(zip(first.tolist(), available.tolist(), strict=True)):
-        for index, row in enumerate(places):
-            patch = out[item, index]
-            if length < frames:
-                patch[length:] = 0
-                patch = patch[:length]
-            patch.copy_(rows[row : row + length])
+def _stored_type(track: TrackRecord, source: str) -> torch.dtype:
+    return torch.float16 if track.arrays[source].dtype == "float16" else torch.float32
 
 
-def gather_rows(rows: Tensor, first: Integers, available: Integers, out: Tensor) -> None:
-    """The same as `copy_rows`, all at once."""
+def gather_rows(excerpts: Excerpts, out: Tensor) -> None:
+    """Copy excerpts to `out`, `(excerpts, channels, frames, bins)`, all at once on a device; zeros after their ends."""
+    rows, first, available = excerpts
     offset = torch.arange(out.shape[2], device=rows.device)
     inside = offset < torch.from_numpy(available).to(rows.device)[:, None, None]
     wanted = torch.from_numpy(first).to(rows.device)[..., None] + offset * inside

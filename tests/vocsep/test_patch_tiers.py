@@ -19,10 +19,10 @@ from storage.store import SpectrogramStore
 from storage.track_writer import Compression
 from tests.vocsep.patch_songs import BINS, SONGS, SOURCES, Made, make_store, recognisable, training_songs
 from vocsep.patch_tiers import (
+    Excerpts,
     PatchTier,
     ResidentTier,
     StreamTier,
-    copy_rows,
     gather_rows,
     open_tier,
     training_bytes,
@@ -31,16 +31,20 @@ from vocsep.patch_tiers import (
 Array = NDArray[Any]
 
 CPU = torch.device("cpu")
-TIERS = ("host", "device", "stream")
+TIERS = ("host", "stream")
 
 
 def make_tier(name: str, store: SpectrogramStore, channels: int) -> PatchTier:
-    """A tier by its name. That of a device is the one in host memory, made to work as it does on a device."""
-    if name == "stream":
-        return StreamTier(store, channels)
-    tier = ResidentTier(store, SOURCES, channels, CPU)
-    tier.together = name == "device"
-    return tier
+    """A tier by its name."""
+    return StreamTier(store, channels) if name == "stream" else ResidentTier(store, SOURCES, channels, CPU)
+
+
+def read(tier: PatchTier, source: str, track: Array, channel: Array, start: Array, frames: int) -> torch.Tensor:
+    """Excerpts `(len(track), channels, frames, bins)`, copied."""
+    excerpts = tier.excerpts(source, track, channel, start, np.full(len(track), frames))
+    out = torch.full((len(track), tier.channels, frames, tier.bins), np.nan, device=tier.device)
+    gather_rows(excerpts, out)
+    return out
 
 
 def excerpt(
@@ -105,7 +109,7 @@ def test_all_tiers_give_the_stored_values_and_zeros_after_the_end(
     expected = np.stack([excerpt(source, *place, frames, channels, dtype) for place in wanted])
     track, channel, start = np.array(wanted, dtype=np.int64).T
     for name, tier in zip(TIERS, tiers(dtype, compression, channels), strict=True):
-        patches = tier.read(source, track, channel, start, frames)
+        patches = read(tier, source, track, channel, start, frames)
         assert patches.dtype == torch.float32
         assert np.array_equal(patches.numpy(), expected), name
 
@@ -117,13 +121,23 @@ def test_patches_go_into_the_memory_that_is_given_and_nowhere_else(
     tier = make_tier(name, stores("float16", "none"), 2)
     memory = torch.full((4, 2, 6, BINS), -1.0)
     # Song 3 of the training songs has 3 frames, so that old values must give way to zeros, too.
-    track, channel, start = np.array([1, 2]), np.array([0, 0]), np.array([5, 0])
-    patches = tier.read("vocals", track, channel, start, 6, memory[1:3])
-    assert patches.data_ptr() == memory[1:3].data_ptr()
+    track, start = np.array([1, 2]), np.array([5, 0])
+    gather_rows(tier.excerpts("vocals", track, np.array([0, 0]), start, np.array([6, 6])), memory[1:3])
     for item, index in enumerate(track):
         expected = excerpt("vocals", index, 0, start[item], 6, 2, "float16")
         assert np.array_equal(memory[1 + item].numpy(), expected)
     assert (memory[[0, 3]] == -1).all()
+
+
+@pytest.mark.parametrize("name", TIERS)
+def test_excerpts_of_one_call_can_have_different_lengths(stores: Callable[..., SpectrogramStore], name: str) -> None:
+    tier = make_tier(name, stores("float32", "none"), 1)
+    track, start, frames = np.array([1, 2, 1]), np.array([4, 0, 0]), np.array([2, 9, 5])
+    rows, first, available = tier.excerpts("mixture", track, np.zeros(3, dtype=np.int64), start, frames)
+    for item, index in enumerate(track):
+        expected = excerpt("mixture", index, 0, start[item], frames[item], 1)[0, : available[item]]
+        assert available[item] == min(frames[item], training_songs(SONGS)[index][1].frames - start[item])
+        assert np.array_equal(rows[first[item, 0] :][: available[item]].numpy(), expected)
 
 
 @pytest.mark.parametrize("name", TIERS)
@@ -132,7 +146,7 @@ def test_one_source_of_a_stereo_song_can_begin_with_either_channel(
 ) -> None:
     tier = make_tier(name, stores("float32", "none"), 2)
     track, start = np.array([1, 1]), np.array([4, 4])
-    as_stored, swapped = tier.read("mixture", track, np.array([0, 1]), start, 4)
+    as_stored, swapped = read(tier, "mixture", track, np.array([0, 1]), start, 4)
     assert torch.equal(as_stored.flip(0), swapped)
     assert not torch.equal(as_stored, swapped)
 
@@ -141,11 +155,6 @@ def test_one_source_of_a_stereo_song_can_begin_with_either_channel(
 def test_tier_says_what_its_patches_are(stores: Callable[..., SpectrogramStore], name: str) -> None:
     tier = make_tier(name, stores("float32", "none"), 2)
     assert (tier.channels, tier.bins, tier.device) == (2, BINS, CPU)
-
-
-def test_tier_of_the_host_works_patch_by_patch(stores: Callable[..., SpectrogramStore]) -> None:
-    tier = ResidentTier(stores("float32", "none"), SOURCES, 1, CPU)
-    assert (tier.name, tier.together) == ("host", False)
 
 
 @settings(deadline=None, max_examples=60)
@@ -157,22 +166,20 @@ def test_tier_of_the_host_works_patch_by_patch(stores: Callable[..., Spectrogram
     half=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_rows_gathered_at_once_are_those_copied_one_by_one(
+def test_rows_are_gathered_with_zeros_after_those_that_are_available(
     rows: int, items: int, channels: int, frames: int, half: bool, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     table = torch.from_numpy(random.random((rows, 5), dtype=np.float32)).to(torch.float16 if half else torch.float32)
     first = random.integers(0, rows, (items, channels))
     available = np.minimum(random.integers(0, frames + 1, items), rows - first.max(axis=1))
-    copied, gathered = torch.full((2, items, channels, frames, 5), np.nan)
-    copy_rows(table, first, available, copied)
-    gather_rows(table, first, available, gathered)
-    assert torch.equal(copied, gathered)
+    gathered = torch.full((items, channels, frames, 5), np.nan)
+    gather_rows(Excerpts(table, first, available), gathered)
     for item in range(items):
         for channel in range(channels):
             row, length = first[item, channel], available[item]
-            assert torch.equal(copied[item, channel, :length], table[row : row + length].float())
-            assert not copied[item, channel, length:].any()
+            assert torch.equal(gathered[item, channel, :length], table[row : row + length].float())
+            assert not gathered[item, channel, length:].any()
 
 
 @pytest.mark.parametrize("name", TIERS)
@@ -181,10 +188,10 @@ def test_only_training_songs_are_held_and_read(tmp_path: Path, name: str) -> Non
     store = make_store(tmp_path / "store.zarr", songs)
     tier = make_tier(name, store, 1)
     for index, number in enumerate((2, 4)):
-        patch = tier.read("mixture", np.array([index]), np.array([0]), np.array([0]), 5)[0, 0]
+        patch = read(tier, "mixture", np.array([index]), np.array([0]), np.array([0]), 5)[0, 0]
         assert np.array_equal(patch.numpy(), recognisable(number, songs[number - 1], "mixture")[0, :5])
     with pytest.raises(IndexError):
-        tier.read("mixture", np.array([2]), np.array([0]), np.array([0]), 5)
+        read(tier, "mixture", np.array([2]), np.array([0]), np.array([0]), 5)
 
 
 # Which tier
@@ -240,7 +247,7 @@ def test_missing_shard_is_named(tmp_path: Path, name: str) -> None:
     shard = store.path / store.tracks("train")[0].arrays["vocals"].shard
     shard.unlink()
     with pytest.raises(UserError, match="song-1") as error:
-        make_tier(name, store, 1).read("vocals", np.array([0]), np.array([0]), np.array([0]), 2)
+        read(make_tier(name, store, 1), "vocals", np.array([0]), np.array([0]), np.array([0]), 2)
     assert "\n" not in str(error.value)
 
 
@@ -248,9 +255,9 @@ def test_missing_shard_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_songs_resident_on_a_gpu_give_the_stored_values(stores: Callable[..., SpectrogramStore], channels: int) -> None:
     tier, text = open_tier(stores("float16", "none"), SOURCES, channels, torch.device("cuda"))
-    assert (tier.name, tier.together) == ("device", True)
+    assert tier.name == "device"
     assert "cuda" in text
     track, start = np.array([0, 1, 2, 3]), np.array([6, 0, 0, 2])
-    patches = tier.read("mixture", track, np.zeros(4, dtype=np.int64), start, 6).cpu().numpy()
+    patches = read(tier, "mixture", track, np.zeros(4, dtype=np.int64), start, 6).cpu().numpy()
     for item in range(4):
         assert np.array_equal(patches[item], excerpt("mixture", item, 0, start[item], 6, channels, "float16"))

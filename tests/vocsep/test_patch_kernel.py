@@ -1,0 +1,65 @@
+"""Patches made row by row: the numbers that are stored, any number of threads, and what must not be hidden."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from vocsep.patch_kernel import StoredRows, fill_patches
+
+Array = NDArray[Any]
+
+
+def filled(stored: Array, gain: float = 1.0, remixed_with: Array | None = None, cosine: float = 0.0) -> Array:
+    """One patch `(1, frames, bins)` of the given rows, or its mix with others."""
+    frames, bins = stored.shape
+    zero, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+
+    def source(rows: Array) -> StoredRows:
+        kept, level = one * frames, np.array([gain], dtype=np.float32)
+        return StoredRows(rows, zero[:, None], kept, kept, one * bins, one * bins, level)
+
+    vocals, mixture = np.full((2, 1, 1, frames, bins), 7, dtype=np.float32)
+    rest = source(stored if remixed_with is None else remixed_with)
+    cosines, remixed = np.full(stored.size, cosine, dtype=np.float32), np.array([remixed_with is not None])
+    fill_patches(0, 1, source(stored), rest, source(stored), remixed, zero, cosines, vocals, vocals[:0], mixture)
+    out: Array = (vocals if remixed_with is None else mixture)[0]
+    return out
+
+
+def test_every_number_of_float16_is_read_as_it_is() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16).reshape(64, 1024)
+    numbers = bits.view(np.float16)
+    found = filled(bits)[0]
+    # To the bit, the sign of zero included; of NaN that it is one.
+    expected = numbers.astype(np.float32)
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    known = ~np.isnan(expected)
+    assert np.array_equal(found[known].view(np.uint32), expected[known].view(np.uint32))
+
+
+def test_float32_is_read_as_it_is() -> None:
+    rows = np.random.default_rng(0).gamma(0.5, 4, (9, 33)).astype(np.float32)
+    assert np.array_equal(filled(rows)[0], rows)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_in_a_source_is_not_finite_in_the_mix(bad: float) -> None:
+    rows, others = np.ones((2, 4, 5), dtype=np.float32)
+    rows[2, 3] = bad
+    mix = filled(rows, remixed_with=others, cosine=-1.0)[0]
+    assert not np.isfinite(mix[2, 3])
+    mix[2, 3] = 0
+    assert np.isfinite(mix).all()
+
+
+def test_mix_is_that_of_torch() -> None:
+    random = np.random.default_rng(1)
+    vocals, others = random.gamma(0.5, 4, (2, 40, 64)).astype(np.float32)
+    for cosine in (-1.0, -0.3, 0.0, 0.7, 1.0):
+        a, v = torch.from_numpy(others), torch.from_numpy(vocals)
+        expected = (a.double() ** 2 + v.double() ** 2 + 2 * cosine * a.double() * v.double()).clamp(min=0).sqrt()
+        mix = torch.from_numpy(filled(vocals, remixed_with=others, cosine=cosine)[0])
+        torch.testing.assert_close(mix.double(), expected, rtol=1e-4, atol=2e-3)
