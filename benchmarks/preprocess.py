@@ -42,7 +42,7 @@ from vocsep.demo import make_demo
 from vocsep.oracles import ideal_ratio_mask
 from vocsep.preprocessing import StoreConfig
 from vocsep.song_metrics import song_sdr
-from vocsep.song_spectrograms import preprocess_song, to_half
+from vocsep.song_spectrograms import preprocess_song
 from vocsep.spectrogram import apply_mask, features
 
 CONFIG = StoreConfig(spectrogram=load_spectrogram_config("fine"))
@@ -240,7 +240,7 @@ def float16_cost(root: Path) -> dict[str, float]:
         true = (sources["vocals"], sources["accompaniment"])
         exact = [np.abs(features(source, sample_rate, CONFIG.spectrogram)) for source in true]
         scores = []
-        for vocals, accompaniment in (exact, [to_half(values).astype(np.float32) for values in exact]):
+        for vocals, accompaniment in (exact, [values.astype(np.float16).astype(np.float32) for values in exact]):
             mask = ideal_ratio_mask(vocals, accompaniment)
             estimate = apply_mask(sources["mixture"], sample_rate, mask, CONFIG.spectrogram)
             rest = sources["mixture"] - estimate

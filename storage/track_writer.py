@@ -25,7 +25,7 @@ TEMPORARY_FOLDER = ".unfinished"
 
 Compression = Literal["none", "zstd", "blosc"]
 
-_READ_BYTES = 1 << 22
+_READ_BYTES = 1 << 18  # fits into a core's cache
 
 
 class ArrayWriter(ABC):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vocsep.patch_kernel import StoredRows, fill_patches
+from vocsep.kernels import StoredRows, fill_patches
 from vocsep.patch_tiers import Excerpts, PatchTier, gather_rows
 from vocsep.sampling import Draws, Flags, Floats, Integers, SourceDraws
 

@@ -1,6 +1,6 @@
 """From one song to its spectrograms in the store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from storage.track_writer import track_writer
 from vocsep.audio import Resampler, Waveform, to_channels
 from vocsep.config import SpectrogramConfig
 from vocsep.dataset import Song, source_blocks
+from vocsep.kernels import fill_magnitudes
 from vocsep.preprocessing import StoreConfig
-from vocsep.spectrogram import Spectrogram, magnitude_blocks
+from vocsep.spectrogram import magnitude_blocks, stft_blocks
 
 PAIR = ("mixture", "vocals")
 # Joined to pieces that the system gives and takes back as they are: between them, small blocks would leave gaps.
@@ -56,10 +57,14 @@ def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackR
                 waveform = writer.array(f"{name}_waveform", (channels, samples), np.float32)
                 for block in blocks:
                     waveform.write(block[number])
-        for name, values in magnitude_blocks(_taken(blocks), spectrogram):
-            if not values.max() <= np.finfo(config.dtype).max:
-                raise UserError(f"{song.name}: too loud for {config.dtype}; its samples should lie within -1 and 1")
-            arrays[name].write(to_half(values) if config.dtype == "float16" else values)
+        make = half_magnitude_blocks if config.dtype == "float16" else magnitude_blocks
+        try:
+            for name, values in make(_taken(blocks), spectrogram):
+                arrays[name].write(values)
+        except OverflowError:
+            raise UserError(
+                f"{song.name}: too loud for {config.dtype}; its samples should lie within -1 and 1"
+            ) from None
     assert writer.record is not None
     return writer.record.model_copy(update={"sources": sources})
 
@@ -96,23 +101,19 @@ def _taken(blocks: list[Waveform]) -> Iterator[Waveform]:
         yield blocks.pop()
 
 
-def to_half(values: Spectrogram) -> npt.NDArray[np.float16]:
-    """Magnitudes as float16, bit by bit what `astype` gives, which takes ten times as long and more for quiet songs.
+def half_magnitude_blocks(
+    blocks: Iterable[Waveform], config: SpectrogramConfig
+) -> Iterator[tuple[str, npt.NDArray[np.float16]]]:
+    """What `magnitude_blocks` gives, as float16, in a third of the time; the last digit of float32 is not waited for.
 
-    Parameters
-    ----------
-    values
-        Float32 from 0 to 65504, the largest of float16.
+    Raises
+    ------
+    OverflowError
+        If a magnitude is above 65504 or not a number.
     """
-    # The power of two below each value, as float32 bits. Below 2**-14, float16 keeps the steps that it has above.
-    power = values.view(np.uint32) & 0x7F80_0000
-    np.maximum(power, (127 - 14) << 23, out=power)
-    # A sum with 2**13 times the power is rounded to float16's steps, and counts them in its last bits.
-    power += 13 << 23
-    half = (values + power.view(np.float32)).view(np.uint32)
-    half -= power
-    power >>= 13
-    half += power
-    half -= (127 - 14 + 13) << 10
-    result: npt.NDArray[np.float16] = half.astype(np.uint16).view(np.float16)
-    return result
+    first_bin = 1 if config.dropped_bin == "dc" else 0
+    for spectra in stft_blocks(blocks, config.n_fft, config.hop_length):
+        bits = np.empty((3, *spectra.shape[1:-1], config.bins), dtype=np.uint16)
+        if not fill_magnitudes(spectra.view(np.float32), first_bin, bits):
+            raise OverflowError
+        yield from zip(("mixture", "vocals", "accompaniment"), bits.view(np.float16), strict=True)

@@ -142,12 +142,19 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
     name, magnitudes
         The next frames of each of the three in turn, `(channels, frames, bins)` float32; in all there are
         `1 + samples // hop_length` frames.
+
+    Raises
+    ------
+    OverflowError
+        If a magnitude is infinite or not a number.
     """
     for spectrum in stft_blocks(blocks, config.n_fft, config.hop_length):
         mixture, vocals = drop_bin(spectrum, config)
-        yield "mixture", np.abs(mixture)
-        yield "vocals", np.abs(vocals)
-        yield "accompaniment", np.abs(mixture - vocals)
+        for name, part in (("mixture", mixture), ("vocals", vocals), ("accompaniment", mixture - vocals)):
+            values = np.abs(part)
+            if not np.isfinite(values.max()):
+                raise OverflowError
+            yield name, values
 
 
 def magnitudes(

@@ -16,7 +16,7 @@ from storage.store import SpectrogramStore
 from tests.vocsep.patch_songs import SOURCES, Made, make_store, training_songs
 from tests.vocsep.test_patch_tiers import make_tier
 from vocsep.augmentation import Batch, PatchMaker, remix_magnitudes, stretch, stretched_bins
-from vocsep.patch_kernel import StoredRows, fill_patches
+from vocsep.kernels import StoredRows, fill_patches
 from vocsep.sampling import Augmentation, Draws, PatchSampler, SourceDraws
 
 Array = NDArray[Any]

@@ -25,8 +25,9 @@ from vocsep import song_spectrograms
 from vocsep.audio import BLOCK_SAMPLES
 from vocsep.config import load_spectrogram_config
 from vocsep.dataset import AudioSource, Song, open_dataset
+from vocsep.kernels import fill_magnitudes
 from vocsep.preprocessing import StoreConfig
-from vocsep.song_spectrograms import preprocess_song, to_half
+from vocsep.song_spectrograms import preprocess_song
 
 FINE = StoreConfig(spectrogram=load_spectrogram_config("fine"))
 EXACT = StoreConfig(spectrogram=load_spectrogram_config("fine"), dtype="float32")
@@ -164,6 +165,18 @@ def test_mono_song_has_one_channel_and_mono_vocals_of_a_stereo_song_stand_in_bot
 def half_values() -> Floats:
     """Every finite float16 from 0 on, as float32."""
     return np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+def to_half(values: Floats) -> Floats:
+    """Magnitudes of spectra that are these values, as they are stored."""
+    spectra = np.zeros((2, 1, 1, len(values)), dtype=np.complex64)
+    spectra[0, 0, 0] = values
+    bits = np.empty((3, *spectra.shape[1:]), dtype=np.uint16)
+    assert fill_magnitudes(spectra.view(np.float32), 0, bits)
+    assert not bits[1].any()
+    np.testing.assert_array_equal(bits[2], bits[0])
+    found: Floats = bits[0, 0, 0].view(np.float16)
+    return found
 
 
 def test_half_of_every_float16_of_every_middle_and_of_its_neighbours_is_that_of_numpy() -> None:
@@ -320,6 +333,7 @@ import sys
 from pathlib import Path
 from vocsep.config import load_spectrogram_config
 from vocsep.dataset import AudioSource, Song
+from vocsep.kernels import fill_magnitudes
 from vocsep.preprocessing import StoreConfig
 from vocsep.song_spectrograms import preprocess_song
 folder, store = map(Path, sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Patches made row by row: the numbers that are stored, any number of threads, and what must not be hidden."""
+"""Magnitudes as they are stored, and patches made of them: every number, and what must not be hidden."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vocsep.patch_kernel import StoredRows, fill_patches
+from vocsep.kernels import StoredRows, fill_magnitudes, fill_patches
 
 Array = NDArray[Any]
 
@@ -63,3 +63,27 @@ def test_mix_is_that_of_torch() -> None:
         expected = (a.double() ** 2 + v.double() ** 2 + 2 * cosine * a.double() * v.double()).clamp(min=0).sqrt()
         mix = torch.from_numpy(filled(vocals, remixed_with=others, cosine=cosine)[0])
         torch.testing.assert_close(mix.double(), expected, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("first_bin", [0, 1])
+def test_magnitudes_are_those_of_mixture_vocals_and_their_difference(first_bin: int) -> None:
+    random = np.random.default_rng(2)
+    parts = random.standard_normal((2, 2, 2, 7, 33)) * 10.0 ** random.uniform(-9, 3, (2, 1, 2, 7, 33))
+    spectra = (parts[0] + 1j * parts[1]).astype(np.complex64)
+    bits = np.empty((3, 2, 7, 32), dtype=np.uint16)
+    assert fill_magnitudes(spectra.view(np.float32), first_bin, bits)
+    mixture, vocals = spectra[..., first_bin : first_bin + 32].astype(np.complex128)
+    for found, spectrum in zip(bits.view(np.float16), (mixture, vocals, mixture - vocals), strict=True):
+        # Half a step of float16, and what float32 leaves of a difference of large numbers.
+        lost = 1e-6 * (np.abs(mixture) + np.abs(vocals))
+        assert (np.abs(found - np.abs(spectrum)) <= 2**-11 * np.abs(spectrum) + 2**-25 + lost).all()
+
+
+@pytest.mark.parametrize("source", [0, 1])
+@pytest.mark.parametrize("bad", [65520, np.nan, np.inf, 1j * np.nan, -1e30])
+def test_magnitudes_that_float16_cannot_hold_are_told(bad: complex, source: int) -> None:
+    spectra = np.ones((2, 1, 3, 5), dtype=np.complex64)
+    bits = np.empty((3, 1, 3, 5), dtype=np.uint16)
+    assert fill_magnitudes(spectra.view(np.float32), 0, bits)
+    spectra[source, 0, 1, 2] = bad
+    assert not fill_magnitudes(spectra.view(np.float32), 0, bits)
