@@ -6,7 +6,8 @@ them while it lies in the processor's caches, which takes a third of the time.
 All compiled functions stand in this file, since numba keeps what it has compiled until the file changes.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -24,6 +25,17 @@ _ONE_HALF, _ONE = np.uint32(126 << 23), np.uint32(127 << 23)
 _UNIT, _ALMOST_HALF_A_STEP = np.uint32(1), np.uint32((1 << 12) - 1)
 _ZERO = np.uint32(0)
 _LARGEST = np.float32(65504)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _kept(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Compiled, and kept for the next process where there is a folder that can be written."""
+    try:
+        return cast(Callable[Arguments, Result], njit(nogil=True, cache=True)(function))
+    except RuntimeError:  # neither this file's folder nor the user's: a container, perhaps
+        return cast(Callable[Arguments, Result], njit(nogil=True)(function))
 
 
 @njit(nogil=True)
@@ -52,7 +64,7 @@ def _half(magnitude: np.float32) -> np.uint16:
     return np.uint16(subnormal if bits < _OFFSET_OF_SUBNORMAL else normal)
 
 
-@njit(nogil=True, cache=True)
+@_kept
 def fill_magnitudes(spectra: Floats, first_bin: int, out: NDArray[np.uint16]) -> bool:
     """Magnitudes of mixture, vocals and accompaniment, which is their difference, as float16.
 
@@ -129,7 +141,7 @@ def _place(index: int, old: int, new: int) -> tuple[int, np.float32]:
     return before, np.float32(place - before if before < old - 1 else 0.0)
 
 
-@njit(nogil=True, cache=True)
+@_kept
 def _fill(source: StoredRows, patch: int, channel: int, out: Floats) -> None:
     """One channel of one source of a patch, `(frames, bins)`, with its changes."""
     rows, first, available = source.rows, source.first[patch, channel], source.available[patch]
@@ -163,7 +175,7 @@ def _fill(source: StoredRows, patch: int, channel: int, out: Floats) -> None:
             out[frame, filled:] = 0
 
 
-@njit(nogil=True, cache=True)
+@_kept
 def _mix(vocals: Floats, accompaniment: Floats, cosines: Floats, out: Floats) -> None:
     """Magnitude of the sum of two sources, each `(frames, bins)`; see `vocsep.augmentation.remix_magnitudes`."""
     frames, bins = out.shape
@@ -175,7 +187,7 @@ def _mix(vocals: Floats, accompaniment: Floats, cosines: Floats, out: Floats) ->
             out[frame, index] = np.sqrt(np.float32(0) if power < np.float32(0) else power)
 
 
-@njit(nogil=True, cache=True)
+@_kept
 def fill_patches(
     start: int,
     stop: int,

@@ -1,5 +1,8 @@
 """Magnitudes as they are stored, and patches made of them: every number, and what must not be hidden."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,3 +90,17 @@ def test_magnitudes_that_float16_cannot_hold_are_told(bad: complex, source: int)
     assert fill_magnitudes(spectra.view(np.float32), 0, bits)
     spectra[source, 0, 1, 2] = bad
     assert not fill_magnitudes(spectra.view(np.float32), 0, bits)
+
+
+def test_where_compiled_code_can_be_kept_nowhere_it_runs_all_the_same(tmp_path: Path) -> None:
+    # As root no folder is read-only: numba is told to look for none.
+    code = (
+        "import numba.core.caching, numpy; numba.core.caching.CacheImpl._locator_classes = []\n"
+        "from vocsep.kernels import fill_magnitudes\n"
+        "bits = numpy.empty((3, 1, 2, 4), dtype='uint16')\n"
+        "assert fill_magnitudes(numpy.ones((2, 1, 2, 8), dtype='float32'), 0, bits)\n"
+        "print(bits.view('float16')[:2].min() ** 2, bits[2].max())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert [float(word) for word in result.stdout.split()] == [pytest.approx(2, rel=1e-3), 0]
