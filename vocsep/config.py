@@ -101,5 +101,6 @@ def validated(model: type[Model], content: Any, where: str) -> Model:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(f"{where}: {field}: {first['msg']}") from None
+        # What a check of this project says of all settings together stands for itself.
+        place = [where, ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")]
+        raise UserError(": ".join(part for part in place if part)) from None

@@ -57,7 +57,7 @@ class TrainConfig(Settings):
     )
     objective: Objective = Objective()
     targets: tuple[Literal["vocals", "accompaniment"], ...] = Field(
-        default=("vocals",), description="Sources that the network has masks for."
+        default=("vocals",), description="What the network has masks for: vocals, or vocals,accompaniment."
     )
     augmentation: Augmentation = Augmentation()
     channels: Literal[1, 2] = Field(

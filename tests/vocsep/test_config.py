@@ -86,6 +86,13 @@ def test_unknown_field_or_wrong_value_is_one_line_that_names_file_and_field(
     assert named in str(error.value)
 
 
+def test_fields_that_do_not_go_together_are_told_in_the_words_of_the_check_alone(tmp_path: Path) -> None:
+    path = own_file(tmp_path, OWN.replace("512", "513"))
+    with pytest.raises(UserError) as error:
+        load_spectrogram_config(path)
+    assert str(error.value) == f"{path}: n_fft must be even, is 513"
+
+
 @pytest.mark.parametrize("missing", ["sample_rate", "n_fft", "hop_length"])
 def test_missing_field_without_default_is_named(tmp_path: Path, missing: str) -> None:
     kept = [field for field in OWN.splitlines() if not field.startswith(missing)]
