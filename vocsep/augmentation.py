@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vocsep.kernels import StoredRows, fill_patches
+from vocsep.kernels import StoredRows, fill_patch
 from vocsep.patch_tiers import Excerpts, PatchTier, gather_rows
 from vocsep.sampling import Draws, Flags, Floats, Integers, SourceDraws
 
@@ -97,14 +97,13 @@ class PatchMaker:
         rooms = [room.numpy() for room in (out.vocals, rest, out.mixture)]
         sources = (vocals, accompaniment, mixture)
         remixed, phases = np.ascontiguousarray(draws.remixed), self._first_phases(draws)
-
         cosines = self._cosines.numpy()
         # One by one: a helper can share its processor with threads of the last step that wait for the next one.
         patches = iter(range(len(remixed)))
 
         def fill() -> None:
             for patch in patches:
-                fill_patches(patch, patch + 1, *sources, remixed, phases, cosines, *rooms)
+                fill_patch(patch, *sources, remixed, phases, cosines, *rooms)
 
         helpers = [self._helpers.submit(fill) for _ in range(torch.get_num_threads() - 1)]
         fill()
@@ -161,7 +160,7 @@ class PatchMaker:
 
 
 def stretched_bins(pitch: Floats, bins: int) -> tuple[Integers, Integers]:
-    """How many of the lowest bins of a transposed source are heard, and how many bins they fill.
+    """How many of the lowest bins of transposed sources are heard, and how many bins they fill, each `(patches,)`.
 
     Above 1 the highest bins are lost; below 1 those that nothing is known of are 0.
     """

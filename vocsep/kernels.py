@@ -188,9 +188,8 @@ def _mix(vocals: Floats, accompaniment: Floats, cosines: Floats, out: Floats) ->
 
 
 @_kept
-def fill_patches(
-    start: int,
-    stop: int,
+def fill_patch(
+    patch: int,
     vocals: StoredRows,
     accompaniment: StoredRows,
     mixture: StoredRows,
@@ -201,15 +200,15 @@ def fill_patches(
     accompaniment_out: Floats,
     mixture_out: Floats,
 ) -> None:
-    """Make some of the patches of a batch. Several threads can do so at the same time: it needs no lock of Python.
+    """Make one patch of a batch. Several threads can make others at the same time: it needs no lock of Python.
 
     Parameters
     ----------
-    start, stop
-        From which one up to which, the last not included.
+    patch
+        Its number.
     vocals, accompaniment, mixture
-        Of the mixture, those that are not `remixed` are read, of the accompaniment the others, or all if there is room
-        for it.
+        The mixture is read of patches that are not `remixed`, the accompaniment of the others, or of all if there is
+        room for it.
     phase
         `(patches,)`: where the cosines of each patch's phases begin.
     cosines
@@ -220,14 +219,13 @@ def fill_patches(
     _, channels, frames, bins = vocals_out.shape
     is_wanted = len(accompaniment_out) > 0
     spare = np.empty((frames, bins), dtype=np.float32)
-    for patch in range(start, stop):
-        for channel in range(channels):
-            voice, mix = vocals_out[patch, channel], mixture_out[patch, channel]
-            rest = accompaniment_out[patch, channel] if is_wanted else spare
-            _fill(vocals, patch, channel, voice)
-            if is_wanted or remixed[patch]:
-                _fill(accompaniment, patch, channel, rest)
-            if remixed[patch]:
-                _mix(voice, rest, cosines[phase[patch] :], mix)
-            else:
-                _fill(mixture, patch, channel, mix)
+    for channel in range(channels):
+        voice, mix = vocals_out[patch, channel], mixture_out[patch, channel]
+        rest = accompaniment_out[patch, channel] if is_wanted else spare
+        _fill(vocals, patch, channel, voice)
+        if is_wanted or remixed[patch]:
+            _fill(accompaniment, patch, channel, rest)
+        if remixed[patch]:
+            _mix(voice, rest, cosines[phase[patch] :], mix)
+        else:
+            _fill(mixture, patch, channel, mix)

@@ -104,7 +104,9 @@ def _taken(blocks: list[Waveform]) -> Iterator[Waveform]:
 def half_magnitude_blocks(
     blocks: Iterable[Waveform], config: SpectrogramConfig
 ) -> Iterator[tuple[str, npt.NDArray[np.float16]]]:
-    """What `magnitude_blocks` gives, as float16, in a third of the time; the last digit of float32 is not waited for.
+    """What `magnitude_blocks` gives, as float16, in a third of the time.
+
+    A magnitude that lies halfway between two of float16, to the last digit of float32, may become the other one.
 
     Raises
     ------
@@ -116,4 +118,4 @@ def half_magnitude_blocks(
         bits = np.empty((3, *spectra.shape[1:-1], config.bins), dtype=np.uint16)
         if not fill_magnitudes(spectra.view(np.float32), first_bin, bits):
             raise OverflowError
-        yield from zip(("mixture", "vocals", "accompaniment"), bits.view(np.float16), strict=True)
+        yield from zip(SPECTROGRAMS, bits.view(np.float16), strict=True)

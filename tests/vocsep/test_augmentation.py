@@ -16,7 +16,7 @@ from storage.store import SpectrogramStore
 from tests.vocsep.patch_songs import SOURCES, Made, make_store, training_songs
 from tests.vocsep.test_patch_tiers import make_tier
 from vocsep.augmentation import Batch, PatchMaker, remix_magnitudes, stretch, stretched_bins
-from vocsep.kernels import StoredRows, fill_patches
+from vocsep.kernels import StoredRows, fill_patch
 from vocsep.sampling import Augmentation, Draws, PatchSampler, SourceDraws
 
 Array = NDArray[Any]
@@ -81,7 +81,7 @@ def one(way: str, frames: int, out_frames: int, pitch: float, magnitudes: Tensor
     source = StoredRows(rows, first, kept, kept, *stretched_bins(factor, bins), np.ones(1, dtype=np.float32))
     none, zero = out[:0].numpy(), np.zeros(1, dtype=np.int64)
     remixed, cosines = np.array([False]), np.zeros(1, dtype=np.float32)
-    fill_patches(0, 1, source, source, source, remixed, zero, cosines, out.numpy(), none, torch.empty_like(out).numpy())
+    fill_patch(0, source, source, source, remixed, zero, cosines, out.numpy(), none, torch.empty_like(out).numpy())
     return out[0]
 
 
@@ -200,6 +200,12 @@ def test_batch_has_its_shape_and_the_accompaniment_where_asked_for(
             assert patches.dtype == torch.float32
             assert torch.isfinite(patches).all()
             assert (patches >= 0).all()
+
+
+def test_on_a_processor_patches_are_made_row_by_row(store: SpectrogramStore) -> None:
+    for tier in ("host", "stream"):
+        making = PatchMaker(make_tier(tier, store, 1), frames=FRAMES, seed=0, with_accompaniment=False)
+        assert making.together is False
 
 
 # Memory

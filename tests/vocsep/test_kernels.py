@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vocsep.kernels import StoredRows, fill_magnitudes, fill_patches
+from vocsep.kernels import StoredRows, fill_magnitudes, fill_patch
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ def filled(stored: Array, gain: float = 1.0, remixed_with: Array | None = None, 
     vocals, mixture = np.full((2, 1, 1, frames, bins), 7, dtype=np.float32)
     rest = source(stored if remixed_with is None else remixed_with)
     cosines, remixed = np.full(stored.size, cosine, dtype=np.float32), np.array([remixed_with is not None])
-    fill_patches(0, 1, source(stored), rest, source(stored), remixed, zero, cosines, vocals, vocals[:0], mixture)
+    fill_patch(0, source(stored), rest, source(stored), remixed, zero, cosines, vocals, vocals[:0], mixture)
     out: Array = (vocals if remixed_with is None else mixture)[0]
     return out
 

@@ -333,7 +333,6 @@ import sys
 from pathlib import Path
 from vocsep.config import load_spectrogram_config
 from vocsep.dataset import AudioSource, Song
-from vocsep.kernels import fill_magnitudes
 from vocsep.preprocessing import StoreConfig
 from vocsep.song_spectrograms import preprocess_song
 folder, store = map(Path, sys.argv[1:])
