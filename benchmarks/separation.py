@@ -38,7 +38,7 @@ from vocsep.demo import make_demo
 from vocsep.export import write_onnx
 from vocsep.inference import MaskNetwork, available_cores
 from vocsep.inference_onnx import OnnxNetwork
-from vocsep.inference_torch import TorchFft, TorchNetwork, folded, load_network
+from vocsep.inference_torch import TorchNetwork, TorchTransforms, folded, load_network
 from vocsep.model import UNet
 from vocsep.separate_file import separate_file
 from vocsep.separation import Separator
@@ -107,7 +107,9 @@ def measure(
     onnx = folder / "network.onnx"
     write_onnx(folded(network), config.bins, {"architecture": {"channels": network.channels, "targets": 1}}, onnx)
     contenders: dict[str, Callable[[], object]] = {
-        f"separate_{kind}": partial(separate, file, folder / "out", Separator(fast, config, jobs=JOBS, fft=TorchFft()))
+        f"separate_{kind}": partial(
+            separate, file, folder / "out", Separator(fast, config, jobs=JOBS, transforms=TorchTransforms())
+        )
         for kind, file in files.items()
     }
     contenders |= {

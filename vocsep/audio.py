@@ -26,6 +26,8 @@ AUDIO_SUFFIXES = frozenset(
 )
 LENGTH_IN_HEADER = ("aiff", "flac")
 BLOCK_SAMPLES = 65_536
+# In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
+_WAV_PROBE_BYTES = 65_536
 _OGG_PAGE_BYTES = 65_307  # at most
 # PyAV reads beyond the end of the list of a frame's planes if there are more.
 _MOST_PLANES = 7
@@ -45,13 +47,20 @@ VORBIS_ORDER = {
 def _opened(path: Path) -> Iterator[InputContainer]:
     """Open a media file; whatever FFmpeg says of a bad one becomes one line."""
     try:
-        with av.open(path, mode="r", metadata_errors="replace") as container:
+        options = {"probesize": str(_WAV_PROBE_BYTES)} if _is_wav(path) else {}
+        with av.open(path, mode="r", metadata_errors="replace", options=options) as container:
             yield container
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: cannot be read as audio ({reason})") from None
+
+
+def _is_wav(path: Path) -> bool:
+    with path.open("rb") as file:
+        riff = file.read(12)
+    return riff[:4] in (b"RIFF", b"RF64") and riff[8:] == b"WAVE"
 
 
 def _refuse_cut_wav(path: Path) -> None:
@@ -203,12 +212,11 @@ class _StreamBuffer:
         if frame is None:
             return np.empty((self._queue.layout.nb_channels, 0), dtype=np.float32)
         block = self._as_float(frame)
-        _refuse_not_finite(self._path, block)
         self.taken += frame.samples
         return block
 
     def _as_float(self, frame: AudioFrame) -> Waveform:
-        """Samples of any format, `(channels, samples)` float32; integers are scaled to [-1, 1)."""
+        """Samples of any format, `(channels, samples)` float32, finite; integers are scaled to [-1, 1)."""
         if frame.format.is_planar and self._channels > _MOST_PLANES:
             if self._channels > _MOST_CHANNELS:
                 raise UserError(f"{self._path}: {self._channels} channels; at most {_MOST_CHANNELS} can be read")
@@ -223,9 +231,13 @@ class _StreamBuffer:
         if samples.dtype == np.uint8:
             return (samples.astype(np.float32) - 128.0) / 128.0
         if np.issubdtype(samples.dtype, np.integer):
-            full_scale = float(1 << (8 * samples.dtype.itemsize - 1))
-            return samples.astype(np.float32) / np.float32(full_scale)
-        return samples.astype(np.float32, copy=False)
+            # Each channel in one piece: whatever comes next is faster then.
+            scaled = samples.astype(np.float32, order="C")
+            scaled *= np.float32(1 / (1 << (8 * samples.dtype.itemsize - 1)))
+            return scaled
+        floats: Waveform = samples.astype(np.float32, copy=False)
+        _refuse_not_finite(self._path, floats)
+        return floats
 
 
 @dataclass(frozen=True)

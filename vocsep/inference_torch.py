@@ -10,7 +10,8 @@ from storage.errors import UserError
 from storage.registry import ModelVersion
 from vocsep.audio import Waveform
 from vocsep.model import UNet, build_network
-from vocsep.spectrogram import Complex, Spectrogram
+from vocsep.spectrogram import Spectrogram
+from vocsep.transforms import Complex
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -65,11 +66,11 @@ def folded(network: UNet) -> UNet:
     return copied
 
 
-class TorchFft:
-    """Fourier transforms by torch, which has MKL's on Intel's processors: twice as fast as SciPy's, within rounding."""
+class TorchTransforms:
+    """By torch, which has MKL's Fourier transforms on Intel's processors: twice as fast as SciPy's, within rounding."""
 
     def rfft(self, frames: Waveform) -> Complex:
-        """Spectra of real frames (see `RealFft`)."""
+        """Spectra of real frames (see `Transforms`)."""
         spectra: Complex = torch.fft.rfft(torch.from_numpy(frames)).numpy()
         return spectra
 
@@ -77,6 +78,10 @@ class TorchFft:
         """The inverse."""
         frames: Waveform = torch.fft.irfft(torch.from_numpy(spectra), n).numpy()
         return frames
+
+    def add_product(self, total: Waveform, values: Waveform, factors: Waveform) -> None:
+        """`total += values * factors`, in place and in one pass."""
+        torch.from_numpy(total).addcmul_(torch.from_numpy(values), torch.from_numpy(factors))
 
 
 class TorchNetwork:

@@ -88,10 +88,10 @@ def predict_block(
         raise UserError("the network's output holds NaN; the model is broken, name another or train again")
     if network.targets == 2:
         masks = _ratio_mask(masks[:, : network.channels], masks[:, network.channels :])
+    if network.channels == 1 or _is_one_pair(groups, channels):
+        whole: Spectrogram = masks.reshape(channels, -1, bins)
+        return whole
     mask = np.empty((channels, inside.stop - inside.start, bins), dtype=np.float32)
-    if network.channels == 1:
-        mask[:] = masks[:, 0]
-        return mask
     for group, own in zip(groups, masks, strict=True):
         mask[list(group)] = own if len(group) == 2 else own.mean(axis=0, keepdims=True)
     return mask
@@ -101,7 +101,14 @@ def _to_batch(network: MaskNetwork, magnitudes: Spectrogram, groups: Groups) -> 
     """What the network sees, `(batch, channels of the network, frames, bins)`."""
     if network.channels == 1:
         return magnitudes[:, None]
+    if _is_one_pair(groups, len(magnitudes)):
+        return magnitudes[None]
     return np.stack([magnitudes[[group[0], group[-1]]] for group in groups])
+
+
+def _is_one_pair(groups: Groups, channels: int) -> bool:
+    """Whether a song is plain stereo, which needs no copies."""
+    return channels == 2 and list(groups) == [(0, 1)]
 
 
 def _overlapping(network: MaskNetwork, batch: Spectrogram, first: int, inside: slice, overlap: float) -> Spectrogram:

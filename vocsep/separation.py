@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.fft
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
@@ -19,7 +18,8 @@ from vocsep.config import SpectrogramConfig, validated
 from vocsep.inference import EngineName, MaskNetwork, available_cores
 from vocsep.masks import Groups, default_groups, predict_block, predict_mask
 from vocsep.separation_stream import Part, separate_stream
-from vocsep.spectrogram import RealFft, Spectrogram, features
+from vocsep.spectrogram import Spectrogram, features
+from vocsep.transforms import SCIPY, Transforms
 
 if TYPE_CHECKING:
     from vocsep.separate_file import Separated
@@ -51,7 +51,7 @@ class Separator:
         Whether the multichannel Wiener filter refines the vocals.
     jobs
         Blocks of a song that are computed at a time.
-    fft
+    transforms
         What transforms the song's frames.
 
     Examples
@@ -68,7 +68,7 @@ class Separator:
     overlap: float = 0.0
     wiener: bool = False
     jobs: int = 1
-    fft: RealFft = scipy.fft
+    transforms: Transforms = SCIPY
 
     @classmethod
     def load(
@@ -108,16 +108,16 @@ class Separator:
 
             network: MaskNetwork
             network, description, where = open_onnx(model, models)
-            fft: RealFft = scipy.fft
+            transforms: Transforms = SCIPY
         else:
-            from vocsep.inference_torch import TorchFft, TorchNetwork, folded, load_network, pick_device
+            from vocsep.inference_torch import TorchNetwork, TorchTransforms, folded, load_network, pick_device
 
             version = model if isinstance(model, ModelVersion) else ModelRegistry(models).open(str(model))
             network = TorchNetwork(folded(load_network(version)).to(pick_device(device)))
             description, where = version.description, str(version.path)
-            fft = TorchFft()
+            transforms = TorchTransforms()
         spectrogram = validated(SpectrogramConfig, description.get("spectrogram"), where)
-        return cls(network, spectrogram, overlap, wiener, jobs or min(MOST_JOBS, available_cores()), fft)
+        return cls(network, spectrogram, overlap, wiener, jobs or min(MOST_JOBS, available_cores()), transforms)
 
     def mask(self, waveform: Waveform, sample_rate: int) -> Spectrogram:
         """Vocals mask `(channels, model frames, bins)` in [0, 1] of a whole mono or stereo waveform."""
@@ -199,9 +199,9 @@ class Separator:
                 groups,
                 block_mask,
                 rounds=WIENER_ROUNDS if self.wiener else 0,
-                fft=self.fft,
+                transforms=self.transforms,
                 workers=workers,
-                in_flight=self.jobs + 1,
+                in_flight=self.jobs + 2,
             )
 
 

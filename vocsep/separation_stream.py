@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -20,7 +21,6 @@ from vocsep.config import SpectrogramConfig
 from vocsep.masks import Groups
 from vocsep.spectrogram import (
     BLOCK_FRAMES,
-    RealFft,
     Spectrogram,
     drop_bin,
     own_rate_stft,
@@ -29,6 +29,7 @@ from vocsep.spectrogram import (
     stretch_mask,
     transform,
 )
+from vocsep.transforms import SCIPY, Transforms
 from vocsep.wiener import wiener
 
 BlockMask = Callable[[Spectrogram, int, slice], Spectrogram]
@@ -204,7 +205,7 @@ def filter_segment(
     groups: Groups,
     block_mask: BlockMask,
     rounds: int,
-    fft: RealFft,
+    transforms: Transforms,
 ) -> Filtered:
     """Predict a segment's mask and apply it to the frames of its waveform.
 
@@ -212,7 +213,7 @@ def filter_segment(
     ----------
     rounds
         How often the multichannel Wiener filter refines the vocals; 0 applies the mask as it is.
-    fft
+    transforms
         What transforms the frames.
     """
     mask = block_mask(segment.magnitudes, segment.first_frame, segment.masked)
@@ -222,29 +223,38 @@ def filter_segment(
     vocals = np.zeros(segment.waveform.shape, dtype=np.float32)
     done = 0
     at_once = WIENER_FRAMES if rounds else BLOCK_FRAMES
-    for spectrum in transform(segment.waveform, window, hop_length, at_once, fft):
+    for spectrum in transform(segment.waveform, window, hop_length, at_once, transforms):
         frames = range(first + done, first + done + spectrum.shape[-2])
         estimate = spectrum * stretch_mask(mask, sample_rate, frames, config, first_frame=segment.block.start)
         if rounds:
             estimate = wiener(spectrum, estimate, groups, rounds)
-        windowed = fft.irfft(estimate, n_fft)
-        windowed *= window
-        overlap_add(windowed, vocals[:, done * hop_length :], hop_length)
+        overlap_add(transforms.irfft(estimate, n_fft), window, vocals[:, done * hop_length :], hop_length, transforms)
         done += len(frames)
-    weight = np.zeros((1, segment.waveform.shape[1]), dtype=np.float32)
+    return Filtered(segment, vocals, _weight(count, n_fft, hop_length), mask)
+
+
+@lru_cache(maxsize=2)
+def _weight(count: int, n_fft: int, hop_length: int) -> Waveform:
+    """The squares of the windows of so many frames, overlapped and added."""
+    weight = np.zeros((1, (count - 1) * hop_length + n_fft), dtype=np.float32)
+    window = stft_window(n_fft)
     if count:
-        overlap_add(np.broadcast_to(np.square(window), (1, count, n_fft)), weight, hop_length)
-    return Filtered(segment, vocals, weight[0], mask)
+        overlap_add(np.broadcast_to(window, (1, count, n_fft)), window, weight, hop_length, SCIPY)
+    weight.flags.writeable = False  # it is kept
+    one: Waveform = weight[0]
+    return one
 
 
-def overlap_add(frames: Waveform, waveform: Waveform, hop_length: int) -> None:
-    """Add frames `(channels, frames, samples)`, each `hop_length` later than the one before, onto a waveform."""
+def overlap_add(
+    frames: Waveform, window: Waveform, waveform: Waveform, hop_length: int, transforms: Transforms
+) -> None:
+    """Add windowed frames `(channels, frames, samples)`, each `hop_length` later than the last, onto a waveform."""
     _, count, length = frames.shape
     for start in range(0, length, hop_length):
-        piece = frames[..., start : start + hop_length]
+        piece = slice(start, min(start + hop_length, length))
         # Row t of this view is where the piece of frame t belongs.
-        rows = sliding_window_view(waveform[:, start:], piece.shape[2], axis=1, writeable=True)[:, ::hop_length]
-        rows[:, :count] += piece
+        rows = sliding_window_view(waveform[:, start:], piece.stop - start, axis=1, writeable=True)[:, ::hop_length]
+        transforms.add_product(rows[:, :count], frames[..., piece], window[piece])
 
 
 def join(filtered: Iterable[Filtered], hop_length: int) -> Iterator[Part]:
@@ -252,7 +262,7 @@ def join(filtered: Iterable[Filtered], hop_length: int) -> Iterator[Part]:
     tail = weight_tail = np.empty(0, dtype=np.float32)  # of the segment before
     for each in filtered:
         segment = each.segment
-        vocals, weight = each.vocals, each.weight
+        vocals, weight = each.vocals, each.weight.copy()
         if weight_tail.size:
             vocals[:, : len(weight_tail)] += tail
             weight[: len(weight_tail)] += weight_tail
@@ -273,7 +283,7 @@ def separate_stream(
     block_mask: BlockMask,
     *,
     rounds: int,
-    fft: RealFft,
+    transforms: Transforms,
     workers: Executor,
     in_flight: int,
 ) -> Iterator[Part]:
@@ -283,7 +293,7 @@ def separate_stream(
     ----------
     groups
         Channels of the file that belong together (see `masks.Groups`).
-    block_mask, rounds, fft
+    block_mask, rounds, transforms
         See `filter_segment`.
     workers, in_flight
         What segments are computed on, and how many of them there are at a time at most.
@@ -294,7 +304,7 @@ def separate_stream(
         try:
             for segment in segments(blocks, sample_rate, config):
                 waiting.append(
-                    workers.submit(filter_segment, segment, sample_rate, config, groups, block_mask, rounds, fft)
+                    workers.submit(filter_segment, segment, sample_rate, config, groups, block_mask, rounds, transforms)
                 )
                 while len(waiting) >= in_flight or (waiting and waiting[0].done()):
                     yield waiting.popleft().result()

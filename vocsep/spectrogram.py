@@ -5,7 +5,7 @@ windows are periodic Hann, borders are zero-padded.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import librosa
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from vocsep.audio import Waveform, resample, to_channels
 from vocsep.config import SpectrogramConfig
+from vocsep.transforms import SCIPY, Complex, Transforms
 
 Spectrogram = npt.NDArray[np.float32]
-Complex = npt.NDArray[np.complex64]
 
 # Above the preset's band the mask goes on as the mean over this share of its bins, the highest ones.
 CONTINUED_SHARE = 0.1
@@ -55,30 +55,18 @@ def stft_window(n_fft: int) -> Waveform:
     return window
 
 
-class RealFft(Protocol):
-    """Fourier transforms of real frames along the last axis: `scipy.fft`, or a faster library with the same values."""
-
-    def rfft(self, frames: Waveform) -> Complex:
-        """Spectra `(..., n // 2 + 1)` complex64 of `(..., n)` float32."""
-        ...
-
-    def irfft(self, spectra: Complex, n: int) -> Waveform:
-        """The inverse."""
-        ...
-
-
 def transform(
     waveform: Waveform,
     window: Waveform,
     hop_length: int,
     frames_at_once: int = BLOCK_FRAMES,
-    fft: RealFft = scipy.fft,
+    transforms: Transforms = SCIPY,
 ) -> Iterator[Complex]:
     """Spectra `(..., frames, bins)` complex64 of all whole windows of a waveform `(..., samples)`, some at a time."""
     if waveform.shape[-1] >= len(window):
         frames = sliding_window_view(waveform, len(window), axis=-1)[..., ::hop_length, :]
         for start in range(0, frames.shape[-2], frames_at_once):
-            yield fft.rfft(frames[..., start : start + frames_at_once, :] * window)
+            yield transforms.rfft(frames[..., start : start + frames_at_once, :] * window)
 
 
 def stft(waveform: Waveform, n_fft: int, hop_length: int) -> Complex:
@@ -216,7 +204,8 @@ def stretch_mask(
     bin_positions = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft) * (config.n_fft / config.sample_rate)
     inside = int(np.searchsorted(bin_positions, config.n_fft // 2, side="right"))
     stretched = np.empty((len(mask), len(frames), n_fft // 2 + 1), dtype=np.float32)
-    stretched[..., :inside] = _interpolate(restore_bin(mask, config), bin_positions[:inside], axis=2)
+    restored = restore_bin(mask, config)
+    stretched[..., :inside] = _interpolate(restored, bin_positions[:inside], axis=2)
     above = mask[..., -max(1, round(CONTINUED_SHARE * config.bins)) :].mean(axis=-1, keepdims=True)
     stretched[..., inside:] = above
     return stretched
@@ -229,6 +218,10 @@ def _interpolate(values: Spectrogram, positions: npt.NDArray[np.floating[Any]], 
     below = np.floor(positions + 1e-9).astype(np.intp)
     weight = (positions - below).astype(np.float32)
     if np.all(np.abs(weight) < 1e-6):
+        if np.array_equal(below, np.arange(below[0], below[0] + len(below))):
+            inside = [slice(None)] * values.ndim
+            inside[axis] = slice(below[0], below[0] + len(below))
+            return values[tuple(inside)]
         taken: Spectrogram = values.take(below, axis=axis)
         return taken
     shape = [1] * values.ndim

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vocsep.spectrogram import Complex
+from vocsep.transforms import Complex
 
 Covariance = npt.NDArray[np.complex128]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.fft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,13 +17,16 @@ from tests.vocsep.separation_models import add_model, lively, music
 from vocsep import masks, separation_stream
 from vocsep.audio import Waveform
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
-from vocsep.inference_torch import TorchFft, TorchNetwork
+from vocsep.inference_torch import TorchNetwork, TorchTransforms
 from vocsep.masks import predict_block, predict_mask
 from vocsep.separation_stream import Part, overlap_add, segments, separate_stream
-from vocsep.spectrogram import RealFft, Spectrogram, apply_mask, features, istft, own_rate_stft, stft
+from vocsep.spectrogram import Spectrogram, apply_mask, features, istft, own_rate_stft, stft
+from vocsep.transforms import SCIPY, Transforms
 from vocsep.wiener import wiener
 
 Array = NDArray[Any]
+
+LIBRARIES = (SCIPY, TorchTransforms())
 
 PRESETS = {name: load_spectrogram_config(name) for name in ("fine", "notebook")}
 
@@ -47,7 +49,7 @@ def streamed(
     *,
     sizes: list[int],
     rounds: int = 0,
-    fft: RealFft = scipy.fft,
+    transforms: Transforms = SCIPY,
 ) -> list[Part]:
     groups = [(0, 1)] if len(waveform) == 2 else [(0,)]
     network = TorchNetwork(lively(channels))
@@ -64,7 +66,7 @@ def streamed(
                 groups,
                 block_mask,
                 rounds=rounds,
-                fft=fft,
+                transforms=transforms,
                 workers=workers,
                 in_flight=3,
             )
@@ -75,7 +77,7 @@ def joined(parts: list[Part], name: str) -> Array:
     return np.concatenate([getattr(part, name) for part in parts], axis=1)
 
 
-@pytest.mark.parametrize("fft", [scipy.fft, TorchFft()], ids=["scipy", "torch"])
+@pytest.mark.parametrize("transforms", LIBRARIES, ids=["scipy", "torch"])
 @pytest.mark.parametrize("preset", ["fine", "notebook"])
 @pytest.mark.parametrize("network_channels", [1, 2])
 @pytest.mark.parametrize(("sample_rate", "channels"), [(44100, 2), (48000, 1), (8000, 2), (22050, 2), (96000, 1)])
@@ -84,7 +86,7 @@ def test_song_in_blocks_is_the_song_as_a_whole(
     network_channels: int,
     sample_rate: int,
     channels: int,
-    fft: RealFft,
+    transforms: Transforms,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = PRESETS[preset]
@@ -93,7 +95,7 @@ def test_song_in_blocks_is_the_song_as_a_whole(
     waveform = music(1, channels, sample_rate, seconds=200 / config.frames_per_second)
     mask = predict_mask(TorchNetwork(lively(network_channels)), np.abs(features(waveform, sample_rate, config)))
     whole = apply_mask(waveform, sample_rate, mask, config)
-    parts = streamed(waveform, sample_rate, config, network_channels, sizes=[7000, 1, 30_000], fft=fft)
+    parts = streamed(waveform, sample_rate, config, network_channels, sizes=[7000, 1, 30_000], transforms=transforms)
     assert len(parts) >= 3
     np.testing.assert_array_equal(joined(parts, "mixture"), waveform)
     vocals = joined(parts, "vocals")
@@ -155,15 +157,17 @@ def test_wiener_filter_works_on_stretches_of_the_whole_song(monkeypatch: pytest.
     np.testing.assert_allclose(joined(parts, "vocals"), expected, rtol=0, atol=1e-4)
 
 
-def test_frames_are_overlapped_and_added_whether_the_step_divides_them_or_not() -> None:
+@pytest.mark.parametrize("transforms", LIBRARIES, ids=["scipy", "torch"])
+def test_windowed_frames_are_overlapped_and_added_whether_the_step_divides_them_or_not(transforms: Transforms) -> None:
     random = np.random.default_rng(0)
     for length, hop in ((16, 4), (18, 4), (10, 3), (8, 8)):
         frames = random.standard_normal((2, 5, length)).astype(np.float32)
+        window = random.standard_normal(length).astype(np.float32)
         expected = np.ones((2, 4 * hop + length))
         for frame in range(5):
-            expected[:, frame * hop : frame * hop + length] += frames[:, frame]
+            expected[:, frame * hop : frame * hop + length] += frames[:, frame] * window
         waveform = np.ones((2, 4 * hop + length), np.float32)
-        overlap_add(frames, waveform, hop)
+        overlap_add(frames, window, waveform, hop, transforms)
         np.testing.assert_allclose(waveform, expected, rtol=0, atol=1e-5)
 
 
@@ -200,7 +204,7 @@ def test_what_goes_wrong_with_a_block_ends_the_song_at_once() -> None:
                 [(0, 1)],
                 lambda magnitudes, first, block: predict_block(network, magnitudes, first, block),
                 rounds=0,
-                fft=scipy.fft,
+                transforms=SCIPY,
                 workers=workers,
                 in_flight=3,
             )
