@@ -23,10 +23,10 @@ from vocsep.spectrogram import (
     BLOCK_FRAMES,
     Spectrogram,
     drop_bin,
+    multiply_mask,
     own_rate_stft,
     stft_blocks,
     stft_window,
-    stretch_mask,
     transform,
 )
 from vocsep.transforms import SCIPY, Transforms
@@ -224,12 +224,12 @@ def filter_segment(
     done = 0
     at_once = WIENER_FRAMES if rounds else BLOCK_FRAMES
     for spectrum in transform(segment.waveform, window, hop_length, at_once, transforms):
-        frames = range(first + done, first + done + spectrum.shape[-2])
-        estimate = spectrum * stretch_mask(mask, sample_rate, frames, config, first_frame=segment.block.start)
+        estimate = spectrum.copy() if rounds else spectrum
+        multiply_mask(estimate, mask, sample_rate, config, own_frame=first + done, first_frame=segment.block.start)
         if rounds:
             estimate = wiener(spectrum, estimate, groups, rounds)
         overlap_add(transforms.irfft(estimate, n_fft), window, vocals[:, done * hop_length :], hop_length, transforms)
-        done += len(frames)
+        done += spectrum.shape[-2]
     return Filtered(segment, vocals, _weight(count, n_fft, hop_length), mask)
 
 

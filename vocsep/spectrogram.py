@@ -177,38 +177,39 @@ def own_rate_stft(sample_rate: int, config: SpectrogramConfig) -> tuple[int, int
     return n_fft, max(1, round(n_fft * share))
 
 
-def stretch_mask(
-    mask: Spectrogram, sample_rate: int, frames: range, config: SpectrogramConfig, first_frame: int = 0
-) -> Spectrogram:
-    """Bring a mask from the model's grid to that of `own_rate_stft`.
+def multiply_mask(
+    spectrum: Complex,
+    mask: Spectrogram,
+    sample_rate: int,
+    config: SpectrogramConfig,
+    *,
+    own_frame: int = 0,
+    first_frame: int = 0,
+) -> None:
+    """Multiply frames of `own_rate_stft`, in place, by a mask on the model's grid.
 
     Linear interpolation in time and frequency (nothing changes where the grids coincide); above the preset's band the
     mask goes on as the mean of its top bins.
 
     Parameters
     ----------
+    spectrum
+        `(channels, frames, n_fft // 2 + 1)` complex64, contiguous, from the song's own frame `own_frame` on.
     mask
-        `(channels, model frames, config.bins)` float32 in [0, 1], from the song's model frame `first_frame` on.
-    frames
-        Frames of the file's own STFT to make the mask for.
-
-    Returns
-    -------
-    stretched
-        `(channels, frames, n_fft // 2 + 1)` float32 with `n_fft` of `own_rate_stft`.
+        `(1 or channels, model frames, config.bins)` float32 in [0, 1], from the song's model frame `first_frame` on;
+        one channel serves all.
     """
     n_fft, hop_length = own_rate_stft(sample_rate, config)
     model_frames_per_frame = (hop_length / sample_rate) * (config.sample_rate / config.hop_length)
-    frame_positions = np.arange(frames.start, frames.stop) * model_frames_per_frame - first_frame
-    mask = _interpolate(mask, frame_positions, axis=1)
+    frames = np.arange(own_frame, own_frame + spectrum.shape[-2])
+    mask = _interpolate(mask, frames * model_frames_per_frame - first_frame, axis=1)
     bin_positions = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft) * (config.n_fft / config.sample_rate)
     inside = int(np.searchsorted(bin_positions, config.n_fft // 2, side="right"))
-    stretched = np.empty((len(mask), len(frames), n_fft // 2 + 1), dtype=np.float32)
-    restored = restore_bin(mask, config)
-    stretched[..., :inside] = _interpolate(restored, bin_positions[:inside], axis=2)
+    stretched = _interpolate(restore_bin(mask, config), bin_positions[:inside], axis=2)
+    # NumPy would make complex numbers of the mask in small pieces.
+    spectrum[..., :inside] *= stretched.astype(np.complex64)
     above = mask[..., -max(1, round(CONTINUED_SHARE * config.bins)) :].mean(axis=-1, keepdims=True)
-    stretched[..., inside:] = above
-    return stretched
+    spectrum.view(np.float32)[..., 2 * inside :] *= above  # real and imaginary parts alike, in half the time
 
 
 def _interpolate(values: Spectrogram, positions: npt.NDArray[np.floating[Any]], axis: int) -> Spectrogram:
@@ -244,5 +245,5 @@ def apply_mask(waveform: Waveform, sample_rate: int, mask: Spectrogram, config: 
     """
     n_fft, hop_length = own_rate_stft(sample_rate, config)
     spectrum = stft(waveform, n_fft, hop_length)
-    spectrum = spectrum * stretch_mask(mask, sample_rate, range(spectrum.shape[1]), config)
+    multiply_mask(spectrum, mask, sample_rate, config)
     return istft(spectrum, n_fft, hop_length, waveform.shape[1])

@@ -1,4 +1,5 @@
 import math
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,22 @@ def test_samples_of_64_bit_integers_are_refused_by_name(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert "s64" in assert_refused(path)
+
+
+def test_dts_in_the_samples_of_a_wav_file_is_decoded_not_heard_as_noise(tmp_path: Path) -> None:
+    sound, coded, path = tmp_path / "sound.wav", tmp_path / "sound.dts", tmp_path / "song.wav"
+    signal = tones(2.0)
+    soundfile.write(sound, signal.T, RATE, subtype="PCM_16")
+    command = ["ffmpeg", "-loglevel", "error", "-i", str(sound), "-c:a", "dca", "-strict", "-2", str(coded)]
+    subprocess.run(command, check=True)
+    # As on a DTS CD: a wav file of 16-bit stereo that holds the coded sound.
+    soundfile.write(path, np.frombuffer(coded.read_bytes(), np.int16).reshape(-1, 2), RATE, subtype="PCM_16")
+    decoded, rate = decode(path)
+    assert rate == RATE
+    assert abs(decoded.shape[1] - signal.shape[1]) < 2048
+    spectrum = np.abs(np.fft.rfft(decoded[0][: signal.shape[1]]))
+    true = np.abs(np.fft.rfft(signal[0]))
+    assert abs(int(spectrum.argmax()) - int(true.argmax())) <= 1
 
 
 def test_wav_without_samples_is_refused(tmp_path: Path) -> None:

@@ -11,17 +11,18 @@ from vocsep.audio import Waveform
 from vocsep.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.spectrogram import (
     CONTINUED_SHARE,
+    Spectrogram,
     apply_mask,
     drop_bin,
     features,
     istft,
     magnitude_blocks,
     magnitudes,
+    multiply_mask,
     own_rate_stft,
     restore_bin,
     stft,
     stft_blocks,
-    stretch_mask,
 )
 
 Array = NDArray[Any]
@@ -294,9 +295,20 @@ def test_mask_of_ones_returns_the_input_and_one_of_zeros_nothing(samples: int, s
     assert not apply_mask(waveform, sample_rate, np.zeros(shape, np.float32), config).any()
 
 
+def stretched_mask(
+    mask: Spectrogram, sample_rate: int, frames: range, config: SpectrogramConfig, first_frame: int = 0
+) -> Spectrogram:
+    """The mask on the grid of `own_rate_stft`: what frames of one and the same number become."""
+    n_fft, _ = own_rate_stft(sample_rate, config)
+    spectrum = np.full((len(mask), len(frames), n_fft // 2 + 1), 1 - 2j, np.complex64)
+    multiply_mask(spectrum, mask, sample_rate, config, own_frame=frames.start, first_frame=first_frame)
+    np.testing.assert_array_equal(spectrum.imag, -2 * spectrum.real)
+    return spectrum.real
+
+
 def test_mask_at_44100_hz_stands_on_the_grid_of_fine_and_goes_on_above_as_the_mean_of_its_top_bins() -> None:
     mask = np.random.default_rng(9).random((2, 30, 512), dtype=np.float32)
-    stretched = stretch_mask(mask, 44100, range(30), FINE)
+    stretched = stretched_mask(mask, 44100, range(30), FINE)
     assert stretched.shape == (2, 30, 2049)
     np.testing.assert_array_equal(stretched[..., 1:513], mask)
     np.testing.assert_array_equal(stretched[..., 0], mask[..., 0])
@@ -316,7 +328,7 @@ def test_stretched_mask_never_leaves_the_values_of_the_mask(
     preset: str, sample_rate: int, frames: int, own_frames: int, seed: int
 ) -> None:
     mask = np.random.default_rng(seed).uniform(0.2, 0.7, (1, frames, 512)).astype(np.float32)
-    stretched = stretch_mask(mask, sample_rate, range(own_frames), PRESETS[preset])
+    stretched = stretched_mask(mask, sample_rate, range(own_frames), PRESETS[preset])
     assert stretched.dtype == np.float32
     assert stretched.shape == (1, own_frames, own_rate_stft(sample_rate, PRESETS[preset])[0] // 2 + 1)
     assert mask.min() - 1e-6 <= stretched.min()
@@ -339,7 +351,7 @@ def test_stretched_mask_reads_a_mask_that_is_linear_in_time_and_frequency_at_the
     own_hertz = np.arange(n_fft // 2 + 1) * sample_rate / n_fft
     inside = (own_hertz >= hertz[0]) & (own_hertz <= hertz[-1])
     expected = 0.5 * own_times[:, None] / seconds + 0.5 * own_hertz[inside] / hertz[-1]
-    stretched = stretch_mask(mask, sample_rate, range(frames), config)[0][:, inside]
+    stretched = stretched_mask(mask, sample_rate, range(frames), config)[0][:, inside]
     np.testing.assert_allclose(stretched, expected, rtol=0, atol=1e-5)
 
 
@@ -350,12 +362,12 @@ def test_part_of_a_mask_is_stretched_as_it_is_within_the_whole(sample_rate: int,
     mask = np.random.default_rng(12).random((2, 40, 512), dtype=np.float32)
     hop = own_rate_stft(sample_rate, config)[1]
     frames = int(40 / config.frames_per_second * sample_rate) // hop
-    whole = stretch_mask(mask, sample_rate, range(frames), config)
+    whole = stretched_mask(mask, sample_rate, range(frames), config)
     # Own frames that lie between the model's frames 16 and 32.
     own_frames = [
         frame for frame in range(frames) if 16 <= frame * hop / sample_rate * config.frames_per_second <= 31.999
     ]
-    part = stretch_mask(mask[:, 16:33], sample_rate, range(own_frames[0], own_frames[-1] + 1), config, first_frame=16)
+    part = stretched_mask(mask[:, 16:33], sample_rate, range(own_frames[0], own_frames[-1] + 1), config, first_frame=16)
     np.testing.assert_allclose(part, whole[:, own_frames], rtol=0, atol=1e-6)
 
 
