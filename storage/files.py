@@ -11,8 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-_BLOCK_BYTES = 1 << 20
-
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that at every instant `path` is the old file, whole, or the new one.
@@ -44,11 +42,8 @@ def read_json(path: Path) -> Any:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def value_digest(value: Any) -> str:

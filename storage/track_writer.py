@@ -7,6 +7,7 @@ import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -26,15 +27,25 @@ TEMPORARY_FOLDER = ".unfinished"
 Compression = Literal["none", "zstd", "blosc"]
 
 _READ_BYTES = 1 << 18  # fits into a core's cache
+# Of an array, what is brought to the disk at a time, while the rest is computed.
+_FLUSH_BYTES = 10 << 20
 
 
 class ArrayWriter(ABC):
-    """One array in one shard file, written along its second axis, block after block."""
+    """One array in one shard file, written along its second axis, block after block.
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
+    Parameters
+    ----------
+    disk
+        A thread that waits for the disk, while this one goes on.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], disk: Executor) -> None:
         self._path = path
         self._shape = shape
         self._dtype = dtype
+        self._disk = disk
+        self._flushes: list[Future[None]] = []
         self._position = 0
 
     def write(self, block: npt.NDArray[np.generic]) -> None:
@@ -52,8 +63,8 @@ class ArrayWriter(ABC):
         self._put(block, self._position)
         self._position += length
 
-    def finish(self) -> tuple[int, int]:
-        """Bring the shard to the disk and return its size in bytes and its CRC-32C.
+    def complete(self) -> None:
+        """Write what is still to be written, and begin to bring the last of it to the disk.
 
         Raises
         ------
@@ -63,12 +74,29 @@ class ArrayWriter(ABC):
         if self._position != self._shape[1]:
             raise ValueError(f"{self._position} of {self._shape[1]} written")
         self._complete()
+        self._flush()
+
+    def checksum(self) -> tuple[int, int]:
+        """Size of the shard in bytes, and its CRC-32C."""
         checksum = 0
         with self._path.open("rb") as file:
-            os.fsync(file.fileno())
             while block := file.read(_READ_BYTES):
                 checksum = google_crc32c.extend(checksum, block)
             return file.tell(), checksum
+
+    def settle(self) -> None:
+        """Wait until all of the shard is on the disk.
+
+        Raises
+        ------
+        OSError
+            If the disk could not write it.
+        """
+        for flush in self._flushes:
+            flush.result()
+
+    def _flush(self) -> None:
+        self._flushes.append(self._disk.submit(_to_disk, self._path))
 
     @abstractmethod
     def _put(self, block: npt.NDArray[np.generic], position: int) -> None: ...
@@ -85,10 +113,17 @@ class PlainArrayWriter(ArrayWriter):
     """
 
     def __init__(
-        self, file: BinaryIO, path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], chunk_length: int
+        self,
+        file: BinaryIO,
+        path: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype[np.generic],
+        chunk_length: int,
+        disk: Executor,
     ) -> None:
-        super().__init__(path, shape, dtype.newbyteorder("<"))
+        super().__init__(path, shape, dtype.newbyteorder("<"), disk)
         self._file = file
+        self._waiting_bytes = 0
         self._row_bytes = math.prod(shape[2:]) * dtype.itemsize
         self._channel_bytes = padded_shape(shape, chunk_length)[1] * self._row_bytes
         index = contiguous_index(shape, chunk_length, dtype.itemsize)
@@ -101,6 +136,10 @@ class PlainArrayWriter(ArrayWriter):
             content = np.ascontiguousarray(block[channel], dtype=self._dtype)
             offset = channel * self._channel_bytes + position * self._row_bytes
             _write_at(self._file.fileno(), content.reshape(-1).view(np.uint8).data, offset)
+        self._waiting_bytes += block.nbytes
+        if self._waiting_bytes >= _FLUSH_BYTES:
+            self._waiting_bytes = 0
+            self._flush()
 
     def _complete(self) -> None:
         self._file.close()
@@ -109,8 +148,8 @@ class PlainArrayWriter(ArrayWriter):
 class CompressedArrayWriter(ArrayWriter):
     """A compressed array: held in memory whole, and written whole by zarr."""
 
-    def __init__(self, array: "zarr.Array[Any]", path: Path) -> None:
-        super().__init__(path, array.shape, array.dtype)
+    def __init__(self, array: "zarr.Array[Any]", path: Path, disk: Executor) -> None:
+        super().__init__(path, array.shape, array.dtype, disk)
         self._array = array
         self._values = np.empty(array.shape, array.dtype)
 
@@ -129,6 +168,11 @@ def _allocate(descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
 
 
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
     while len(content):
         written = os.pwrite(descriptor, content, offset)
@@ -139,11 +183,19 @@ def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
 class TrackWriter:
     """The arrays of one track on their way into a store; see `track_writer`."""
 
-    def __init__(self, folder: Path, group: zarr.Group, compression: Compression, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        group: zarr.Group,
+        compression: Compression,
+        files: contextlib.ExitStack,
+        disk: Executor,
+    ) -> None:
         self._folder = folder
         self._group = group
         self._compression = compression
-        self._stack = stack
+        self._files = files
+        self._disk = disk
         self._arrays: dict[str, tuple[ArrayWriter, tuple[int, ...], np.dtype[np.generic], int]] = {}
         self.record: TrackRecord | None = None
 
@@ -167,18 +219,20 @@ class TrackWriter:
         writer: ArrayWriter
         if self._compression == "none":
             path.parent.mkdir(parents=True)
-            file = self._stack.enter_context(path.open("xb"))
-            writer = PlainArrayWriter(file, path, shape, kind, chunk_length)
+            file = self._files.enter_context(path.open("xb"))
+            writer = PlainArrayWriter(file, path, shape, kind, chunk_length, self._disk)
         else:
-            writer = CompressedArrayWriter(array, path)
+            writer = CompressedArrayWriter(array, path, self._disk)
         self._arrays[name] = (writer, shape, kind, chunk_length)
         return writer
 
     def finish(self, track_path: str) -> dict[str, ArrayRecord]:
         """Complete every array; returns the manifest's records of them, for a track that will lie at `track_path`."""
+        for writer, *_ in self._arrays.values():
+            writer.complete()
         records = {}
         for name, (writer, shape, kind, chunk_length) in self._arrays.items():
-            size, checksum = writer.finish()
+            size, checksum = writer.checksum()
             records[name] = ArrayRecord(
                 shard=f"{track_path}/{_shard_name(name, shape)}",
                 shape=shape,
@@ -187,6 +241,8 @@ class TrackWriter:
                 bytes=size,
                 crc32c=checksum,
             )
+        for writer, *_ in self._arrays.values():
+            writer.settle()
         return records
 
 
@@ -228,9 +284,9 @@ def track_writer(
     temporary = store / TEMPORARY_FOLDER / f"{track_id}-{uuid.uuid4().hex}"
     temporary.mkdir(parents=True)
     try:
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as files, ThreadPoolExecutor(1) as disk:
             group = zarr.create_group(store=temporary, attributes={"name": name, "seconds": seconds})
-            writer = TrackWriter(temporary, group, compression, stack)
+            writer = TrackWriter(temporary, group, compression, files, disk)
             yield writer
             arrays = writer.finish(f"{split}/{track_id}")
         final = store / split / track_id

@@ -386,9 +386,13 @@ class Resampler:
 
     def process(self, block: Waveform, *, last: bool = False) -> Waveform:
         """The samples that follow from the next `(channels, samples)`, some of them only with later blocks."""
+        return block if self._equal else np.stack(self.rows(block, last=last))
+
+    def rows(self, block: Waveform, *, last: bool = False) -> list[Waveform]:
+        """What `process` gives, `(samples,)` of each channel."""
         if self._equal:
-            return block
-        return np.stack([stream.resample_chunk(row, last) for stream, row in zip(self._streams, block, strict=True)])
+            return list(block)
+        return [stream.resample_chunk(row, last) for stream, row in zip(self._streams, block, strict=True)]
 
 
 def to_channels(waveform: Waveform, channels: int) -> Waveform:

@@ -19,8 +19,8 @@ from vocsep.preprocessing import StoreConfig
 from vocsep.spectrogram import magnitude_blocks, stft_blocks
 
 PAIR = ("mixture", "vocals")
-# Joined to pieces that the system gives and takes back as they are: between them, small blocks would leave gaps.
-PIECE_BLOCKS = 32
+# Samples of what the system gives and takes back as it is: between them, small blocks would leave gaps.
+PIECE_SAMPLES = 1 << 19
 
 
 def describe_source(path: Path) -> SourceFile:
@@ -72,9 +72,22 @@ def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackR
 def _at_preset_rate(song: Song, config: SpectrogramConfig) -> tuple[list[Waveform], float]:
     """Mixture and vocals in pieces of `(2, channels, samples)` at the preset's rate, and the song's seconds."""
     pieces: list[Waveform] = []
-    blocks: list[Waveform] = []
     resamplers: list[Resampler] = []
-    samples = 0
+    filled = samples = 0
+
+    def append(pair: list[Waveform], *, last: bool = False) -> None:
+        nonlocal filled
+        resampled = [resampler.rows(one, last=last) for resampler, one in zip(resamplers, pair, strict=True)]
+        channels, length = len(resampled[0]), len(resampled[0][0])
+        if not pieces or filled + length > pieces[-1].shape[-1]:
+            if pieces:
+                pieces[-1] = pieces[-1][..., :filled]
+            pieces.append(np.empty((len(PAIR), channels, max(PIECE_SAMPLES, length)), dtype=np.float32))
+            filled = 0
+        for piece, rows in zip(pieces[-1], resampled, strict=True):
+            np.stack(rows, out=piece[:, filled : filled + length])
+        filled += length
+
     for waveforms, sample_rate in source_blocks(song, PAIR):
         try:
             pair = [to_channels(waveforms[name], config.channels) for name in PAIR]
@@ -82,12 +95,9 @@ def _at_preset_rate(song: Song, config: SpectrogramConfig) -> tuple[list[Wavefor
             raise UserError(f"{song.name}: {error}") from None
         samples += waveforms["mixture"].shape[1]
         resamplers = resamplers or [Resampler(len(pair[0]), sample_rate, config.sample_rate) for _ in PAIR]
-        blocks.append(np.stack([resampler.process(one) for resampler, one in zip(resamplers, pair, strict=True)]))
-        if len(blocks) == PIECE_BLOCKS:
-            pieces.append(np.concatenate(blocks, axis=-1))
-            blocks.clear()
-    blocks.append(np.stack([resampler.process(pair[0][:, :0], last=True) for resampler in resamplers]))
-    pieces.append(np.concatenate(blocks, axis=-1))
+        append(pair)
+    append([one[:, :0] for one in pair], last=True)
+    pieces[-1] = pieces[-1][..., :filled]
     pieces = [piece for piece in pieces if piece.size]
     if not pieces:
         raise UserError(f"{song.name}: too short ({samples} samples)")

@@ -21,8 +21,8 @@ Spectrogram = npt.NDArray[np.float32]
 
 # Above the preset's band the mask goes on as the mean over this share of its bins, the highest ones.
 CONTINUED_SHARE = 0.1
-# Frames that are transformed at once: what they take stays in a core's cache.
-BLOCK_FRAMES = 64
+# Frames that are transformed at once. Fewer are more work for Python, more are more than fits into a core's cache.
+BLOCK_FRAMES = 128
 
 
 def stft_blocks(blocks: Iterable[Waveform], n_fft: int, hop_length: int) -> Iterator[Complex]:
@@ -36,9 +36,17 @@ def stft_blocks(blocks: Iterable[Waveform], n_fft: int, hop_length: int) -> Iter
     for block in blocks:
         if not border.size:
             border = waiting = np.zeros((*block.shape[:-1], n_fft // 2), dtype=np.float32)
-        waiting = np.concatenate([waiting, block], axis=-1)
-        yield from transform(waiting, window, hop_length)
-        waiting = waiting[..., _frames(waiting, n_fft, hop_length) * hop_length :]
+        rest = block
+        if block.shape[-1] < n_fft:
+            rest = np.concatenate([waiting, block], axis=-1)
+        else:
+            # Only frames that begin before the block need what came before it; a long block is not copied.
+            begun = -(-waiting.shape[-1] // hop_length)
+            reach = (begun - 1) * hop_length + n_fft - waiting.shape[-1]
+            yield from transform(np.concatenate([waiting, block[..., :reach]], axis=-1), window, hop_length)
+            rest = block[..., begun * hop_length - waiting.shape[-1] :]
+        yield from transform(rest, window, hop_length)
+        waiting = rest[..., _frames(rest, n_fft, hop_length) * hop_length :].copy()
     if border.size:
         yield from transform(np.concatenate([waiting, border], axis=-1), window, hop_length)
 

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,10 +56,10 @@ def write_plain(folder: Path, array: Array, chunk_length: int) -> Path:
     create(folder, array.shape, chunk_length, array.dtype)
     path = shard_of(folder, array.ndim)
     path.parent.mkdir(parents=True)
-    with path.open("xb") as file:
-        writer = PlainArrayWriter(file, path, array.shape, array.dtype, chunk_length)
+    with path.open("xb") as file, ThreadPoolExecutor(1) as disk:
+        writer = PlainArrayWriter(file, path, array.shape, array.dtype, chunk_length, disk)
         writer.write(array)
-        writer.finish()
+        writer.complete()
     return path
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from storage import track_writer as track_writer_module
 from storage.manifest import TrackRecord
 from storage.store import SPECTROGRAMS, SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER, Compression, track_writer, write_track
@@ -192,6 +193,50 @@ def test_blocks_that_do_not_fit_or_are_too_few_are_refused_and_leave_nothing(
         with pytest.raises(ValueError, match="300"):
             write_each(blocks)
     assert list((store.path / "train").iterdir()) == [store.path / "train" / "zarr.json"]
+    assert not list((store.path / TEMPORARY_FOLDER).iterdir())
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_track_gets_its_name_after_the_last_byte_of_every_shard_is_on_the_disk(
+    tmp_path: Path, compression: Compression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track_writer_module, "_FLUSH_BYTES", 10_000)
+    store = new_store(tmp_path / "s.zarr")
+    on_disk: dict[str, bytes] = {}
+    named: list[bool] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        on_disk[path.parts[-5]] = path.read_bytes()
+        named.append((store.path / "train" / "t").exists())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    track = write(store, {"mixture": magnitudes(1), "vocals": magnitudes(2)}, compression)
+    assert on_disk == {name: shard_bytes(store, track, name) for name in ("mixture", "vocals")}
+    assert not any(named)
+
+
+@pytest.mark.parametrize("failing", [1, 3, 4])
+def test_disk_that_fails_early_or_late_costs_the_track_and_leaves_nothing(
+    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track_writer_module, "_FLUSH_BYTES", 10_000)
+    store = new_store(tmp_path / "s.zarr")
+    calls = 0
+
+    def broken(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_blocks(store, magnitudes(1), [50, 100, 150, 200, 250], "none")
+    assert calls == 4
+    assert not (store.path / "train" / "t").exists()
     assert not list((store.path / TEMPORARY_FOLDER).iterdir())
 
 

@@ -98,7 +98,7 @@ def expected(waveform: Floats, rate: int) -> Floats:
 def test_song_of_many_blocks_has_the_spectrograms_of_the_whole_waveforms(
     tmp_path: Path, store: Path, config: StoreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(song_spectrograms, "PIECE_BLOCKS", 2)
+    monkeypatch.setattr(song_spectrograms, "PIECE_SAMPLES", 5 * BLOCK_SAMPLES // 8)  # two blocks and a half
     seconds = 5.3 * BLOCK_SAMPLES / 44100
     mixture, vocals = music(1, seconds), music(2, seconds)
     put(tmp_path / "mixture.wav", mixture)
