@@ -1,3 +1,4 @@
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -235,16 +236,18 @@ def test_more_than_two_channels_are_taken_in_pairs_and_alone(models: Path, versi
         np.testing.assert_allclose(stems["vocals"], np.concatenate([pair, alone]), rtol=0, atol=1e-5)
 
 
-def test_threads_that_a_program_starts_after_a_separation_have_as_many_cores_as_before(models: Path) -> None:
+def test_threads_run_after_a_separation_as_they_did_before(models: Path) -> None:
     def in_a_new_thread() -> int:
         with ThreadPoolExecutor(1) as worker:
             return worker.submit(torch.get_num_threads).result()
 
     held = torch.get_num_threads()
+    interval = sys.getswitchinterval()
     torch.set_num_threads(3)
     try:
         assert in_a_new_thread() == 3
         Separator.load("2", models, jobs=2).separate(music(8, 2, 22050), 22050)
         assert (torch.get_num_threads(), in_a_new_thread()) == (3, 3)
+        assert sys.getswitchinterval() == interval
     finally:
         torch.set_num_threads(held)
