@@ -20,7 +20,6 @@ from vocsep.audio import Resampler, Waveform
 from vocsep.config import SpectrogramConfig
 from vocsep.masks import Groups
 from vocsep.spectrogram import (
-    BLOCK_FRAMES,
     Spectrogram,
     drop_bin,
     multiply_mask,
@@ -35,6 +34,8 @@ from vocsep.wiener import wiener
 BlockMask = Callable[[Spectrogram, int, slice], Spectrogram]
 """`masks.predict_block` of a network: magnitudes with context, their first frame, and the frames of the block."""
 
+MASKED_FRAMES = 32
+"""Frames of the file's own STFT that a mask is applied to at once; more take memory and no less time."""
 WIENER_FRAMES = 256
 """Frames that the Wiener filter takes one spatial model from, as many as Open-Unmix does or about 6 s."""
 
@@ -222,7 +223,7 @@ def filter_segment(
     first, count = segment.own_frames.start, segment.own_frames.stop - segment.own_frames.start
     vocals = np.zeros(segment.waveform.shape, dtype=np.float32)
     done = 0
-    at_once = WIENER_FRAMES if rounds else BLOCK_FRAMES
+    at_once = WIENER_FRAMES if rounds else MASKED_FRAMES
     for spectrum in transform(segment.waveform, window, hop_length, at_once, transforms):
         estimate = spectrum.copy() if rounds else spectrum
         multiply_mask(estimate, mask, sample_rate, config, own_frame=first + done, first_frame=segment.block.start)
@@ -233,7 +234,7 @@ def filter_segment(
     return Filtered(segment, vocals, _weight(count, n_fft, hop_length), mask)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _weight(count: int, n_fft: int, hop_length: int) -> Waveform:
     """The squares of the windows of so many frames, overlapped and added."""
     weight = np.zeros((1, (count - 1) * hop_length + n_fft), dtype=np.float32)
