@@ -89,7 +89,7 @@ def predict_block(
     if network.targets == 2:
         masks = _ratio_mask(masks[:, : network.channels], masks[:, network.channels :])
     if network.channels == 1 or _is_one_pair(groups, channels):
-        whole: Spectrogram = masks.reshape(channels, -1, bins)
+        whole: Spectrogram = masks.reshape(channels, inside.stop - inside.start, bins)
         return whole
     mask = np.empty((channels, inside.stop - inside.start, bins), dtype=np.float32)
     for group, own in zip(groups, masks, strict=True):
