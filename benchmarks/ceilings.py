@@ -16,14 +16,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vocsep.audio import Waveform
-from vocsep.bsseval import frame_sdr
-from vocsep.config import load_spectrogram_config, preset_names
-from vocsep.dataset import open_dataset, read_sources
-from vocsep.demo import make_demo
-from vocsep.evaluation import SOURCES
-from vocsep.oracles import ideal_estimates
+from vocsep.arrays import Waveform
+from vocsep.datasets.layouts import open_dataset
+from vocsep.datasets.sources import read_sources
+from vocsep.demo.dataset import make_demo
+from vocsep.evaluation.oracles import ideal_estimates
+from vocsep.evaluation.scores import SOURCES
+from vocsep.metrics.bsseval import frame_sdr
 from vocsep.progress import progress_bar
+from vocsep.spectrograms.config import load_spectrogram_config, preset_names
 
 MASKS: dict[str, tuple[Literal[1, 2], bool]] = {
     "irm1": (1, False),

@@ -92,7 +92,7 @@ def run_engine(engine: str, inputs: Path, mirrored: bool) -> None:
     if engine == "museval":
         import museval.metrics
     else:
-        from vocsep.bsseval import bss_eval, frame_sdr
+        from vocsep.metrics.bsseval import bss_eval, frame_sdr
     before = peak_megabytes()
     for _ in range(1 if engine == "museval" else 3):
         start = time.perf_counter()

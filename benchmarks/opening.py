@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from storage.manifest import MANIFEST_NAME, ArrayRecord, SourceFile, TrackRecord
+from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, ArrayRecord, SourceFile, TrackRecord
 from storage.shards import shard_bytes
-from storage.store import SPECTROGRAMS, SpectrogramStore
+from storage.store import SpectrogramStore
 from storage.track_writer import FRAMES_PER_CHUNK
 
 SHAPE = (2, 10_336, 512)

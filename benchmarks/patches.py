@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from storage import patches
-from storage.manifest import TrackRecord
-from storage.patches import PatchReader
+from storage import patch_reader as patches
+from storage.manifest import SPECTROGRAMS, TrackRecord
+from storage.patch_reader import PatchReader
 from storage.shards import padded_shape
-from storage.store import SPECTROGRAMS, SpectrogramStore
+from storage.store import SpectrogramStore
 from storage.track_writer import Compression, track_writer
 
 FRAMES, BINS, CHANNELS, BATCH = 128, 512, 2, 64

@@ -36,14 +36,17 @@ from distributed import Client
 
 from benchmarks.evaluation import peak_megabytes
 from flows.cluster import dask_client, map_items
-from vocsep.config import load_spectrogram_config
-from vocsep.dataset import Song, open_dataset, read_sources
-from vocsep.demo import make_demo
-from vocsep.oracles import ideal_ratio_mask
-from vocsep.preprocessing import StoreConfig
-from vocsep.song_metrics import song_sdr
-from vocsep.song_spectrograms import preprocess_song
-from vocsep.spectrogram import apply_mask, features
+from vocsep.datasets.layouts import open_dataset
+from vocsep.datasets.songs import Song
+from vocsep.datasets.sources import read_sources
+from vocsep.demo.dataset import make_demo
+from vocsep.evaluation.oracles import ideal_ratio_mask
+from vocsep.metrics.song import song_sdr
+from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.track import preprocess_song
+from vocsep.spectrograms.config import load_spectrogram_config
+from vocsep.spectrograms.features import features
+from vocsep.spectrograms.masking import apply_mask
 
 CONFIG = StoreConfig(spectrogram=load_spectrogram_config("fine"))
 AAC_FRAME, RATE = 1024, 44_100

@@ -27,11 +27,13 @@ import numpy.typing as npt
 import torch
 from scipy.stats import ks_2samp
 
-from vocsep.augmentation import remix_magnitudes
-from vocsep.config import SpectrogramConfig, load_spectrogram_config, preset_names
-from vocsep.dataset import Song, open_dataset, read_sources
-from vocsep.demo import make_demo
-from vocsep.spectrogram import features
+from vocsep.datasets.layouts import open_dataset
+from vocsep.datasets.songs import Song
+from vocsep.datasets.sources import read_sources
+from vocsep.demo.dataset import make_demo
+from vocsep.patches.maker import remix_magnitudes
+from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config, preset_names
+from vocsep.spectrograms.features import features
 
 METHODS = ("random_phase", "turned", "sum", "power")
 MEASURES = ("relative_l1", "median_db", "mean_db", "level_db", "ks", "ks_ratio")

@@ -31,19 +31,21 @@ import torch
 
 from benchmarks.separation_choices import Bfloat16Network
 from storage.registry import ModelRegistry
-from vocsep.audio import AudioInfo, Waveform, decode, decode_blocks
-from vocsep.audio_writer import AudioWriter
-from vocsep.config import SpectrogramConfig, load_spectrogram_config
-from vocsep.demo import make_demo
-from vocsep.export import write_onnx
-from vocsep.inference import MaskNetwork, available_cores
-from vocsep.inference_onnx import OnnxNetwork
-from vocsep.inference_torch import TorchNetwork, TorchTransforms, folded, load_network
-from vocsep.model import UNet
-from vocsep.separate_file import separate_file
-from vocsep.separation import Separator
-from vocsep.separation_stream import segments
-from vocsep.spectrogram import Spectrogram
+from vocsep.arrays import Spectrogram, Waveform
+from vocsep.audio.info import AudioInfo
+from vocsep.audio.reading import decode, decode_blocks
+from vocsep.audio.writing import AudioWriter
+from vocsep.demo.dataset import make_demo
+from vocsep.models.export import write_onnx
+from vocsep.models.network import MaskNetwork, available_cores
+from vocsep.models.onnx_network import OnnxNetwork
+from vocsep.models.torch_network import TorchNetwork, folded, load_network
+from vocsep.models.unet import UNet
+from vocsep.separation.files import separate_file
+from vocsep.separation.separator import Separator
+from vocsep.separation.stream import segments
+from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
+from vocsep.spectrograms.fft_torch import TorchTransforms
 
 RATE = 44_100
 JOBS = 2

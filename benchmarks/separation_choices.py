@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from storage.registry import ModelRegistry
-from vocsep.audio import Waveform
-from vocsep.bsseval import frame_sdr
-from vocsep.dataset import open_dataset, read_sources
-from vocsep.inference_torch import TorchNetwork, folded, load_network
+from vocsep.arrays import Spectrogram, Waveform
+from vocsep.datasets.layouts import open_dataset
+from vocsep.datasets.sources import read_sources
+from vocsep.metrics.bsseval import frame_sdr
+from vocsep.models.torch_network import TorchNetwork, folded, load_network
+from vocsep.paths import MODELS as DEFAULT_MODELS
 from vocsep.progress import progress_bar
-from vocsep.separation import DEFAULT_MODELS, Separator
-from vocsep.spectrogram import Spectrogram
+from vocsep.separation.separator import Separator
 
 STEMS = ("vocals", "accompaniment")
 

@@ -37,19 +37,23 @@ import torch
 import zarr
 from torch.utils.data import DataLoader, Dataset
 
-from storage.store import SPECTROGRAMS, SpectrogramStore
-from vocsep.augmentation import Batch
-from vocsep.config import load_spectrogram_config
-from vocsep.dataset import open_dataset
-from vocsep.demo import make_demo
-from vocsep.inference_torch import pick_device
-from vocsep.model import UNet, build_network
-from vocsep.model_description import describe_architecture
-from vocsep.patch_tiers import TierName, open_tier
-from vocsep.preprocessing import StoreConfig, open_store, plan
-from vocsep.song_spectrograms import preprocess_song
-from vocsep.train_config import PATCH_FRAMES, TrainConfig, patch_sampler
-from vocsep.training import StepBatches, TrainingModule, pick_precision
+from storage.manifest import SPECTROGRAMS
+from storage.store import SpectrogramStore
+from vocsep.datasets.layouts import open_dataset
+from vocsep.demo.dataset import make_demo
+from vocsep.models.torch_network import pick_device
+from vocsep.models.unet import UNet, build_network
+from vocsep.patches.maker import Batch
+from vocsep.patches.tiers import TierName, open_tier
+from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.plan import plan
+from vocsep.preprocessing.track import preprocess_song
+from vocsep.preprocessing.update import open_store
+from vocsep.spectrograms.config import PATCH_FRAMES, load_spectrogram_config
+from vocsep.training.batches import StepBatches, patch_sampler
+from vocsep.training.config import TrainConfig
+from vocsep.training.description import describe_architecture
+from vocsep.training.module import TrainingModule, pick_precision
 
 WARM_UP = 6  # more than the batches whose memory is taken turn by turn
 STEPS = {"cpu": 20, "cuda": 300}

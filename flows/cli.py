@@ -9,12 +9,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from flows.environment import set_defaults
-from flows.paths import ALL_BINS_STORE, COMPARISON, MODELS, REPORTS, RUNS, SEPARATED, SERVE, STORE
 from storage.errors import UserError
-from vocsep.comparison_config import ComparisonConfig
-from vocsep.options import command_with_settings
-from vocsep.separation_settings import SeparationSettings
-from vocsep.train_config import TrainConfig
+from vocsep.cli.options import command_with_settings
+from vocsep.comparison.config import ComparisonConfig
+from vocsep.paths import ALL_BINS_STORE, COMPARISON, MODELS, REPORTS, RUNS, SEPARATED, SERVE, STORE
+from vocsep.separation.settings import SeparationSettings
+from vocsep.training.config import TrainConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +45,7 @@ def run_flow(check: Callable[[Any], None], flow: Callable[[Any], Returned], conf
     check(config)
     from prefect.settings import PREFECT_API_URL
 
-    from flows.server import own_server, using
+    from flows.serving.embedded import own_server, using
 
     if PREFECT_API_URL.value():
         return flow(config)
@@ -109,7 +109,7 @@ def _train(
 ) -> None:
     """Train a model from the store and add it to the registry."""
     from flows import train as module
-    from vocsep.run_folder import with_settings_of
+    from vocsep.training.run_folder import with_settings_of
 
     values = with_settings_of(resume, settings)
     values |= {"store": store, "models": models, "runs": runs, "resume": resume}
@@ -142,7 +142,7 @@ def evaluate(
 ) -> None:
     """Score a model on songs with known stems and write a report."""
     from flows import evaluate as module
-    from vocsep.report_text import print_summary
+    from vocsep.evaluation.report.text import print_summary
 
     values = {
         "model": model,
@@ -232,7 +232,7 @@ def schedule(
     off: Annotated[bool, typer.Option("--off", help="Turn it off.")] = False,
 ) -> None:
     """Turn the weekly retraining on, or off, on the server that `serve` started."""
-    from flows import serving
+    from flows.serving import daemon as serving
 
     say(serving.set_schedule(active=not off))
 
@@ -242,7 +242,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server, on this machine only.")] = 4200,
 ) -> None:
     """Start Prefect's server, a work pool, all deployments and a worker, which go on after this command."""
-    from flows import serving
+    from flows.serving import daemon as serving
 
     say("Starting Prefect's server, the deployments and a worker, about half a minute ...")
     address = serving.serve(port)
@@ -258,7 +258,7 @@ def serve(
 @app.command("stop")
 def stop() -> None:
     """End exactly what `serve` started; runs save what they have."""
-    from flows import serving
+    from flows.serving import daemon as serving
 
     say("stopped" if serving.stop() else "nothing was served from this folder")
 
@@ -299,7 +299,7 @@ def main() -> None:
         sys.exit(2)
     except Exception as error:
         from flows.reporting import SomeFailed
-        from vocsep.stopping import TrainingStopped
+        from vocsep.training.stopping import TrainingStopped
 
         if isinstance(error, TrainingStopped):
             typer.echo(str(error), err=True)

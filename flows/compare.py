@@ -6,16 +6,16 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.paths import ALL_BINS_STORE, COMPARISON
 from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
 from flows.stores import StoreLocation, held_manifest, on_disk
 from storage.errors import UserError
 from storage.store import SpectrogramStore
-from vocsep.comparison import check_comparison, run_comparison
-from vocsep.comparison_config import ComparisonConfig
-from vocsep.comparison_report import REPORT_NAME, write_comparison
+from vocsep.comparison.config import ComparisonConfig
+from vocsep.comparison.report import REPORT_NAME, write_comparison
+from vocsep.comparison.runs import check_comparison, run_comparison
 from vocsep.config import Settings
-from vocsep.report_text import aligned, markdown_table
+from vocsep.paths import ALL_BINS_STORE, COMPARISON
+from vocsep.tables import aligned, markdown_table
 
 
 class CompareConfig(ComparisonConfig):

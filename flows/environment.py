@@ -17,7 +17,7 @@ DEFAULTS = {
     # The library's log lines belong to the run.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "vocsep",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    # Seconds between two signs of life of a run: the least that Prefect takes; see flows/dead_runs.py.
+    # Seconds between two signs of life of a run: the least that Prefect takes; see flows/serving/dead_runs.py.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 

@@ -9,16 +9,17 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
-from flows.paths import MODELS, REPORTS, STORE
 from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, picture, result_of, say_what_to_do
 from flows.stores import StoreLocation, on_disk
 from vocsep.config import Settings
-from vocsep.dataset import Song
-from vocsep.evaluation import Engine, SongScores, Target, evaluate_song, resolve_evaluation
-from vocsep.exhibits import Exhibit, make_exhibit
-from vocsep.report import best_first, report_folder, songs_to_exhibit, write_report
-from vocsep.report_text import report_markdown, song_table
-from vocsep.score_files import read_scores, save_scores
+from vocsep.datasets.songs import Song
+from vocsep.evaluation.exhibits import Exhibit, make_exhibit
+from vocsep.evaluation.report.text import report_markdown, song_table
+from vocsep.evaluation.report.writing import best_first, report_folder, songs_to_exhibit, write_report
+from vocsep.evaluation.score_files import read_scores, save_scores
+from vocsep.evaluation.scores import Engine, SongScores, evaluate_song
+from vocsep.evaluation.target import Target, resolve_evaluation
+from vocsep.paths import MODELS, REPORTS, STORE
 
 
 class EvaluateConfig(Settings):

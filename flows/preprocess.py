@@ -12,21 +12,25 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
-from flows.paths import DEMO, STORE
 from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of, say_what_to_do
 from flows.stores import StoreLocation
 from storage.files import is_disk_full
 from storage.lock import require_free
 from storage.manifest import TrackRecord
-from storage.remote import RemoteStore
+from storage.remote.store import RemoteStore
 from storage.track_writer import Compression
-from vocsep.config import Settings, load_spectrogram_config
-from vocsep.dataset import Dataset, Song, open_dataset
-from vocsep.demo import make_demo
-from vocsep.preprocessing import Plan, StoreConfig, StoreUpdate, check_store, updating
+from vocsep.config import Settings
+from vocsep.datasets.layouts import open_dataset
+from vocsep.datasets.songs import Dataset, Song
+from vocsep.demo.dataset import make_demo
+from vocsep.paths import DEMO, STORE
+from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.plan import Plan, check_store
+from vocsep.preprocessing.remote import check_remote_store, preprocess_song_to, updating_remote
+from vocsep.preprocessing.track import preprocess_song
+from vocsep.preprocessing.update import StoreUpdate, updating
 from vocsep.progress import progress_bar
-from vocsep.remote_preprocessing import check_remote_store, preprocess_song_to, updating_remote
-from vocsep.song_spectrograms import preprocess_song
+from vocsep.spectrograms.config import load_spectrogram_config
 
 
 class PreprocessConfig(Settings):

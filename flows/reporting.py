@@ -18,7 +18,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed
 
 from storage.errors import UserError
-from vocsep.stopping import TrainingStopped
+from vocsep.training.stopping import TrainingStopped
 
 # What the library tells belongs to the run, however the run was started.
 logging.getLogger("vocsep").setLevel(logging.INFO)

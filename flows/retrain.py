@@ -12,7 +12,6 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from flows.evaluate import EvaluateConfig, score_songs
-from flows.paths import DEMO, JOBS, MODELS, REPORTS, RUNS
 from flows.preprocess import PreprocessConfig, make_demo_dataset, preprocess_songs
 from flows.preprocess import check as check_preprocess
 from flows.reporting import SomeFailed, failing_in_one_line, result_of, say_what_to_do
@@ -23,26 +22,17 @@ from storage.lock import require_free, store_lock
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.config import Settings
-from vocsep.dataset import DEMO_KIND, open_dataset
-from vocsep.housekeeping import prune_jobs, prune_reports, prune_runs
-from vocsep.preprocessing import is_same_dataset
-from vocsep.retraining import (
-    Decision,
-    Job,
-    Start,
-    apply,
-    changes_since_last,
-    check_loss,
-    decide,
-    finish,
-    open_job,
-    report_text,
-    song_digests,
-    still_holds,
-)
-from vocsep.run_folder import finished_version
-from vocsep.score_files import read_scores
-from vocsep.train_config import TrainConfig
+from vocsep.datasets.layouts import DEMO_KIND, open_dataset
+from vocsep.evaluation.score_files import read_scores
+from vocsep.paths import DEMO, JOBS, MODELS, REPORTS, RUNS
+from vocsep.preprocessing.plan import is_same_dataset
+from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
+from vocsep.retraining.decision import Decision, apply, decide, still_holds
+from vocsep.retraining.job import Job, Start, open_job
+from vocsep.retraining.pruning import prune_jobs, prune_reports, prune_runs
+from vocsep.retraining.report import finish, report_text
+from vocsep.training.config import TrainConfig
+from vocsep.training.run_folder import finished_version
 
 
 class RetrainConfig(PreprocessConfig):

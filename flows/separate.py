@@ -8,14 +8,14 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from flows.cluster import Outcome, dask_client, map_items
-from flows.paths import MODELS, SEPARATED
 from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of, say_what_to_do
 from storage.registry import ModelRegistry
 from vocsep.config import Settings
-from vocsep.outputs import inputs_to_separate
-from vocsep.separate_file import Separated, separate_file
-from vocsep.separation import cached_separator
-from vocsep.separation_settings import SeparationSettings
+from vocsep.paths import MODELS, SEPARATED
+from vocsep.separation.cache import cached_separator
+from vocsep.separation.files import Separated, separate_file
+from vocsep.separation.outputs import inputs_to_separate
+from vocsep.separation.settings import SeparationSettings
 
 
 class SeparateConfig(SeparationSettings):

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from flows.paths import CACHE
-from storage.bucket import is_url
 from storage.manifest import MANIFEST_NAME, Manifest
-from storage.mirror import fetch
-from storage.remote import RemoteStore
+from storage.remote.bucket import is_url
+from storage.remote.mirror import fetch
+from storage.remote.store import RemoteStore
 from storage.store import SpectrogramStore
+from vocsep.paths import CACHE
 from vocsep.progress import progress_bar
 
 

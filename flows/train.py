@@ -8,14 +8,14 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.paths import MODELS, RUNS, STORE
 from flows.reporting import PictureArtifact, ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
 from flows.stores import StoreLocation, on_disk, require_store
-from vocsep import launch
-from vocsep.report_text import markdown_table
-from vocsep.train_config import TrainConfig
-from vocsep.training import TrainResult
-from vocsep.training_plot import learning_curves, newest_run
+from vocsep.paths import MODELS, RUNS, STORE
+from vocsep.tables import markdown_table
+from vocsep.training import launch
+from vocsep.training.config import TrainConfig
+from vocsep.training.fit import TrainResult
+from vocsep.training.plot import learning_curves, newest_run
 
 CURVES_INTERVAL_SECONDS = 60.0
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from storage.errors import UserError
 from storage.files import read_json, value_digest
 from storage.lock import living_holder
-from storage.manifest import MANIFEST_NAME, Manifest, TrackRecord, read_manifest
-from storage.store import SPLITS, SpectrogramStore, shard_damage, write_groups
+from storage.manifest import MANIFEST_NAME, SPLITS, Manifest, TrackRecord, read_manifest
+from storage.store import SpectrogramStore, shard_damage, write_groups
 
 _METADATA = "zarr.json"
 

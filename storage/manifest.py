@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from storage.errors import UserError
 from storage.files import value_digest, write_atomically
 
+SPLITS = ("train", "valid", "test")
+SPECTROGRAMS = ("mixture", "vocals", "accompaniment")
+
+
 FORMAT: Literal["vocsep-spectrograms"] = "vocsep-spectrograms"
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"

@@ -19,12 +19,9 @@ import zarr
 
 from storage.errors import UserError
 from storage.files import value_digest
-from storage.manifest import MANIFEST_NAME, ArrayRecord, Manifest, TrackRecord
+from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
 from storage.shards import open_shard
 from storage.track_writer import TEMPORARY_FOLDER
-
-SPLITS = ("train", "valid", "test")
-SPECTROGRAMS = ("mixture", "vocals", "accompaniment")
 
 _BLOCK_BYTES = 1 << 22
 

@@ -10,11 +10,13 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from storage.store import SpectrogramStore
-from vocsep.config import load_spectrogram_config
-from vocsep.dataset import open_dataset
-from vocsep.demo import make_demo
-from vocsep.preprocessing import StoreConfig, open_store, plan
-from vocsep.song_spectrograms import preprocess_song
+from vocsep.datasets.layouts import open_dataset
+from vocsep.demo.dataset import make_demo
+from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.plan import plan
+from vocsep.preprocessing.track import preprocess_song
+from vocsep.preprocessing.update import open_store
+from vocsep.spectrograms.config import load_spectrogram_config
 
 _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"

@@ -8,7 +8,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vocsep.separation import Separator as Separator
+    from vocsep.separation.separator import Separator
 
 __all__ = ["Separator"]
 
@@ -16,7 +16,7 @@ __all__ = ["Separator"]
 def __getattr__(name: str) -> Any:
     # Imported when it is asked for: the command line starts without it.
     if name == "Separator":
-        from vocsep.separation import Separator
+        from vocsep.separation.separator import Separator
 
         return Separator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

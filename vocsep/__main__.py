@@ -1,6 +1,6 @@
 """`python -m vocsep`: the `vocsep` command, as torchrun starts it."""
 
 if __name__ == "__main__":
-    from vocsep.cli import main
+    from vocsep.cli.main import main
 
     main()

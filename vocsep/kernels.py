@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from vocsep.sampling import Flags, Floats, Integers
+from vocsep.arrays import Flags, Floats, Integers
 
 # The bits of float16, and what it takes to make them those of float32. All of 32 bits, as the numbers that they meet:
 # a single wider one would halve the speed.

@@ -2,9 +2,14 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from tqdm.auto import tqdm
+
+Progress = Callable[[float], None]
+"""Called with the seconds of a song that are done."""
+
 
 LOG_INTERVAL_SECONDS = 10.0
 SHOW_AFTER_SECONDS = 0.3

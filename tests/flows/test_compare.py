@@ -4,8 +4,8 @@ from pathlib import Path
 
 from storage.files import read_json
 from tests.flows.conftest import Run
-from tests.flows.test_train import artifacts
-from tests.vocsep.training_runs import ALL_BINS, small_store
+from tests.flows.prefect_api import artifacts
+from tests.vocsep.training.training_runs import ALL_BINS, small_store
 
 TINY = ("--systems", "notebook,project", "--no-ladder", "--seeds", "1", "--steps", "2", "--batch-size", "2")
 

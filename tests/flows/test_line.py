@@ -16,13 +16,9 @@ from storage.manifest import Manifest
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.flows.conftest import Run, free_port
+from tests.stores import shard_times
 
 STORE = Path("data/spectrograms.zarr")
-
-
-def shard_times(store: Path) -> dict[str, int]:
-    shards = (path for path in store.glob("*/*/*/c/**/*") if path.is_file())
-    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in shards}
 
 
 def test_preprocess_train_and_evaluate_leave_store_model_and_report(trained: Path) -> None:

@@ -18,13 +18,15 @@ import soundfile
 
 from storage.integrity import problems
 from storage.lock import living_holder, store_lock
-from storage.store import SPLITS, SpectrogramStore
+from storage.store import SpectrogramStore
 from tests.disk import fill, small_disk
 from tests.flows.conftest import Run
-from vocsep.config import load_spectrogram_config
-from vocsep.dataset import open_dataset
-from vocsep.preprocessing import StoreConfig, updating
-from vocsep.song_spectrograms import preprocess_song
+from tests.stores import track_folders, tree
+from vocsep.datasets.layouts import open_dataset
+from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.track import preprocess_song
+from vocsep.preprocessing.update import updating
+from vocsep.spectrograms.config import load_spectrogram_config
 
 FINE = StoreConfig(spectrogram=load_spectrogram_config("fine"))
 SONGS = 30
@@ -36,8 +38,7 @@ Flow = subprocess.Popen[str]
 RUNS = """
 import contextlib, json, os, signal, sys, time
 from pathlib import Path
-import vocsep.preprocessing
-from tests.flows.test_preprocess import track_folders, undisturbed
+import vocsep.preprocessing.room
 
 def written(store, since):
     count = 0
@@ -85,16 +86,8 @@ def write_song(songs: Path, number: int, seed: int, seconds: float = 1.0) -> Non
         soundfile.write(folder / f"{name}.wav", noise.astype(np.float32), 11025)
 
 
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-
-
 def bytes_of(path: Path) -> int:
     return sum(map(len, tree(path).values()))
-
-
-def track_folders(store: Path) -> list[Path]:
-    return [folder for split in SPLITS for folder in (store / split).glob("*/")]
 
 
 def shard_times(store: Path) -> dict[str, int]:

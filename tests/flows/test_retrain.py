@@ -18,10 +18,9 @@ from storage.manifest import Manifest, SourceFile
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.flows.conftest import Run
-from tests.flows.test_line import shard_times
-from tests.flows.test_preprocess import track_folders
-from tests.flows.test_train import artifacts
-from vocsep.training_log import read_metrics
+from tests.flows.prefect_api import artifacts
+from tests.stores import shard_times, track_folders
+from vocsep.training.log import read_metrics
 
 STORE = Path("data/spectrograms.zarr")
 SETTINGS = [

@@ -1,11 +1,9 @@
 """The flow `train` as a user runs it: what it shows in Prefect, and how it ends when it is told to."""
 
-import json
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,13 @@ import pytest
 
 from storage.files import read_json
 from tests.flows.conftest import Run
-from vocsep.training_log import read_metrics
+from tests.flows.prefect_api import artifacts, found, last_step
 
 STORE = "data/spectrograms.zarr"
 
 
-def found(server: str, what: str, **conditions: Any) -> list[dict[str, Any]]:
-    """Objects of a Prefect server, newest first."""
-    request = urllib.request.Request(
-        f"{server}/{what}/filter",
-        data=json.dumps(conditions).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        objects: list[dict[str, Any]] = json.loads(answer.read())
-    return sorted(objects, key=lambda one: str(one["created"]), reverse=True)
-
-
-def artifacts(server: str, key: str) -> list[dict[str, Any]]:
-    return found(server, "artifacts", artifacts={"key": {"any_": [key]}})
-
-
 def newest_train_run(server: str) -> dict[str, Any]:
     return found(server, "flow_runs", flows={"name": {"any_": ["train"]}})[0]
-
-
-def last_step(runs: Path) -> int:
-    return max((int(row["step"]) for run in runs.glob("*") for row in read_metrics(run)), default=0)
 
 
 def test_training_leaves_a_full_progress_bar_and_a_table_of_its_result(trained: Path, prefect_server: str) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from storage.errors import UserError
 from storage.integrity import Problem, drop_damaged, problems
 from storage.lock import store_lock
-from storage.manifest import MANIFEST_NAME, Manifest
-from storage.store import SPECTROGRAMS, SPLITS, SpectrogramStore
+from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest
+from storage.store import SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER, write_track
 
 CONFIG = {"spectrogram": {"sample_rate": 8192, "n_fft": 16}, "dtype": "float16"}

@@ -18,14 +18,7 @@ from numpy.typing import NDArray
 
 from storage.errors import UserError
 from storage.files import file_digest
-from storage.registry import (
-    CHAMPION_NAME,
-    DESCRIPTION_NAME,
-    WEIGHTS_NAME,
-    ModelRegistry,
-    ModelVersion,
-    Weights,
-)
+from storage.registry import CHAMPION_NAME, DESCRIPTION_NAME, WEIGHTS_NAME, ModelRegistry, ModelVersion, Weights
 
 ADD_MODELS = """
 import sys

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from storage.errors import UserError
 from storage.files import value_digest
-from storage.manifest import MANIFEST_NAME, Manifest, SourceFile, TrackRecord
+from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, SourceFile, TrackRecord
 from storage.shards import shard_bytes
-from storage.store import SPECTROGRAMS, SPLITS, SpectrogramStore, config_differences
+from storage.store import SpectrogramStore, config_differences
 from storage.track_writer import FRAMES_PER_CHUNK, TEMPORARY_FOLDER, write_track
 from tests.disk import fill, small_disk
 
@@ -32,7 +32,7 @@ WRITE_TRACKS = """
 import sys
 from pathlib import Path
 import numpy as np
-from storage.store import SPECTROGRAMS
+from storage.manifest import SPECTROGRAMS
 from storage.track_writer import write_track
 store, prefix, first, last, frames = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 print("ready", flush=True)

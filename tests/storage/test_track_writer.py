@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage import track_writer as track_writer_module
-from storage.manifest import TrackRecord
-from storage.store import SPECTROGRAMS, SpectrogramStore
+from storage.manifest import SPECTROGRAMS, TrackRecord
+from storage.store import SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER, Compression, track_writer, write_track
 from tests.disk import small_disk
 

@@ -1,0 +1,110 @@
+"""`vocsep models ...` as a user calls it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from storage.errors import UserError
+from storage.registry import ModelRegistry
+from tests.vocsep.training.training_runs import small_store, train
+from vocsep.cli.main import app
+from vocsep.training.config import TrainConfig
+from vocsep.training.description import describe_model, training_digest
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> ModelRegistry:
+    """Four models that differ in seed and songs; 1 was the champion before 2."""
+    registry = ModelRegistry(tmp_path / "models")
+    for number in range(1, 5):
+        store = small_store(tmp_path / f"{number}.zarr", ("train", "train", "valid"), seed=number % 2)
+        description = describe_model(TrainConfig(), store) | {
+            "metrics": {"valid_sdr_db": 4.0 + number, "valid_floor_sdr_db": 0.0},
+            "training": {"steps_done": 100 * number, "seed": number},
+        }
+        registry.add({"w": np.full(3, number, np.float32)}, description)
+    registry.promote(1)
+    registry.promote(2)
+    return registry
+
+
+def models(registry: ModelRegistry, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["models", *arguments, "--models", str(registry.path)])
+
+
+def test_list_shows_all_models_marks_the_champion_and_names_a_damaged_one(registry: ModelRegistry) -> None:
+    (registry.path / "0003" / "model.safetensors").write_bytes(b"damaged")
+    (registry.path / "0004" / "model.json").write_text("{}")
+    result = models(registry, "list")
+    assert result.exit_code == 0
+    lines = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.split()[:1]}
+    assert lines["1"][1] != "*"
+    assert lines["2"][1] == "*"
+    assert lines["2"][-2:] == ["200", "6.00"]
+    assert lines["3"][1:] == lines["4"][1:] == ["damaged"]
+    assert "0003/model.safetensors" in result.stderr
+    assert "0004/model.json" in result.stderr
+
+
+def test_show_tells_where_a_model_comes_from_and_refuses_a_damaged_one(registry: ModelRegistry, tmp_path: Path) -> None:
+    shown: dict[str, Any] = json.loads(models(registry, "show", "3").stdout)
+    assert shown["version"] == 3
+    assert shown["training"]["seed"] == 3
+    assert shown["data"]["train"] == ["Song 1", "Song 2"]
+    assert len(shown["data"]["digest"]) == len(shown["weights_sha256"]) == 64
+    assert shown["versions"]["vocsep"]
+    assert len(shown["versions"]["code"]) == 16
+    assert json.loads(models(registry, "show").stdout)["version"] == 2
+    (registry.path / "0003" / "model.safetensors").write_bytes(b"damaged")
+    error = models(registry, "show", "3").exception
+    assert isinstance(error, UserError)
+    assert "0003" in str(error)
+
+
+def test_compare_shows_what_differs_and_only_that(registry: ModelRegistry) -> None:
+    text = models(registry, "compare", "1", "3").stdout
+    assert "training.seed" in text
+    assert "spectrogram" not in text
+    assert "data.digest" not in text
+    text = models(registry, "compare", "1", "2").stdout
+    assert "data.digest" in text
+    assert "vocsep evaluate --model 1 --against 2" in text
+
+
+def test_promote_rollback_and_history(registry: ModelRegistry) -> None:
+    assert models(registry, "promote", "4").exit_code == 0
+    assert registry.champion() == 4
+    assert [line.split()[0] for line in models(registry, "history").stdout.splitlines()] == ["1", "2", "4"]
+    assert "2 is the champion again" in models(registry, "rollback").stdout
+    assert registry.champion() == 2
+    assert isinstance(models(registry, "promote", "9").exception, UserError)
+
+
+def test_prune_says_first_what_it_would_delete(registry: ModelRegistry) -> None:
+    assert "would delete 1 versions: 3" in models(registry, "prune", "--keep", "1", "--dry-run").stdout
+    assert registry.versions() == [1, 2, 3, 4]
+    assert "deleted 1 versions: 3" in models(registry, "prune", "--keep", "1").stdout
+    assert registry.versions() == [1, 2, 4]
+
+
+@pytest.mark.parametrize("command", ["list", "show", "history", "rollback", "prune"])
+def test_without_models_it_is_one_line(tmp_path: Path, command: str) -> None:
+    error = models(ModelRegistry(tmp_path / "none"), command).exception
+    assert isinstance(error, UserError)
+    assert "no model yet" in str(error)
+    assert not (tmp_path / "none").exists()
+
+
+def test_trained_model_says_songs_settings_seed_budget_code_and_scores(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "s.zarr", ("train", "train", "valid"))
+    train(store, tmp_path, steps=3, seed=7)
+    shown = json.loads(models(ModelRegistry(tmp_path / "models"), "show", "1").stdout)
+    assert shown["data"]["digest"] == training_digest(store)
+    assert (shown["training"]["seed"], shown["training"]["steps"], shown["training"]["steps_done"]) == (7, 3, 3)
+    assert shown["training"]["run"]["folder"].startswith(str(tmp_path))
+    assert {"valid_sdr_db", "valid_floor_sdr_db"} <= shown["metrics"].keys()
+    assert {"vocsep", "code", "torch", "python"} <= shown["versions"].keys()

@@ -1,0 +1,336 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, distributed, nn
+
+from tests.vocsep.training.training_runs import Child
+from vocsep.models.unet import BatchNorm, Dropout, InputScaling, UNet
+
+Array = NDArray[Any]
+
+# Jansson et al. 2017: feature maps into and out of every 5x5 convolution, the decoder's inputs with the encoder's
+# output of their own size joined to them.
+ENCODER = ((0, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 512))
+DECODER = ((512, 256), (512, 128), (256, 64), (128, 32), (64, 16), (32, 0))
+
+
+def parameters_of_the_paper(channels: int) -> int:
+    """Of the layer table above, where 0 stands for the audio channels.
+
+    Every convolution but the last is followed by batch norm, two values per feature map, and so needs no bias.
+    """
+    total = 0
+    for inputs, outputs in ENCODER + DECODER:
+        total += 25 * (inputs or channels) * (outputs or channels) + (2 * outputs if outputs else channels)
+    return total
+
+
+def lively(channels: int = 1, width: int = 2) -> UNet:
+    """A network whose masks differ from place to place, in evaluation mode."""
+    torch.manual_seed(0)
+    network = UNet(channels, width)
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.rand(4, channels, 128, 64))
+    return network.eval()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_number_of_parameters_is_that_of_the_papers_layer_table(channels: int) -> None:
+    count = sum(parameter.numel() for parameter in UNet(channels).parameters())
+    assert count == parameters_of_the_paper(channels)
+    assert count == {1: 9_821_809, 2: 9_823_010}[channels]
+
+
+@pytest.mark.parametrize("width", [1, 3, 16])
+def test_feature_maps_double_from_the_width_to_32_times_the_width(width: int) -> None:
+    maps = [module.out_channels for module in UNet(1, width).encoder.modules() if isinstance(module, nn.Conv2d)]
+    assert maps == [width * factor for factor in (1, 2, 4, 8, 16, 32)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.sampled_from([1, 2]),
+    frames=st.integers(1, 200),
+    bins=st.integers(1, 140),
+)
+def test_mask_has_the_shape_of_any_input_and_lies_between_0_and_1(
+    batch: int, channels: int, frames: int, bins: int
+) -> None:
+    network = UNet(channels, width=1).eval()
+    with torch.inference_mode():
+        mask = network(100 * torch.rand(batch, channels, frames, bins))
+    assert mask.shape == (batch, channels, frames, bins)
+    assert torch.all((mask >= 0) & (mask <= 1))
+
+
+@pytest.mark.parametrize(("frames", "bins"), [(1, 512), (1, 1), (128, 513), (63, 513), (65, 512), (129, 511)])
+def test_sizes_beside_the_multiples_of_64_keep_their_shape(frames: int, bins: int) -> None:
+    with torch.inference_mode():
+        assert UNet(width=2).eval()(torch.rand(1, 1, frames, bins)).shape == (1, 1, frames, bins)
+
+
+def test_padding_to_multiples_of_64_is_that_with_zeros() -> None:
+    network = lively()
+    magnitudes = torch.rand(1, 1, 70, 50)
+    padded = torch.zeros(1, 1, 128, 64)
+    padded[..., :70, :50] = magnitudes
+    with torch.inference_mode():
+        torch.testing.assert_close(network(magnitudes), network(padded)[..., :70, :50], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_in_evaluation_an_item_does_not_depend_on_the_rest_of_the_batch(channels: int) -> None:
+    network = lively(channels)
+    first, other = torch.rand(1, channels, 128, 64), 50 * torch.rand(3, channels, 128, 64)
+    with torch.inference_mode():
+        alone, together = network(first), network(torch.cat([first, other]))
+    assert alone.std() > 0.01
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-5)
+
+
+def test_in_evaluation_the_same_input_gives_the_same_mask() -> None:
+    network, magnitudes = lively(), torch.rand(1, 1, 128, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(magnitudes), network(magnitudes))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_gradients_reach_every_parameter(channels: int) -> None:
+    torch.manual_seed(0)
+    network = UNet(channels, width=2)
+    network(torch.rand(2, channels, 128, 128)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_dropout_of_half_stands_in_exactly_the_first_three_decoder_blocks() -> None:
+    network = UNet()
+    shares = [[module.share for module in block.modules() if isinstance(module, Dropout)] for block in network.decoder]
+    assert shares == [[0.5], [0.5], [0.5], [], []]
+    assert sum(isinstance(module, Dropout) for module in network.modules()) == 3
+    assert not any(isinstance(module, nn.modules.dropout._DropoutNd) for module in network.modules())
+
+
+def test_every_convolution_but_the_last_is_followed_by_batch_norm() -> None:
+    network = UNet(width=3)
+    maps = [module.num_features for module in network.modules() if isinstance(module, BatchNorm)]
+    assert maps == [3, 6, 12, 24, 48, 96, 48, 24, 12, 6, 3]
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 11
+
+
+def test_activations_are_leaky_by_a_fifth_down_and_rectified_up() -> None:
+    network = UNet()
+    slopes = [module.negative_slope for module in network.encoder.modules() if isinstance(module, nn.LeakyReLU)]
+    assert slopes == [0.2] * 6
+    assert sum(isinstance(module, nn.ReLU) for module in network.decoder.modules()) == 5
+
+
+# Several targets
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_two_targets_have_a_mask_for_each_channel_and_share_all_but_the_last_layer(channels: int) -> None:
+    network = UNet(channels, width=2, targets=2).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(3, channels, 70, 64)).shape == (3, 2 * channels, 70, 64)
+    sizes, single = (
+        {name: value.numel() for name, value in one.named_parameters()}
+        for one in (network, UNet(channels, width=2, targets=1))
+    )
+    differing = {name for name in sizes if sizes[name] != single[name]}
+    assert differing == {"to_mask.weight", "to_mask.bias"}
+    assert all(sizes[name] == 2 * single[name] for name in differing)
+
+
+def test_masks_of_the_first_target_come_before_those_of_the_second() -> None:
+    network = UNet(channels=2, width=2, targets=2).eval()
+    with torch.no_grad():
+        assert network.to_mask.bias is not None
+        network.to_mask.weight.zero_()
+        network.to_mask.bias.copy_(torch.tensor([-20.0, -20, 20, 20]))
+        first, second = network(torch.rand(1, 2, 64, 64)).chunk(network.targets, dim=1)
+    assert (first < 1e-6).all()
+    assert (second > 1 - 1e-6).all()
+
+
+# Scaled input
+
+
+def test_measured_scaling_gives_roots_of_mean_0_and_deviation_1_in_every_bin() -> None:
+    random = np.random.default_rng(0)
+    slope = 10 ** -np.linspace(0, 4, 20)
+    magnitudes = torch.from_numpy((random.gamma(0.5, 1, (30, 1, 64, 20)) * slope).astype(np.float32))
+    scaling = InputScaling(20)
+    scaling.measure(magnitudes)
+    scaled = scaling(magnitudes)
+    torch.testing.assert_close(scaled.mean(dim=(0, 1, 2)), torch.zeros(20), rtol=0, atol=1e-3)
+    torch.testing.assert_close(scaled.std(dim=(0, 1, 2)), torch.ones(20), rtol=1e-3, atol=0)
+
+
+def test_bins_that_are_always_silent_stay_finite() -> None:
+    scaling = InputScaling(3)
+    scaling.measure(torch.zeros(4, 1, 8, 3))
+    assert torch.isfinite(scaling(torch.rand(2, 1, 8, 3))).all()
+    assert not scaling(torch.zeros(2, 1, 8, 3)).any()
+
+
+def test_scaling_is_learned_and_part_of_the_network_only_where_asked_for() -> None:
+    network = UNet(width=2, scaled_bins=64)
+    network(torch.rand(2, 1, 64, 64)).square().sum().backward()
+    assert network.scaling is not None
+    for parameter in network.scaling.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 0
+    assert UNet(width=2).scaling is None
+    assert not any(name.startswith("scaling") for name in UNet(width=2).state_dict())
+
+
+def test_network_with_scaled_input_takes_any_number_of_frames() -> None:
+    network = UNet(width=2, scaled_bins=50).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, 70, 50)).shape == (1, 1, 70, 50)
+
+
+# Dropout
+
+
+def test_dropout_silences_its_share_of_the_values_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    for share in (0.2, 0.5):
+        dropped = Dropout(share)(torch.full((8, 16, 20, 30), 3.0))
+        is_kept = dropped != 0
+        count = dropped.numel()
+        assert abs(float(is_kept.float().mean()) - (1 - share)) < 4 * np.sqrt(share * (1 - share) / count)
+        torch.testing.assert_close(dropped[is_kept], torch.full_like(dropped[is_kept], 3 / (1 - share)))
+
+
+def test_dropout_draws_anew_each_time_and_is_off_in_evaluation() -> None:
+    torch.manual_seed(0)
+    dropout, values = Dropout(0.5), torch.rand(2, 3, 8, 8)
+    assert not torch.equal(dropout(values), dropout(values))
+    assert dropout.eval()(values) is values
+    assert Dropout(0)(values) is values
+
+
+# Several processes
+
+PROCESSES = 2
+STEPS = 3
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    """Activations of unlike maps and items, and what a loss weighs the outputs with."""
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    spread, offset = torch.linspace(0.1, 3, 5)[:, None, None], torch.linspace(-4, 8, 5)[:, None, None]
+    items = torch.linspace(0.5, 2, 6)[:, None, None, None]
+    return [(items * (spread * normal(6, 5, 4, 7) + offset), normal(6, 5, 4, 7)) for _ in range(STEPS)]
+
+
+def normalise(norm: nn.BatchNorm2d, rank: int, processes: int) -> dict[str, Array]:
+    """A few steps of batch norm on a share of the batches: all that comes out of it."""
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2, 5))
+        norm.bias.copy_(torch.linspace(-1, 1, 5))
+    for step, (values, weights) in enumerate(batches()):
+        own = values[rank::processes].clone().requires_grad_()
+        norm.zero_grad()
+        output = norm(own)
+        (output * weights[rank::processes]).sum().backward()
+        assert own.grad is not None
+        found |= {f"output{step}": output, f"gradient{step}": own.grad}
+        for name, parameter in norm.named_parameters():
+            assert parameter.grad is not None
+            found[f"{name}{step}"] = parameter.grad.clone()
+        found |= {f"{name}{step}": buffer.clone() for name, buffer in norm.named_buffers()}
+    found["evaluated"] = norm.eval()(batches()[0][0])
+    return {name: value.detach().contiguous().numpy() for name, value in found.items()}
+
+
+def drop(rank: int, processes: int) -> dict[str, Array]:
+    """What is left of ones after dropouts, on a share of the batch."""
+    torch.manual_seed(3)
+    ones = torch.ones(6, 4, 5, 7)[rank::processes]
+    return {f"dropped{share}": Dropout(share)(ones).numpy() for share in (0.5, 0.25)}
+
+
+def gradients(rank: int, processes: int) -> dict[str, Array]:
+    """Of a whole network in training, for the mean of a share of the batch."""
+    torch.manual_seed(4)
+    network = UNet(channels=1, width=2)
+    magnitudes = torch.rand(8, 1, 128, 64)[rank::processes]
+    network(magnitudes).square().mean().backward()
+    return {
+        f"network.{name}": value.grad.numpy() for name, value in network.named_parameters() if value.grad is not None
+    }
+
+
+def work(folder: Path, rank: int) -> None:
+    """What one of several processes does."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
+    found = normalise(BatchNorm(5), rank, PROCESSES) | drop(rank, PROCESSES) | gradients(rank, PROCESSES)
+    save_file(found, folder / f"rank-{rank}.safetensors")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Array]]:
+    """What two processes found, each on its share of the batches."""
+    folder = tmp_path_factory.mktemp("processes")
+    children = [Child(folder, work, folder, rank) for rank in range(PROCESSES)]
+    for child in children:
+        assert child.wait() == 0, child.messages
+    return [load_file(folder / f"rank-{rank}.safetensors") for rank in range(PROCESSES)]
+
+
+def test_batch_norm_of_two_processes_is_torchs_on_the_whole_batch(shares: list[dict[str, Array]]) -> None:
+    whole = normalise(nn.BatchNorm2d(5), 0, 1)
+    for step in range(STEPS):
+        for rank, share in enumerate(shares):
+            for name in ("output", "gradient"):
+                np.testing.assert_allclose(
+                    share[f"{name}{step}"], whole[f"{name}{step}"][rank::PROCESSES], rtol=1e-4, atol=1e-4
+                )
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                np.testing.assert_allclose(share[f"{name}{step}"], whole[f"{name}{step}"], rtol=1e-5, err_msg=name)
+        for name in ("weight", "bias"):
+            summed = sum(share[f"{name}{step}"] for share in shares)
+            np.testing.assert_allclose(summed, whole[f"{name}{step}"], rtol=1e-4, atol=1e-4, err_msg=name)
+    for share in shares:
+        np.testing.assert_allclose(share["evaluated"], whole["evaluated"], rtol=1e-4, atol=1e-4)
+        assert share["num_batches_tracked2"] == STEPS
+
+
+def test_batch_norm_of_one_process_is_torchs_to_the_bit() -> None:
+    ours, theirs = normalise(BatchNorm(5), 0, 1), normalise(nn.BatchNorm2d(5), 0, 1)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_dropouts_of_two_processes_are_the_rows_of_that_of_one(shares: list[dict[str, Array]]) -> None:
+    for name, whole in drop(0, 1).items():
+        assert 0.2 < (whole == 0).mean() < 0.6
+        for rank, share in enumerate(shares):
+            assert np.array_equal(share[name], whole[rank::PROCESSES])
+
+
+def test_mean_gradient_of_two_processes_is_that_of_one_on_the_whole_batch(shares: list[dict[str, Array]]) -> None:
+    whole = gradients(0, 1)
+    assert len(whole) == len(list(UNet(width=2).parameters()))
+    for name, gradient in whole.items():
+        mean = sum(share[name] for share in shares) / PROCESSES
+        np.testing.assert_allclose(mean, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max(), err_msg=name)

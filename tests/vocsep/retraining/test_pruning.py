@@ -1,0 +1,53 @@
+import os
+from pathlib import Path
+
+from storage.files import write_json
+from vocsep.retraining.pruning import prune_jobs, prune_reports, prune_runs
+from vocsep.training.run_folder import open_run
+
+
+def run_folder(runs: Path, name: str, age: float) -> Path:
+    folder = runs / name
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "step-00000001.json").write_text("{}")
+    (folder / "metrics.csv").write_text("step\n1\n")
+    write_json(folder / "run.json", {"status": "finished"})
+    os.utime(folder / "run.json", (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_old_runs_lose_their_checkpoints_but_not_their_curves(tmp_path: Path) -> None:
+    runs = [run_folder(tmp_path, name, age) for name, age in (("b", 3), ("a", 2), ("retrain-1/x", 1), ("c", 0))]
+    assert prune_runs(tmp_path, keep=2) == runs[:2]
+    assert [(run / "checkpoints").exists() for run in runs] == [False, False, True, True]
+    assert all((run / "metrics.csv").exists() and (run / "run.json").exists() for run in runs)
+    assert prune_runs(tmp_path, keep=2) == []
+
+
+def test_run_that_a_process_holds_keeps_its_checkpoints(tmp_path: Path) -> None:
+    held = open_run(tmp_path, "never", {}, "d")
+    held.write("running")
+    (held.path / "checkpoints").mkdir()
+    os.utime(held.path / "run.json", (1, 1))
+    run_folder(tmp_path, "newer", 0)
+    assert prune_runs(tmp_path, keep=1) == []
+    held.close()
+    assert prune_runs(tmp_path, keep=1) == [held.path]
+
+
+def test_old_reports_go_but_not_the_latest_and_nothing_that_is_no_report(tmp_path: Path) -> None:
+    names = ["20260101-000000-model0001", "20260102-000000-model0002", "20260103-000000-retrain-model0003"]
+    for age, name in enumerate(reversed([*names, "mine"])):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    (tmp_path / "latest").symlink_to(names[0])
+    assert prune_reports(tmp_path, keep=1) == [tmp_path / names[1]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [names[0], names[2], "latest", "mine"]
+    assert prune_reports(tmp_path / "none", keep=1) == []
+
+
+def test_old_jobs_go(tmp_path: Path) -> None:
+    for name in ("20260101-000000", "20260102-000000", "20260103-000000"):
+        write_json(tmp_path / name / "job.json", {})
+    prune_jobs(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20260102-000000", "20260103-000000"]

@@ -1,0 +1,137 @@
+"""What is told before the first step; each in one line, and nothing is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.errors import UserError
+from storage.store import SpectrogramStore
+from tests.vocsep.training.training_runs import Arrays, quick, small_store, train
+from vocsep.training.checks import check_songs, check_sound, needed_bytes
+
+PAIR = ("train", "train", "valid")
+
+
+def refusal(store: SpectrogramStore, folder: Path, **changed: Any) -> str:
+    """The one line with which training refuses to begin."""
+    with pytest.raises(UserError) as error:
+        train(store, folder, **changed)
+    assert "\n" not in str(error.value)
+    assert not (folder / "models").exists()
+    assert not (folder / "runs").exists()
+    return str(error.value)
+
+
+def silencing(source: str, first_frame: int = 0) -> Callable[[str, Arrays], None]:
+    """A change that makes one source silent up to a frame (0: in all frames)."""
+
+    def change(name: str, arrays: Arrays) -> None:
+        arrays[source][:, : first_frame or None] = 0
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [(("train", "train", "test"), "no validation songs"), (("valid", "test"), "no training songs")],
+)
+def test_store_without_training_or_validation_songs_is_named(
+    tmp_path: Path, splits: tuple[str, ...], message: str
+) -> None:
+    store = small_store(tmp_path / "store.zarr", splits)
+    line = refusal(store, tmp_path)
+    assert message in line
+    assert str(store.path) in line
+    assert "preprocess" in line
+
+
+def test_one_song_cannot_be_mixed_with_others_but_trained_on(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store.zarr", ("train", "valid"))
+    line = refusal(store, tmp_path)
+    assert str(store.path) in line
+    assert "remix" in line
+    assert train(store, tmp_path, steps=2, augmentation={"remix": 0}).steps == 2
+
+
+def test_validation_song_that_is_in_training_under_the_same_name_is_named(tmp_path: Path) -> None:
+    names = ("One", "Shared song", "Shared song")
+    line = refusal(small_store(tmp_path / "store.zarr", PAIR, names=names), tmp_path)
+    assert "'Shared song'" in line
+    assert str(tmp_path / "store.zarr") in line
+
+
+def test_validation_song_that_is_in_training_under_another_name_is_told_by_its_file(tmp_path: Path) -> None:
+    digests = ("a" * 64, "b" * 64, "b" * 64)
+    names = ("One", "Two", "Two (remastered)")
+    line = refusal(small_store(tmp_path / "store.zarr", PAIR, names=names, digests=digests), tmp_path)
+    assert "'Two (remastered)'" in line
+    assert "'Two'" in line
+
+
+def test_songs_of_the_test_split_may_be_those_of_training(tmp_path: Path) -> None:
+    digests = ("a" * 64, "b" * 64, "c" * 64, "b" * 64)
+    check_songs(small_store(tmp_path / "store.zarr", (*PAIR, "test"), digests=digests), quick())
+
+
+@pytest.mark.parametrize("source", ["vocals", "accompaniment"])
+def test_training_songs_in_which_a_source_is_silent_everywhere_are_told(tmp_path: Path, source: str) -> None:
+    store = small_store(tmp_path / "store.zarr", PAIR, change=silencing(source))
+    line = refusal(store, tmp_path)
+    assert f"{source} of the training songs are silent" in line
+    assert str(store.path) in line
+
+
+def test_songs_with_vocals_in_one_frame_only_are_not_silent(tmp_path: Path) -> None:
+    check_sound(small_store(tmp_path / "store.zarr", PAIR, change=silencing("vocals", 250)))
+
+
+def test_validation_songs_without_any_vocals_are_told_before_training(tmp_path: Path) -> None:
+    def change(name: str, arrays: Arrays) -> None:
+        if "vocals_waveform" in arrays:
+            arrays["vocals_waveform"][:] = 0
+
+    store = small_store(tmp_path / "store.zarr", PAIR, change=change)
+    with pytest.raises(UserError, match="silent") as error:
+        train(store, tmp_path)
+    assert str(store.path) in str(error.value)
+    assert not (tmp_path / "models").exists()
+
+
+def test_network_too_large_for_the_memory_is_told_in_gigabytes(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store.zarr", PAIR)
+    line = refusal(store, tmp_path, width=8192)
+    assert "width 8192" in line
+    assert " GB" in line
+    assert "batch_size" in line
+
+
+def test_needed_memory_grows_with_width_and_batch_and_is_shared_by_processes() -> None:
+    base = needed_bytes(quick(width=16, batch_size=16), bins=512)
+    assert needed_bytes(quick(width=32, batch_size=16), bins=512) > 1.9 * base
+    assert base < needed_bytes(quick(width=16, batch_size=32), bins=512) < 2 * base
+    assert needed_bytes(quick(width=16, batch_size=32), bins=512, processes=2) == base
+    # Weights of the network of width 16 alone: 9.8 million, five values of 4 bytes for each.
+    assert base > 5 * 4 * 9.8e6
+
+
+def test_batch_that_the_processes_cannot_share_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "3",
+        "LOCAL_WORLD_SIZE": "3",
+    }
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    line = refusal(small_store(tmp_path / "store.zarr", PAIR), tmp_path, batch_size=4)
+    assert "batch_size 4" in line
+    assert "3 processes" in line
+
+
+def test_model_to_start_from_that_is_not_there_is_told(tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store.zarr", PAIR)
+    assert "no model yet" in refusal(store, tmp_path, fine_tune="champion")
+    assert "no such model" in refusal(store, tmp_path, fine_tune="17")

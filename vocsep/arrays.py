@@ -1,0 +1,21 @@
+"""Names for arrays, with their shapes."""
+
+import numpy as np
+import numpy.typing as npt
+
+Waveform = npt.NDArray[np.float32]
+
+
+Integers = npt.NDArray[np.int64]
+
+
+Floats = npt.NDArray[np.float32]
+
+
+Flags = npt.NDArray[np.bool_]
+
+
+Spectrogram = npt.NDArray[np.float32]
+
+
+Complex = npt.NDArray[np.complex64]

@@ -1,0 +1,1 @@
+"""Sound files to waveforms and back: formats, info, reading, resampling, writing."""

@@ -1,0 +1,118 @@
+"""Sound formats: suffixes, codecs, and the rates, depths and channel layouts that each can hold."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from storage.errors import UserError
+from vocsep.audio.info import AudioInfo
+
+AudioFormat = Literal["wav", "flac", "mp3", "ogg", "m4a"]
+BitDepth = Literal["16", "24", "32f"]
+
+AUDIO_SUFFIXES = frozenset(
+    (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma", ".mkv", ".webm", ".mov")
+)
+
+
+# Vorbis has an order of channels of its own: which of FFmpeg's comes first, second, ...
+VORBIS_ORDER = {
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 4, 5, 3),
+    7: (0, 2, 1, 5, 6, 4, 3),
+    8: (0, 2, 1, 6, 7, 4, 5, 3),
+}
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What a kind of file can hold, and how FFmpeg writes it.
+
+    Attributes
+    ----------
+    muxer, codecs
+        FFmpeg's names; one codec per bit depth, the first is the default. None: written by soundfile.
+    rates
+        Lowest and highest sample rate in Hz.
+    layouts
+        FFmpeg's names of the channel layouts that readers find again; empty: any layout.
+    options
+        Of the codec: variable bit rate of the best quality where there is one.
+    """
+
+    muxer: str | None
+    codecs: dict[BitDepth | None, str]
+    channels: int
+    rates: tuple[int, int]
+    layouts: tuple[str, ...] = ()
+    has_cover: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+# What so many channels are where a file does not say it, in FLAC and Vorbis always.
+_USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+
+# Side and back are one to formats that know but one pair behind the listener.
+_SAME_LAYOUTS = {"5.0(side)": "5.0", "5.1(side)": "5.1"}
+
+
+_FORMATS: dict[str, _Format] = {
+    "wav": _Format("wav", {"32f": "pcm_f32le", "24": "pcm_s24le", "16": "pcm_s16le"}, 64, (1, 768_000)),
+    "flac": _Format("flac", {"24": "flac", "16": "flac"}, 8, (1, 655_350), has_cover=True),
+    "mp3": _Format(
+        "mp3",
+        {None: "libmp3lame"},
+        2,
+        (8000, 48_000),
+        ("mono", "stereo"),
+        has_cover=True,
+        options={"flags": "+qscale", "global_quality": "0"},
+    ),
+    "ogg": _Format(None, {None: "vorbis"}, 8, (8000, 192_000), tuple(_USUAL_LAYOUTS.values())),
+    "m4a": _Format(
+        "mp4",
+        {None: "aac"},
+        6,
+        (7350, 96_000),
+        ("mono", "stereo", "2.1", "3.0", "4.0", "quad", "5.0", "5.1"),
+        has_cover=True,
+        options={"b": "256000"},
+    ),
+}
+
+
+# The rates that MPEG audio knows; wav, flac and Vorbis take any.
+_MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+
+
+_AAC_RATES = (7350, *_MP3_RATES, 64_000, 88_200, 96_000)
+
+
+_LISTED_RATES = {"mp3": _MP3_RATES, "m4a": _AAC_RATES}
+
+
+def check_format(path: Path, container: str, bit_depth: str | None, like: AudioInfo) -> None:
+    """Raise `UserError` if such a file cannot hold audio of the rate and channels of `like`."""
+    kind = _FORMATS[container]
+    if bit_depth not in (None, *kind.codecs):
+        depths = [depth for depth in kind.codecs if depth is not None]
+        choice = f"use {' or '.join(depths)}" if depths else "it has none"
+        raise UserError(f"{path}: {container} cannot have bit depth {bit_depth}; {choice}")
+    if like.channels > kind.channels:
+        raise UserError(f"{path}: {container} holds at most {kind.channels} channels, not {like.channels}; use wav")
+    if kind.layouts and _layout(like, kind) not in kind.layouts:
+        raise UserError(f"{path}: {container} cannot have the channel layout {like.layout}; use wav or flac")
+    listed = _LISTED_RATES.get(container)
+    if like.sample_rate not in listed if listed else not kind.rates[0] <= like.sample_rate <= kind.rates[1]:
+        raise UserError(f"{path}: {container} cannot have a sample rate of {like.sample_rate} Hz; use wav or flac")
+
+
+def _layout(like: AudioInfo, kind: _Format) -> str:
+    """Name of the channel layout that such a file gets."""
+    if not kind.layouts:
+        return like.layout
+    if like.layout == f"{like.channels} channels":
+        return _USUAL_LAYOUTS[like.channels]
+    return _SAME_LAYOUTS.get(like.layout, like.layout)

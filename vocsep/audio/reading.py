@@ -1,0 +1,322 @@
+"""Audio files in: what a file holds, decoding with PyAV block by block, resampling with soxr."""
+
+import contextlib
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Discard, Disposition
+
+from storage.errors import UserError
+from vocsep.arrays import Waveform
+from vocsep.audio.formats import VORBIS_ORDER
+from vocsep.audio.info import AudioInfo
+
+LENGTH_IN_HEADER = ("aiff", "flac")
+BLOCK_SAMPLES = 65_536
+# In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
+_WAV_PROBE_BYTES = 65_536
+_OGG_PAGE_BYTES = 65_307  # at most
+# PyAV reads beyond the end of the list of a frame's planes if there are more.
+_MOST_PLANES = 7
+# FFmpeg's converter, which turns planes into one, takes no more.
+_MOST_CHANNELS = 64
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    """Open a media file; whatever FFmpeg says of a bad one becomes one line."""
+    try:
+        options = {"probesize": str(_WAV_PROBE_BYTES)} if _is_wav(path) else {}
+        with av.open(path, mode="r", metadata_errors="replace", options=options) as container:
+            yield container
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: cannot be read as audio ({reason})") from None
+
+
+def _is_wav(path: Path) -> bool:
+    with path.open("rb") as file:
+        riff = file.read(12)
+    return riff[:4] in (b"RIFF", b"RF64") and riff[8:] == b"WAVE"
+
+
+def _refuse_cut_wav(path: Path) -> None:
+    """FFmpeg takes what there is of a wav file; its header tells how much there should be."""
+    with path.open("rb") as file:
+        riff = file.read(12)
+        if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
+            return
+        while len(header := file.read(8)) == 8:
+            size = int.from_bytes(header[4:], "little")
+            if header[:4] == b"data":
+                left = path.stat().st_size - file.tell()
+                if size > left and size != 0xFFFFFFFF:  # which stands for a length not known when writing began
+                    raise UserError(f"{path}: cut off, {size - left} of {size} bytes of sound are missing")
+                return
+            file.seek(size + size % 2, os.SEEK_CUR)
+
+
+def _refuse_cut_index(path: Path, stream: AudioStream) -> None:
+    """FFmpeg takes what there is of an mp4 or mov file, too; its index tells where the packets should be."""
+    if len(stream.index_entries) > 0:
+        last = stream.index_entries[-1]
+        missing = last.pos + last.size - path.stat().st_size
+        if missing > 0:
+            raise UserError(f"{path}: cut off, at least {missing} bytes of sound are missing")
+
+
+def _refuse_cut_stream(path: Path, stream: AudioStream, samples: int) -> None:
+    """The header of an aiff or flac file tells how many samples there are, 0 for unknown."""
+    declared = round((stream.duration or 0) * (stream.time_base or 0) * (stream.rate or 0))
+    if samples < declared:
+        raise UserError(f"{path}: cut off, {declared - samples} of {declared} samples are missing")
+
+
+def _refuse_unknown(path: Path, stream: AudioStream) -> None:
+    """PyAV gives no codec to a stream that FFmpeg cannot decode."""
+    if stream.codec_context is None:
+        raise UserError(f"{path}: cannot be read as audio (its codec is not known)")
+
+
+def _refuse_not_finite(path: Path, waveform: Waveform) -> None:
+    if not np.isfinite(waveform).all():
+        raise UserError(f"{path}: holds NaN or infinite samples")
+
+
+def audio_info(path: Path) -> AudioInfo:
+    """What a file says of itself.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or holds no sound.
+    """
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise UserError(f"{path}: holds no sound")
+        stream = container.streams.audio[0]
+        _refuse_unknown(path, stream)
+        seconds = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / av.time_base
+        layout = stream.layout
+        if not stream.rate or not layout.nb_channels:
+            raise UserError(f"{path}: cannot be read as audio (no sample rate or no channels)")
+        # Most wav files do not say what their one or two channels are.
+        layout = av.AudioLayout({"1 channels": "mono", "2 channels": "stereo"}.get(layout.name, layout))
+        return AudioInfo(
+            path=path,
+            sample_rate=stream.rate,
+            layout=layout.name,
+            channel_names=tuple(channel.name for channel in layout.channels),
+            seconds=max(0.0, seconds),
+            tags={name.lower(): text for name, text in (stream.metadata | container.metadata).items()},
+            has_cover=any(picture.disposition & Disposition.attached_pic for picture in container.streams.video),
+        )
+
+
+class _StreamBuffer:
+    """Decoded samples of one stream that wait to be cut into blocks, in FFmpeg's own queue.
+
+    A song has ten thousand frames, so that whatever Python does with each of them counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue = av.AudioFifo()
+        self._channels = 0
+        self._interleaver: av.AudioResampler | None = None
+        self.taken = 0
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz, once there is a frame."""
+        return self._queue.sample_rate
+
+    @property
+    def waiting(self) -> int:
+        """Samples in the queue."""
+        return self._queue.samples
+
+    def add(self, frame: AudioFrame) -> None:
+        """Append a frame."""
+        frame.pts = None  # the queue would insist on gapless time stamps
+        channels = frame.layout.nb_channels
+        try:
+            # The queue trusts in the number of channels, and would read what is not there.
+            if channels != (self._channels or channels):
+                raise ValueError
+            self._queue.write(frame)
+        except ValueError:
+            raise UserError(f"{self._path}: sample rate or number of channels changes within the file") from None
+        self._channels = channels
+
+    def take(self) -> Waveform:
+        """The next `BLOCK_SAMPLES` samples, or what is left."""
+        frame = self._queue.read(min(self.waiting, BLOCK_SAMPLES))
+        if frame is None:
+            return np.empty((self._queue.layout.nb_channels, 0), dtype=np.float32)
+        block = self._as_float(frame)
+        self.taken += frame.samples
+        return block
+
+    def _as_float(self, frame: AudioFrame) -> Waveform:
+        """Samples of any format, `(channels, samples)` float32, finite; integers are scaled to [-1, 1)."""
+        if frame.format.is_planar and self._channels > _MOST_PLANES:
+            if self._channels > _MOST_CHANNELS:
+                raise UserError(f"{self._path}: {self._channels} channels; at most {_MOST_CHANNELS} can be read")
+            self._interleaver = self._interleaver or av.AudioResampler(format=frame.format.packed)
+            frame = self._interleaver.resample(frame)[0]
+        try:
+            samples = frame.to_ndarray()
+        except ValueError:
+            raise UserError(f"{self._path}: samples of type {frame.format.name} cannot be read") from None
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, frame.layout.nb_channels).T
+        if samples.dtype == np.uint8:
+            return (samples.astype(np.float32) - 128.0) / 128.0
+        if np.issubdtype(samples.dtype, np.integer):
+            # Each channel in one piece: whatever comes next is faster then.
+            scaled = samples.astype(np.float32, order="C")
+            scaled *= np.float32(1 / (1 << (8 * samples.dtype.itemsize - 1)))
+            return scaled
+        floats: Waveform = samples.astype(np.float32, copy=False)
+        _refuse_not_finite(self._path, floats)
+        return floats
+
+
+@dataclass(frozen=True)
+class Block:
+    """The same stretch of time from several streams of a file.
+
+    Attributes
+    ----------
+    waveforms
+        `(channels, samples)` float32 of each stream: `BLOCK_SAMPLES` samples, towards a stream's end fewer, then none.
+    sample_rate
+        In Hz, of all of them.
+    """
+
+    waveforms: list[Waveform]
+    sample_rate: int
+
+
+def _next_block(path: Path, buffers: Collection[_StreamBuffer]) -> Block:
+    rates = {buffer.sample_rate for buffer in buffers}
+    if len(rates) != 1:
+        raise UserError(f"{path}: its streams have different sample rates ({', '.join(map(str, sorted(rates)))})")
+    return Block([buffer.take() for buffer in buffers], rates.pop())
+
+
+def _is_one_vorbis(path: Path, stream: AudioStream) -> bool:
+    """Whether an Ogg file is Vorbis, and not several songs joined, of which libsndfile reads but the first."""
+    if stream.codec_context.name != "vorbis":
+        return False
+    with path.open("rb") as file:
+        head = file.read(_OGG_PAGE_BYTES)
+        file.seek(max(0, path.stat().st_size - _OGG_PAGE_BYTES))
+        tail = file.read()
+    # Every page begins with these letters; its number of the song follows 14 bytes later.
+    pages = (head.find(b"OggS"), tail.rfind(b"OggS"))
+    first, last = (part[page + 14 : page + 18] for part, page in zip((head, tail), pages, strict=True))
+    return min(pages) >= 0 and first == last
+
+
+def _vorbis_blocks(path: Path) -> Iterator[Block]:
+    """Decode Vorbis with libsndfile: of its end, FFmpeg gives up to 1024 samples too many or too few."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            order = np.argsort(VORBIS_ORDER.get(file.channels, range(file.channels)))
+            taken = 0
+            while len(samples := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+                waveform = np.ascontiguousarray(samples.T[order])
+                _refuse_not_finite(path, waveform)
+                taken += len(samples)
+                yield Block([waveform], file.samplerate)
+            if taken < file.frames:
+                raise UserError(f"{path}: damaged, {file.frames - taken} of {file.frames} samples cannot be read")
+            if not taken:
+                raise UserError(f"{path}: audio stream 0 holds no samples")
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path}: cannot be read as audio ({error})") from None
+
+
+def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block]:
+    """Decode the given audio streams of a file, and only them, in one pass, block by block.
+
+    A file of any length needs the memory of a few blocks, if it interleaves its streams. What is wrong with a file may
+    show as late as at its end.
+
+    Parameters
+    ----------
+    path
+        Any file that FFmpeg's libraries read.
+    streams
+        Indices among the file's audio streams, all of one sample rate; blocks hold them in this order.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is not audio, was cut off, lacks a stream, changes its rate or layout midway, holds no
+        samples, or holds NaN or infinite samples.
+    """
+    with _opened(path) as container:
+        _refuse_cut_wav(path)
+        available = container.streams.audio
+        if max(streams) >= len(available):
+            raise UserError(f"{path}: has {len(available)} audio streams, stream {max(streams)} is needed")
+        chosen = [available[index] for index in streams]
+        for stream in chosen:
+            _refuse_unknown(path, stream)
+        if container.format.name == "ogg" and streams == (0,) and _is_one_vorbis(path, available[0]):
+            yield from _vorbis_blocks(path)
+            return
+        if "mp4" in container.format.name.split(","):
+            for stream in chosen:
+                _refuse_cut_index(path, stream)
+        for other in container.streams:
+            if other not in chosen:
+                other.discard = Discard.all
+        buffers = {stream.index: _StreamBuffer(path) for stream in chosen}
+        for packet in container.demux(chosen):
+            buffer = buffers[packet.stream.index]
+            for frame in packet.decode():
+                buffer.add(frame)  # type: ignore[arg-type]
+            if buffer.waiting >= BLOCK_SAMPLES and all(each.waiting >= BLOCK_SAMPLES for each in buffers.values()):
+                yield _next_block(path, buffers.values())
+        if container.format.name in LENGTH_IN_HEADER:
+            for stream, buffer in zip(chosen, buffers.values(), strict=True):
+                _refuse_cut_stream(path, stream, buffer.taken + buffer.waiting)
+    for index, buffer in zip(streams, buffers.values(), strict=True):
+        if not buffer.taken and not buffer.waiting:
+            raise UserError(f"{path}: audio stream {index} holds no samples")
+    while any(buffer.waiting for buffer in buffers.values()):
+        yield _next_block(path, buffers.values())
+
+
+def decode_streams(path: Path, streams: tuple[int, ...] = (0,)) -> tuple[list[Waveform], int]:
+    """Whole waveforms of the given audio streams (see `decode_blocks`).
+
+    Returns
+    -------
+    waveforms, sample_rate
+        One `(channels, samples)` float32 array per stream, at the file's own rate in Hz.
+    """
+    blocks = list(decode_blocks(path, streams))
+    waveforms = [np.concatenate([block.waveforms[n] for block in blocks], axis=1) for n in range(len(streams))]
+    return waveforms, blocks[0].sample_rate
+
+
+def decode(path: Path) -> tuple[Waveform, int]:
+    """First audio stream of a file: `(channels, samples)` float32 and its sample rate in Hz (see `decode_streams`)."""
+    waveforms, sample_rate = decode_streams(path)
+    return waveforms[0], sample_rate

@@ -1,0 +1,284 @@
+"""Audio files out, block by block: wav, flac, mp3 and m4a with PyAV, ogg (Vorbis) with soundfile."""
+
+import contextlib
+import os
+import struct
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+import av
+import numpy as np
+import soundfile
+from av.audio.stream import AudioStream
+from av.error import FFmpegError
+from av.packet import Packet, PacketSideData
+
+from storage.errors import UserError
+from vocsep.arrays import Waveform
+from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, _layout, check_format
+from vocsep.audio.info import AudioInfo
+
+_OGG_QUALITY = 0.2  # soundfile's compression level: 0 is the best quality and the largest file
+# What the encoders get at a time: it stays in a core's cache, and libsndfile keeps all of it on its stack.
+_BLOCK_SAMPLES = 16_384
+_OGG_TAGS = {
+    "title": "title",
+    "artist": "artist",
+    "album": "album",
+    "comment": "comment",
+    "date": "date",
+    "genre": "genre",
+    "track": "tracknumber",
+    "copyright": "copyright",
+}
+# What a file says of its own making and container; it is not the song's.
+_OWN_TAGS = (
+    "encoder",
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "creation_time",
+    "handler_name",
+    "vendor_id",
+    "language",
+    "duration",
+    "itunsmpb",
+    "itunnorm",
+)
+# Pictures that every format with a cover takes.
+_COVER_CODECS = ("mjpeg", "png")
+
+
+class _Encoder(Protocol):
+    """Turns blocks of samples into a file."""
+
+    def write(self, block: Waveform) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _PyavEncoder:
+    """Writes with FFmpeg's libraries."""
+
+    def __init__(self, path: Path, container: str, bit_depth: BitDepth | None, like: AudioInfo) -> None:
+        kind = _FORMATS[container]
+        codec = kind.codecs[bit_depth]
+        self._position = 0
+        self._rate, self._layout = like.sample_rate, _layout(like, kind)
+        # Beyond 4 GB a wav file needs 64-bit sizes, which `auto` writes only then. One tick per sample lets an mp4 file
+        # tell the exact length.
+        options = {"wav": {"rf64": "auto"}, "m4a": {"movie_timescale": str(like.sample_rate)}}.get(container, {})
+        self._file = av.open(str(path), "w", format=kind.muxer, options=options)
+        try:
+            self._file.metadata.update({name: text for name, text in like.tags.items() if name not in _OWN_TAGS})
+            stream = self._file.add_stream(codec, rate=like.sample_rate, layout=self._layout, options=kind.options)
+            self._stream = cast(AudioStream, stream)
+            # Interleaved; PyAV cannot hand on planes of more than seven channels.
+            self._format = {"16": "s16", "24": "s32"}.get(bit_depth or "", "flt")
+            self._stream.codec_context.format = av.AudioFormat("fltp" if bit_depth is None else self._format)
+            picture = self._add_cover(like.path) if like.has_cover and kind.has_cover else None
+            self._file.start_encoding()
+            if picture is not None:
+                self._file.mux(picture)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _add_cover(self, path: Path) -> "Packet[Any] | None":
+        """Make a stream for the first picture attached to a file; returns the picture."""
+        with av.open(str(path), metadata_errors="replace") as source:
+            for original in source.streams.video:
+                codec = original.codec_context
+                if not original.disposition & _ATTACHED or codec is None:
+                    continue
+                # One that FFmpeg cannot see the size of is broken.
+                if codec.name in _COVER_CODECS and codec.width and codec.height:
+                    picture = next((packet for packet in source.demux(original) if packet.size), None)
+                    if picture is not None:
+                        copied = self._file.add_stream_from_template(original)
+                        copied.disposition = _ATTACHED
+                        picture.stream = copied
+                    return picture
+        return None
+
+    def write(self, block: Waveform) -> None:
+        """Encode `(channels, samples)`."""
+        samples: np.ndarray[Any, Any] = block
+        if self._format == "s16":
+            samples = _integers(block, 15).astype(np.int16)
+        elif self._format == "s32":
+            samples = _integers(block, 23) << 8
+        interleaved = np.stack(tuple(samples), axis=-1).reshape(1, -1)  # four times as fast as copying samples.T
+        frame = av.AudioFrame.from_ndarray(interleaved, format=self._format, layout=self._layout)
+        frame.sample_rate = self._rate
+        frame.time_base = Fraction(1, self._rate)
+        frame.pts = self._position
+        self._position += block.shape[1]
+        self._file.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Encode what waits, and write the end of the file."""
+        packets = self._stream.encode(None)
+        if self._file.format.name == "mp3":
+            _join_padding(packets)
+        self._file.mux(packets)
+        self._file.close()
+
+    def _abandon(self) -> None:
+        with contextlib.suppress(FFmpegError, OSError, ValueError):
+            self._file.close()
+
+
+def _join_padding(packets: "list[Packet[Any]]") -> None:
+    """Tell the last packet what all of them are too long: FFmpeg writes into an mp3 file only what that one says."""
+    padded = [packet for packet in packets if packet.has_sidedata("skip_samples")]
+    if not padded or padded[-1] is not packets[-1]:
+        return
+    # Two 32-bit numbers, of samples to leave out at the start and at the end, and two bytes of reasons.
+    contents = [bytearray(packet.get_sidedata("skip_samples")) for packet in padded]
+    total = sum(struct.unpack_from("<I", content, 4)[0] for content in contents)
+    struct.pack_into("<I", contents[-1], 4, total)
+    joined = PacketSideData.from_packet(packets[-1], "skip_samples")
+    joined.update(bytes(contents[-1]))
+    packets[-1].set_sidedata(joined)
+
+
+class _OggEncoder:
+    """Writes Vorbis with libsndfile: PyAV's wheels come without it."""
+
+    def __init__(self, path: Path, like: AudioInfo) -> None:
+        self._file = soundfile.SoundFile(
+            path,
+            "w",
+            like.sample_rate,
+            like.channels,
+            format="OGG",
+            subtype="VORBIS",
+            compression_level=_OGG_QUALITY,
+        )
+        self._order = list(VORBIS_ORDER.get(like.channels, range(like.channels)))
+        for tag, name in _OGG_TAGS.items():
+            if like.tags.get(tag):
+                setattr(self._file, name, like.tags[tag])
+
+    def write(self, block: Waveform) -> None:
+        """Encode `(channels, samples)`."""
+        self._file.write(block[self._order].T)
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._file.close()
+
+
+def _integers(block: Waveform, bits: int) -> "np.ndarray[Any, np.dtype[np.int32]]":
+    """Samples times `2**bits`, rounded; what is beyond full scale is cut off."""
+    scale = float(1 << bits)
+    return np.rint(np.clip(block.astype(np.float64) * scale, -scale, scale - 1)).astype(np.int32)
+
+
+_ATTACHED = av.stream.Disposition.attached_pic
+
+
+class AudioWriter:
+    """An audio file that is written block by block, under a temporary name until it is whole.
+
+    Used in a `with` statement: at its end the file is complete and gets its name; if an error ends it, nothing stays.
+
+    Parameters
+    ----------
+    path
+        Where the file goes; what is there is replaced.
+    container
+        Kind of file.
+    like
+        The file whose rate, channel layout, tags and cover picture this one gets.
+    bit_depth
+        Of wav (default `32f`) and flac (default `24`).
+
+    Attributes
+    ----------
+    clipped
+        Samples so far that lie beyond full scale in a format that cuts them off; 32-bit float holds them.
+
+    Raises
+    ------
+    UserError
+        If the format cannot hold such audio, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, container: AudioFormat, like: AudioInfo, bit_depth: BitDepth | None = None) -> None:
+        check_format(path, container, bit_depth, like)
+        self.path = path
+        self.clipped = 0
+        self._is_finished = False
+        self._container = container
+        self._like = like
+        self._depth = bit_depth or next(iter(_FORMATS[container].codecs))
+        self._encoder: _Encoder
+        self._temporary: Path
+
+    def __enter__(self) -> "AudioWriter":
+        with _told(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{self._container}", dir=self.path.parent)
+            os.close(descriptor)
+            self._temporary = Path(name)
+            # The encoder makes it anew: ext4 waits for the disk when a file that was there is closed.
+            self._temporary.unlink()
+            try:
+                if _FORMATS[self._container].muxer is None:
+                    self._encoder = _OggEncoder(self._temporary, self._like)
+                else:
+                    self._encoder = _PyavEncoder(self._temporary, self._container, self._depth, self._like)
+            except BaseException:
+                self._temporary.unlink(missing_ok=True)
+                raise
+        return self
+
+    def write(self, block: Waveform) -> None:
+        """Append `(channels, samples)` float32."""
+        if not block.size:
+            return
+        if self._depth != "32f":
+            self.clipped += int(np.count_nonzero(np.abs(block) > 1))
+        with _told(self.path):
+            for start in range(0, block.shape[1], _BLOCK_SAMPLES):
+                self._encoder.write(block[:, start : start + _BLOCK_SAMPLES])
+
+    def finish(self) -> None:
+        """Write the end of the file, which gets its name at the end of the `with` statement.
+
+        For whoever writes several files: all that can go wrong has gone well before the first gets its name.
+        """
+        with _told(self.path):
+            self._encoder.close()
+        self._is_finished = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                if not self._is_finished:
+                    self.finish()
+                with _told(self.path):
+                    self._temporary.chmod(0o644)
+                    self._temporary.replace(self.path)
+            elif not self._is_finished:
+                with contextlib.suppress(FFmpegError, OSError, ValueError, soundfile.LibsndfileError):
+                    self._encoder.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Any:
+    """Whatever the system or a library says of a file that cannot be written becomes one line."""
+    try:
+        yield
+    except (FFmpegError, OSError, ValueError, soundfile.LibsndfileError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: cannot be written ({reason})") from None

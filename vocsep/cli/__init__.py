@@ -1,0 +1,1 @@
+"""The `vocsep` command, one file per command."""

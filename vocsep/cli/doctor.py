@@ -1,0 +1,46 @@
+"""`vocsep doctor`: what is wrong with a training set-up, before it costs hours."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vocsep.paths import DOCTOR as HOME
+
+
+def doctor(
+    config: Annotated[
+        str | None, typer.Option(help="YAML file of settings, or a system's name; default: the default settings.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Spectrogram store; default: a few demo songs.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, and nothing else.")] = False,
+    html: Annotated[Path, typer.Option(help="Page with the pictures.")] = HOME / "doctor.html",
+) -> None:
+    """Check songs, objective and network; exit code 1 if a check fails."""
+    from storage.files import write_atomically
+    from storage.store import SpectrogramStore
+    from vocsep.config import validated
+    from vocsep.doctor import report as doctor_report
+    from vocsep.doctor.demo_store import demo_store
+    from vocsep.doctor.diagnosis import diagnose
+    from vocsep.doctor.finding import Finding
+    from vocsep.training.config import TrainConfig
+    from vocsep.training.settings_files import load_settings
+
+    settings = validated(TrainConfig, load_settings(config) if config else {}, config or "defaults")
+    opened = SpectrogramStore.open(store) if store else demo_store(HOME, settings)
+    about = {"config": config or "defaults", "store": str(opened.path)}
+
+    def tell(finding: Finding) -> None:
+        if not as_json:
+            typer.echo("\n".join(doctor_report.as_lines(finding)))
+
+    diagnosis = diagnose(settings, opened, tell)
+    write_atomically(html, doctor_report.as_html(diagnosis, about).encode())
+    if as_json:
+        typer.echo(json.dumps(doctor_report.as_json(diagnosis, about), indent=1, allow_nan=False))
+    else:
+        typer.echo(f"\n{doctor_report.in_short(diagnosis)}; pictures: {html}")
+    if diagnosis.status == "fail":
+        raise typer.Exit(1)

@@ -1,0 +1,154 @@
+"""`vocsep models ...`: the trained models, where they come from, and which of them is in use."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from storage.errors import UserError
+from vocsep.cli.separate import ModelsOption
+from vocsep.paths import MODELS
+
+if TYPE_CHECKING:
+    from storage.registry import ModelRegistry, ModelVersion
+
+app = typer.Typer(no_args_is_help=True, help="The trained models, where they come from, and which of them is in use.")
+
+KEEP = 10
+
+VersionArgument = Annotated[str, typer.Argument(help="champion, latest, a version's number or a model folder.")]
+
+
+@app.command("list")
+def models_list(models: ModelsOption = MODELS) -> None:
+    """List the models with their scores; the champion is the one that `separate` uses."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    registry = _registry(models)
+    champion = registry.champion()
+    table = Table("version", "champion", "made", "dataset", "spectrogram", "steps", "valid SDR, dB", box=box.SIMPLE)
+    problems = []
+    for version in registry.versions():
+        mark = "*" if version == champion else ""
+        try:
+            model = registry.open(str(version))
+            model.verify()
+            table.add_row(str(version), mark, *_row(model.description))
+        except UserError as error:
+            problems.append(str(error))
+            table.add_row(str(version), mark, "damaged")
+    Console().print(table)
+    for problem in problems:
+        typer.echo(f"damaged: {problem}", err=True)
+
+
+@app.command("show")
+def models_show(version: VersionArgument = "champion", models: ModelsOption = MODELS) -> None:
+    """Say all that is known of a model, as JSON; its files are checked first."""
+    import json
+
+    model = _registry(models).open(version)
+    model.verify()
+    typer.echo(json.dumps({"path": str(model.path), "version": model.version} | model.description, indent=1))
+
+
+@app.command("compare")
+def models_compare(first: VersionArgument, second: VersionArgument, models: ModelsOption = MODELS) -> None:
+    """Say in what two models differ: settings, songs, scores on the validation songs."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    registry = _registry(models)
+    both = [registry.open(name) for name in (first, second)]
+    for model in both:
+        model.verify()
+    values = [_flat(model.description) for model in both]
+    table = Table("", *(_name(model) for model in both), box=box.SIMPLE)
+    for name in sorted(values[0].keys() | values[1].keys()):
+        left, right = (str(one.get(name, "-")) for one in values)
+        if left != right:
+            table.add_row(name, left, right)
+    Console().print(table)
+    songs = [{split: set(model.description["data"][split]) for split in ("train", "valid")} for model in both]
+    for split in ("train", "valid"):
+        for model, own, other in ((both[0], songs[0], songs[1]), (both[1], songs[1], songs[0])):
+            if only := sorted(own[split] - other[split]):
+                typer.echo(f"{split} songs of {_name(model)} only: {', '.join(only)}")
+    if songs[0]["valid"] != songs[1]["valid"]:
+        typer.echo("Their validation scores are of different songs: do not compare them.")
+    typer.echo(f"On the test songs, song by song: vocsep evaluate --model {first} --against {second}")
+
+
+@app.command("promote")
+def models_promote(
+    version: Annotated[int, typer.Argument(min=1, help="A version's number.")], models: ModelsOption = MODELS
+) -> None:
+    """Make a version the champion."""
+    registry = _registry(models)
+    registry.promote(version, "named by hand")
+    typer.echo(f"version {version} is the champion; back to the one before with: vocsep models rollback")
+
+
+@app.command("rollback")
+def models_rollback(models: ModelsOption = MODELS) -> None:
+    """Make the champion before this one the champion again."""
+    left, held = _registry(models).rollback()
+    typer.echo(f"version {held} is the champion again, in the place of {left}, which stays in the registry")
+
+
+@app.command("history")
+def models_history(models: ModelsOption = MODELS) -> None:
+    """List the champions so far, the one in use last."""
+    for reign in _registry(models).history():
+        typer.echo(f"{reign.version}  {reign.since or '-'}  {reign.why}".rstrip())
+
+
+@app.command("prune")
+def models_prune(
+    keep: Annotated[int, typer.Option(min=1, help="So many of the newest versions stay.")] = KEEP,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    models: ModelsOption = MODELS,
+) -> None:
+    """Delete old versions; the champion and the one before it always stay."""
+    registry = _registry(models)
+    versions = registry.prunable(keep) if dry_run else registry.prune(keep)
+    named = ", ".join(map(str, versions)) or "none"
+    typer.echo(f"{'would delete' if dry_run else 'deleted'} {len(versions)} versions: {named}")
+
+
+def _registry(models: Path) -> "ModelRegistry":
+    from storage.registry import ModelRegistry
+
+    registry = ModelRegistry(models)
+    if not registry.versions():
+        raise UserError(f"{models}: no model yet; run `make train` first")
+    return registry
+
+
+def _row(description: dict[str, Any]) -> list[str]:
+    spectrogram = description["spectrogram"]
+    return [
+        description["created"][:16].replace("T", " "),
+        description["data"]["dataset"],
+        f"{spectrogram['sample_rate']} Hz, {spectrogram['n_fft']}/{spectrogram['hop_length']}",
+        str(description["training"]["steps_done"]),
+        f"{description['metrics']['valid_sdr_db']:.2f}",
+    ]
+
+
+def _name(model: "ModelVersion") -> str:
+    return f"version {model.version}" if model.version is not None else str(model.path)
+
+
+def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Settings and figures by dotted names; lists of songs and the history of validations are left out."""
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            found |= _flat(inner, f"{above}{name}.")
+        elif f"{above}{name}" not in ("data.train", "data.valid", "history"):
+            found[f"{above}{name}"] = inner
+    return found

@@ -1,0 +1,188 @@
+"""`vocsep store ...`: looking at a spectrogram store, checking, mending and copying it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vocsep.paths import CACHE, PICTURES, STORE
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from storage.integrity import Problem
+    from storage.manifest import Manifest
+
+app = typer.Typer(no_args_is_help=True, help="Look at a spectrogram store, check, mend and copy it.")
+
+
+StoreArgument = Annotated[
+    str, typer.Argument(help="Spectrogram store: a folder, or a URL such as s3://bucket/name.zarr.")
+]
+UrlArgument = Annotated[str, typer.Argument(help="URL of the store in object storage, such as s3://bucket/name.zarr.")]
+
+
+@app.command("info")
+def store_info(store: StoreArgument = str(STORE)) -> None:
+    """Say what a store holds: songs, hours, bytes, settings, digests."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from storage.manifest import SPLITS
+
+    manifest = _manifest(store)
+    typer.echo(f"{store}: {manifest.dataset['kind']} songs of {manifest.dataset['root']}, made by {manifest.tool}")
+    table = Table("split", box=box.SIMPLE)
+    for column in ("songs", "hours", "frames", "megabytes"):
+        table.add_column(column, justify="right")
+    tracks = list(manifest.tracks.values())
+    for split in (*SPLITS, "all"):
+        chosen = [track for track in tracks if split in (track.split, "all")]
+        table.add_row(
+            split,
+            f"{len(chosen):,}",
+            f"{sum(track.seconds for track in chosen) / 3600:.2f}",
+            f"{sum(track.frames for track in chosen):,}",
+            f"{sum(track.bytes for track in chosen) / 1e6:,.1f}",
+            style="bold" if split == "all" else "",
+        )
+    Console().print(table)
+    settings = dict(manifest.config)
+    spectrogram = ", ".join(f"{name} {value}" for name, value in settings.pop("spectrogram").items())
+    typer.echo(f"spectrogram: {spectrogram}")
+    typer.echo(f"stored: {', '.join(f'{name} {value}' for name, value in settings.items())}")
+    typer.echo(f"config digest {manifest.config_digest[:16]}, data digest {manifest.data_digest[:16]}")
+
+
+@app.command("verify")
+def store_verify(store: StoreArgument = str(STORE)) -> None:
+    """Read every byte of a store and name all that is not as it was written; exit code 1 if anything is."""
+    found = _problems(store)
+    for problem in found:
+        typer.echo(problem.what + (f" ({problem.track})" if problem.track else ""))
+    if found:
+        typer.echo(f"{store}: {len(found)} problems; mend it with: vocsep store repair {store}", err=True)
+        raise typer.Exit(1)
+    manifest = _manifest(store)
+    shards = sum(len(track.arrays) for track in manifest.tracks.values())
+    typer.echo(f"{store}: {shards} shards of {len(manifest.tracks)} songs, all intact")
+
+
+@app.command("repair")
+def store_repair(store: StoreArgument = str(STORE)) -> None:
+    """Make the damaged songs of a store again; at a URL, drop them, so that they can be made or pushed again."""
+    from storage.remote.bucket import is_url
+
+    if is_url(store):
+        from storage.remote.store import drop_damaged
+
+        with _byte_bar("verify") as on_bytes:
+            names = drop_damaged(store, on_bytes)
+        done, next_step = "dropped", "; run preprocess or `vocsep store push` to put them back"
+    else:
+        from vocsep.preprocessing.repair import repair
+        from vocsep.progress import progress_bar
+
+        with progress_bar(0, "repair", "songs") as bar:
+            names = repair(Path(store), _follow(bar))
+        done, next_step = "made again", ""
+    for name in names:
+        typer.echo(f"{done}: {name}")
+    typer.echo(f"{store}: {len(names)} songs {done}{next_step}" if names else f"{store}: no song is damaged")
+
+
+@app.command("plot")
+def store_plot(
+    track: Annotated[str, typer.Argument(help="A song's name or id, or a part of it that fits no other song.")],
+    store: Annotated[Path, typer.Option(help="Spectrogram store.")] = STORE,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=f"PNG file; default: {PICTURES}/<track id>.png.")
+    ] = None,
+    start: Annotated[float, typer.Option(min=0, help="Second to start at.")] = 0.0,
+    seconds: Annotated[float | None, typer.Option(help="Length of the picture; default: to the end.")] = None,
+) -> None:
+    """Draw the spectrograms of a song: mixture, vocals and accompaniment."""
+    from storage.store import SpectrogramStore
+    from vocsep.preprocessing.plot import find_track, plot_track
+
+    opened = SpectrogramStore.open(store)
+    found = find_track(opened.manifest.tracks.values(), track)
+    picture = output or PICTURES / f"{found.id}.png"
+    plot_track(opened, found, picture, start=start, seconds=seconds)
+    typer.echo(f"{found.name}: {picture}")
+
+
+@app.command("push")
+def store_push(store: Annotated[Path, typer.Argument(help="Local spectrogram store.")], url: UrlArgument) -> None:
+    """Make the store at a URL equal to a local one; only songs that differ are uploaded."""
+    from storage.remote.store import push
+
+    with _byte_bar("push") as on_bytes:
+        uploaded = push(store, url, on_bytes)
+    typer.echo(f"{url}: {uploaded} songs uploaded, equal to {store}")
+
+
+@app.command("fetch")
+def store_fetch(
+    url: UrlArgument,
+    cache: Annotated[Path, typer.Option(help="Folder of local copies.")] = CACHE,
+    split: Annotated[
+        list[str] | None, typer.Option(help="train, valid or test; may be repeated. Default: all.")
+    ] = None,
+) -> None:
+    """Copy a store from a URL into the cache, or bring the copy there up to date, and say where it is."""
+    from storage.errors import UserError
+    from storage.manifest import SPLITS
+    from storage.remote.mirror import fetch
+
+    if unknown := set(split or ()) - set(SPLITS):
+        raise UserError(f"--split {unknown.pop()}: no such split; use {', '.join(SPLITS)}")
+    with _byte_bar("fetch") as on_bytes:
+        folder = fetch(url, cache, splits=split or SPLITS, on_bytes=on_bytes)
+    typer.echo(str(folder))
+
+
+def _manifest(store: str) -> "Manifest":
+    """Manifest of a store whose shards are all there; at a URL, nothing but the manifest is looked at."""
+    from storage.remote.bucket import is_url
+
+    if is_url(store):
+        from storage.remote.store import RemoteStore
+
+        return RemoteStore.open(store).manifest
+    from storage.store import SpectrogramStore
+
+    return SpectrogramStore.open(Path(store)).manifest
+
+
+def _problems(store: str) -> "list[Problem]":
+    from storage.remote.bucket import is_url
+
+    with _byte_bar("verify") as on_bytes:
+        if is_url(store):
+            from storage.remote.store import RemoteStore
+
+            return RemoteStore.open(store, accept_edited=True).problems(on_bytes)
+        from storage.integrity import problems
+
+        return problems(Path(store), on_bytes)
+
+
+@contextmanager
+def _byte_bar(description: str) -> "Iterator[Callable[[int, int], None]]":
+    """A progress bar in bytes, as a function of how many of how many are done."""
+    from vocsep.progress import progress_bar
+
+    with progress_bar(0, description, "B", unit_scale=True) as bar:
+        yield _follow(bar)
+
+
+def _follow(bar: "tqdm[Any]") -> Callable[[int, int], None]:
+    def follow(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return follow

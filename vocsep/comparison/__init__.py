@@ -1,0 +1,1 @@
+"""Training systems side by side, and what made the difference."""

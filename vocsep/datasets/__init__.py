@@ -1,0 +1,1 @@
+"""Which songs there are, in which split, and what their sources are made of."""

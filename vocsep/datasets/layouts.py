@@ -1,0 +1,241 @@
+"""Datasets: where the songs are, which split they belong to, and how their sources are read.
+
+An adapter only lists songs; what a song's sources are made of is data (`AudioSource`), so that one function,
+`read_sources`, reads all of them, on any machine that a `Song` is sent to.
+"""
+
+import shutil
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from storage.errors import UserError
+from storage.manifest import SPLITS
+from vocsep.audio.formats import AUDIO_SUFFIXES
+from vocsep.datasets.songs import AudioSource, Dataset, Song, hashed_share, track_id
+
+Kind = Literal["musdb18", "musdb18-hq", "folder", "karaoke", "demo"]
+DEMO_KIND = "demo"
+DEMO_MARKER = "demo.json"
+VALID_SHARE = 0.15
+STEM_SUFFIX = ".stem.mp4"
+
+FFMPEG_MISSING = (
+    "{missing} not found on PATH (the musdb package needs it); install it with `apt-get install ffmpeg` "
+    "(Debian, Ubuntu), `brew install ffmpeg` (macOS) or `conda install -c conda-forge ffmpeg`"
+)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A song as an adapter finds it: in a folder's split, before its final split and id are known."""
+
+    name: str
+    folder_split: str
+    mixture: tuple[AudioSource, ...]
+    vocals: tuple[AudioSource, ...]
+    accompaniment: tuple[AudioSource, ...]
+
+
+def open_dataset(root: Path, kind: str = "auto") -> Dataset:
+    """List the songs of a dataset without opening any of them.
+
+    Parameters
+    ----------
+    root
+        Folder with `train/`, `test/` and perhaps `valid/`.
+    kind
+        `musdb18` (`<split>/<song>.stem.mp4`), `musdb18-hq` (`<split>/<song>/{mixture,drums,bass,other,vocals}.wav`),
+        `folder` (`<split>/<song>/{vocals,accompaniment or other stems,mixture}.<any audio>`), `karaoke`
+        (`[<split>/]<song>.<any audio>`, accompaniment in the left channel, voice in the right), or `auto`, which
+        recognises all but `karaoke`: any stereo file looks like one.
+
+    Raises
+    ------
+    UserError
+        If the folder is missing, empty or not a dataset, or a song stands in two splits.
+    """
+    kinds = ("auto", *get_args(Kind))
+    if kind not in kinds:
+        raise UserError(f"{kind!r} is no kind of dataset; use {', '.join(kinds)}")
+    if not root.is_dir():
+        raise UserError(f"{root}: no such dataset folder; give the folder that holds train/ and test/")
+    root = root.resolve()
+    if kind == "auto":
+        kind = DEMO_KIND if (root / DEMO_MARKER).is_file() else _recognise(root)
+    problems: dict[str, str] = {}
+    valid_names: set[str] = set()
+    if kind in ("musdb18", "musdb18-hq", DEMO_KIND):
+        setup = _musdb_setup(root)
+        valid_names = set(setup["validation_tracks"])
+        listed = list(_list_hq(root, setup, problems) if kind == "musdb18-hq" else _list_stems(root, setup))
+    elif kind == "folder":
+        listed = list(_list_folders(root, problems))
+    else:
+        listed = list(_list_karaoke(root))
+    listed = list(_distinct(listed, problems))
+    problems = {_shown(name): _shown(problem) for name, problem in problems.items()}
+    if not listed and not problems:
+        raise UserError(f"{root}: no songs found (looked for the layout of {kind})")
+    return Dataset(kind=kind, root=root, songs=_with_splits(kind, root, listed, valid_names), problems=problems)
+
+
+def _recognise(root: Path) -> str:
+    split_folders = [root / split for split in SPLITS if (root / split).is_dir()]
+    if not any(root.iterdir()):
+        raise UserError(f"{root}: the dataset folder is empty")
+    if any(path.name.endswith(STEM_SUFFIX) for folder in split_folders for path in folder.iterdir()):
+        return "musdb18"
+    song_folders = [song for folder in split_folders for song in folder.iterdir() if song.is_dir()]
+    hq = ("mixture.wav", "drums.wav", "bass.wav", "other.wav", "vocals.wav")
+    if any(all((song / name).is_file() for name in hq) for song in song_folders):
+        return "musdb18-hq"
+    if any(stem_files(song) for song in song_folders):
+        return "folder"
+    raise UserError(
+        f"{root}: not a dataset; expected MUSDB18 (train/<song>.stem.mp4), MUSDB18-HQ or own songs "
+        "(train/<song>/vocals.wav with accompaniment or mixture), or name the kind, as in --kind karaoke"
+    )
+
+
+def require_ffmpeg() -> None:
+    """Raise `UserError` unless both programs that importing musdb needs are on PATH."""
+    missing = [program for program in ("ffmpeg", "ffprobe") if shutil.which(program) is None]
+    if missing:
+        raise UserError(FFMPEG_MISSING.format(missing=" and ".join(missing)))
+
+
+def _musdb_setup(root: Path) -> dict[str, Any]:
+    """musdb's own table of stems, sources and validation songs.
+
+    The files are listed here and not by `musdb.DB`, whose constructor asks ffprobe about each of them (0.1 s a song)
+    and fails as a whole at the first broken one.
+    """
+    require_ffmpeg()
+    import musdb
+
+    setup: dict[str, Any] = musdb.DB(root=str(root), subsets=[]).setup
+    return setup
+
+
+def _list_stems(root: Path, setup: dict[str, Any]) -> Iterable[_Listed]:
+    numbers = setup["stem_ids"]
+    for split, path in _entries(root):
+        if path.name.endswith(STEM_SUFFIX) and not path.name.startswith("."):
+            parts = {name: AudioSource(path, stream=number) for name, number in numbers.items()}
+            yield _Listed(
+                name=path.name.removesuffix(STEM_SUFFIX),
+                folder_split=split,
+                mixture=(parts["mixture"],),
+                vocals=tuple(parts[name] for name in setup["targets"]["vocals"]),
+                accompaniment=tuple(parts[name] for name in setup["targets"]["accompaniment"]),
+            )
+
+
+def _list_hq(root: Path, setup: dict[str, Any], problems: dict[str, str]) -> Iterable[_Listed]:
+    for split, folder in _entries(root):
+        if not folder.is_dir():
+            continue
+        files = {name: AudioSource(folder / file) for name, file in setup["sources"].items()}
+        files["mixture"] = AudioSource(folder / setup["mixture"])
+        missing = [source.path.name for source in files.values() if not source.path.is_file()]
+        if missing:
+            problems[folder.name] = f"{folder}: {', '.join(missing)} missing"
+            continue
+        yield _Listed(
+            name=folder.name,
+            folder_split=split,
+            mixture=(files["mixture"],),
+            vocals=tuple(files[name] for name in setup["targets"]["vocals"]),
+            accompaniment=tuple(files[name] for name in setup["targets"]["accompaniment"]),
+        )
+
+
+def stem_files(folder: Path) -> dict[str, Path]:
+    """Audio files of a song's folder, by their names without suffix, in lower case."""
+    return {
+        path.stem.lower(): path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+    }
+
+
+def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[_Listed]:
+    for split, folder in _entries(root):
+        if not folder.is_dir():
+            continue
+        files = {name: AudioSource(path) for name, path in stem_files(folder).items()}
+        others = tuple(files[name] for name in files if name not in ("vocals", "accompaniment", "mixture"))
+        accompaniment = (files["accompaniment"],) if "accompaniment" in files else others
+        if "vocals" not in files:
+            problems[folder.name] = f"{folder}: no vocals file"
+        elif not accompaniment and "mixture" not in files:
+            problems[folder.name] = f"{folder}: vocals, but neither accompaniment, other stems nor mixture"
+        else:
+            vocals = (files["vocals"],)
+            mixture = (files["mixture"],) if "mixture" in files else vocals + accompaniment
+            yield _Listed(folder.name, split, mixture=mixture, vocals=vocals, accompaniment=accompaniment)
+
+
+def _list_karaoke(root: Path) -> Iterable[_Listed]:
+    flat = [("train", path) for path in sorted(root.iterdir())]
+    for split, path in _entries(root) + flat:
+        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+            band, voice = AudioSource(path, channel=0), AudioSource(path, channel=1)
+            yield _Listed(path.stem, split, mixture=(band, voice), vocals=(voice,), accompaniment=(band,))
+
+
+def _entries(root: Path) -> list[tuple[str, Path]]:
+    """Every entry of every split folder, as `(split, path)`, in order."""
+    return [(split, path) for split in SPLITS if (root / split).is_dir() for path in sorted((root / split).iterdir())]
+
+
+def _distinct(listed: list[_Listed], problems: dict[str, str]) -> Iterable[_Listed]:
+    """Songs whose names can be stored and are their own within a split; the others become problems."""
+    taken: dict[tuple[str, str], Path] = {}
+    for song in listed:
+        path = song.mixture[0].path
+        first = taken.setdefault((song.folder_split, song.name), path)
+        shown = _shown(song.name)
+        if shown != song.name:
+            problems[shown] = f"{shown}: its name is not UTF-8 or not one line; rename it"
+        elif first != path:
+            problems[path.name] = f"{path}: has the name of {first}; rename or remove one"
+        else:
+            yield song
+
+
+def _shown(name: str) -> str:
+    """A name as one line of UTF-8: control characters, and bytes that are not UTF-8 (lone surrogates), as escapes."""
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char
+        for char in name
+    )
+
+
+def _with_splits(kind: str, root: Path, listed: list[_Listed], valid_names: set[str]) -> tuple[Song, ...]:
+    """Give every song its final split and id: validation songs are named by musdb, by a folder, or by a hash."""
+    split_of: dict[str, str] = {}
+    for song in listed:
+        if split_of.setdefault(song.name, song.folder_split) != song.folder_split:
+            raise UserError(
+                f"{root}: song {song.name!r} stands in both {split_of[song.name]} and {song.folder_split}; "
+                "remove one, or the scores would be of songs that were trained on"
+            )
+    training = {name for name, split in split_of.items() if split == "train"}
+    if "valid" not in split_of.values():
+        for name in (valid_names & training) or hashed_share(training, VALID_SHARE):
+            split_of[name] = "valid"
+    return tuple(
+        Song(
+            id=track_id(kind, split_of[song.name], song.name),
+            name=song.name,
+            split=split_of[song.name],
+            mixture=song.mixture,
+            vocals=song.vocals,
+            accompaniment=song.accompaniment,
+        )
+        for song in listed
+    )

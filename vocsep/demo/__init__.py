@@ -1,0 +1,1 @@
+"""Songs made by computer, in the form of MUSDB18."""

@@ -1,0 +1,1 @@
+"""Is this set-up able to learn?"""

@@ -1,0 +1,236 @@
+"""The doctor's look at the network: can it learn one batch, at which rate, and is it the same when it is used?"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from storage.store import SpectrogramStore
+from vocsep.doctor.finding import Finding, Status
+from vocsep.models.constant_masks import mask_loss
+from vocsep.models.masks import predict_mask
+from vocsep.models.objective import distance, oracle_mask
+from vocsep.models.torch_network import TorchNetwork
+from vocsep.models.unet import STRIDE_PRODUCT, BatchNorm, Dropout, UNet
+from vocsep.preprocessing.config import spectrogram_config
+from vocsep.separation.separator import Separator
+from vocsep.training.module import pick_precision
+from vocsep.training.probe import Probe
+from vocsep.training.validation import load_song
+
+# What is learned by heart, without dropout: half a patch, all that the strides leave one frame of; and how far its loss
+# must fall.
+FRAMES, ONE_BATCH_STEPS, ONE_BATCH_FALL = STRIDE_PRODUCT, 250, 0.9
+# Learning rates of the range test; each starts anew.
+RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RANGE_STEPS = 40
+# A rate is good if it brings so much of what the best one brings in the same steps, and leaves so many times its loss.
+GOOD_SHARE, POOR_SHARE = 0.8, 0.6
+GOOD_REST, POOR_REST = 2.5, 4.0
+# Of rates that are as good as the best but for this, the lowest is suggested.
+TIE = 1.1
+
+
+def gradient_finding(probe: Probe) -> Finding:
+    """Gradients of every layer on the first batch, and units that are always silent."""
+    network = copy.deepcopy(probe.network).train()
+    dead = _count_dead(network)
+    _, gradients = _loss_and_gradients(probe, network)
+    ratios = {
+        name: 0.0 if gradient is None else float(gradient.norm() / weight.detach().norm().clamp(min=1e-12))
+        for (name, weight), gradient in zip(_weights(network), gradients, strict=True)
+    }
+    none = [name for name, ratio in ratios.items() if ratio == 0]
+    finite = all(np.isfinite(ratio) for ratio in ratios.values())
+    counted = [ratio for ratio in ratios.values() if ratio > 0] or [1.0]
+    span = max(counted) / min(counted)
+    dead_share = max(dead.values(), default=0.0)
+    status: Status = "fail" if none or not finite else "warn" if span > 1e4 or dead_share > 0.5 else "pass"
+    advice = "Every layer learns."
+    if none:
+        advice = "These layers do not learn: they are frozen, or nothing comes through to them."
+    elif not finite:
+        advice = "Gradients are not finite: look at the input and at the songs."
+    elif status == "warn":
+        advice = "Some layers hardly learn beside the others: look at the scaling of the input."
+    return Finding(
+        "gradients",
+        status,
+        f"norm over that of the weights: from {min(counted):.2g} to {max(counted):.2g} over {len(ratios)} layers"
+        + (f"; none in {', '.join(none)}" if none else "")
+        + f"; at most {dead_share:.0%} of a layer's units are silent throughout the batch",
+        advice,
+        {"ratios": ratios, "without": none, "dead_share": dead_share},
+        {"gradient / weight": list(ratios.values())},
+    )
+
+
+def one_batch_findings(probe: Probe, rate: float) -> list[Finding]:
+    """Whether the network learns one small batch by heart, and whether it then is the same in training and in use."""
+    mixture, vocals = (probe.network.kept(part[:1, :, :FRAMES]) for part in (probe.mixture, probe.vocals))
+    # Where the vocals are louder than the mixture no mask is enough, and something of the loss always stays.
+    least = float(mask_loss(probe.config.objective, oracle_mask(mixture, vocals), mixture, vocals).mean())
+    losses, network = _learn_by_heart(probe, rate, ONE_BATCH_STEPS, least=least)
+    reachable = losses[0] - least
+    fall = (losses[0] - min(losses)) / reachable if reachable > 0 else 0.0
+    learns = fall >= ONE_BATCH_FALL
+    status: Status = "pass" if learns else "fail" if fall < 0.5 else "warn"
+    overfit = Finding(
+        "one batch",
+        status,
+        f"loss {losses[0]:.3g} to {min(losses):.3g} in {len(losses)} steps on half a patch: {fall:.0%} of the way to "
+        f"the oracle mask's {least:.3g}",
+        "The network can learn what it is asked for."
+        if learns
+        else "What cannot be learned by heart is not learned at all: look at the target, its domain and its scale.",
+        {"start": losses[0], "end": min(losses), "least": least, "fall": fall},
+        {"loss": losses},
+    )
+    return [overfit, _statistics_finding(network, probe.mixture[:1, :, :FRAMES])]
+
+
+@torch.no_grad()
+def _statistics_finding(network: UNet, mixture: Tensor) -> Finding:
+    """Batch norm's running statistics beside those of the batch that the network has just been trained on."""
+    in_training = network.train().estimates(mixture)[0].mask().clamp(0, 1)
+    in_use = network.eval().estimates(mixture)[0].mask().clamp(0, 1)
+    difference = float((in_training - in_use).abs().mean())
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    smallest = min(float(norm.running_var.min()) for norm in norms if norm.running_var is not None)
+    status: Status = "fail" if not np.isfinite(difference) else "warn" if difference > 0.15 else "pass"
+    return Finding(
+        "batch norm",
+        status,
+        f"masks in training and in use differ by {difference:.3f} on average; smallest running variance {smallest:.2g}",
+        "Running statistics are far from those of the batches: take larger batches, or look at the levels of the songs."
+        if status != "pass"
+        else "The running statistics fit the batches.",
+        {"difference": difference, "smallest_variance": smallest},
+    )
+
+
+def rate_finding(probe: Probe) -> Finding:
+    """The learning rate that is set beside others, each tried for some steps on one batch from the same start."""
+    rate = probe.config.learning_rate
+    rests = {tried: _rest(probe, tried) for tried in (*RATES, rate)}
+    lowest = min(rests[tried] for tried in RATES)
+    suggested = min(tried for tried in RATES if rests[tried] <= TIE * lowest)
+    share = (1 - rests[rate]) / (1 - lowest) if lowest < 1 else 0.0
+    more = rests[rate] / lowest if lowest > 0 else 1.0
+    status: Status = "pass" if share >= GOOD_SHARE and more <= GOOD_REST else "warn"
+    if share < POOR_SHARE or more > POOR_REST:
+        status = "fail"
+    way = "high" if rate > suggested else "low"
+    return Finding(
+        "learning rate",
+        status,
+        f"of the loss of one batch {rate:g} leaves {rests[rate]:.1%} after {RANGE_STEPS} steps, {suggested:.1g} leaves "
+        f"{rests[suggested]:.1%}",
+        f"The learning rate is too {way}: take about {suggested:.1g}."
+        if status != "pass"
+        else "The learning rate suits network and loss.",
+        {"rate": rate, "suggested": suggested, "rest": rests[rate], "suggested_rest": rests[suggested]},
+        {"learning rate": list(RATES), "loss": [rests[tried] for tried in RATES]},
+    )
+
+
+def _rest(probe: Probe, rate: float) -> float:
+    """Share of one batch's loss that is left after some steps; 2 at most."""
+    losses, _ = _learn_by_heart(probe, rate, RANGE_STEPS)
+    last = float(np.mean(losses[-5:]))
+    return min(2.0, last / losses[0]) if np.isfinite(last) and losses[0] > 0 else 2.0
+
+
+def _learn_by_heart(probe: Probe, rate: float, steps: int, least: float | None = None) -> tuple[list[float], UNet]:
+    """Losses of so many steps on one small batch, without dropout, and the network after them.
+
+    Parameters
+    ----------
+    least
+        If given, the rate falls to 0 in a straight line, and the steps end when `ONE_BATCH_FALL` of the way to this
+        loss is done.
+    """
+    network = _without_dropout(copy.deepcopy(probe.network).train())
+    mixture, vocals = probe.mixture[:1, :, :FRAMES], network.kept(probe.vocals[:1, :, :FRAMES])
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    losses = []
+    for step in range(steps):
+        if least is not None:
+            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=pick_precision("cpu", "auto") == "bf16-mixed"):
+            estimate = network.estimates(mixture)[0]
+        loss = distance(probe.config.objective, estimate, vocals)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        is_done = least is not None and losses[0] - losses[-1] >= ONE_BATCH_FALL * (losses[0] - least)
+        if is_done or not np.isfinite(losses[-1]):
+            break
+    return losses, network
+
+
+@torch.inference_mode()
+def agreement_finding(probe: Probe, store: SpectrogramStore) -> Finding:
+    """The masks of one song from the store and from its waveform, as training and `separate` make them."""
+    config = spectrogram_config(store)
+    network = TorchNetwork(copy.deepcopy(probe.network).eval())
+    track = min(store.tracks("valid"), key=lambda track: track.frames)
+    stored = np.array(store.array(track, "mixture"), dtype=np.float32)
+    waveform, _ = load_song(store, track)
+    trained = predict_mask(network, stored)
+    used = Separator(network, config).mask(waveform, config.sample_rate)
+    frames = min(trained.shape[1], used.shape[1])
+    difference = float(np.abs(trained[:, :frames] - used[:, :frames]).mean())
+    spread = float(trained.std()) or 1.0
+    same_frames = trained.shape == used.shape
+    status: Status = "fail" if not same_frames or not difference <= 0.05 * spread else "pass"
+    return Finding(
+        "train and use",
+        status,
+        f"masks of {track.name!r} from the store and from its waveform differ by {difference:.1e} on average (they "
+        f"themselves vary by {spread:.1e})",
+        "What the store holds is not what `separate` computes: bins, hop or scale differ; preprocess again."
+        if status == "fail"
+        else "The network sees in use what it sees in training.",
+        {"difference": difference, "spread": spread},
+    )
+
+
+def _loss_and_gradients(probe: Probe, network: UNet) -> tuple[float, list[Tensor | None]]:
+    """Of the first batch."""
+    mixture, vocals = probe.batches()[0]
+    torch.manual_seed(probe.config.seed)
+    loss = distance(probe.config.objective, network.estimates(mixture)[0], network.kept(vocals))
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach()), [weight.grad for _, weight in _weights(network)]
+
+
+def _weights(network: UNet) -> list[tuple[str, nn.Parameter]]:
+    """Weights of the layers, without biases and the figures of normalisations."""
+    return [(name.removesuffix(".weight"), value) for name, value in network.named_parameters() if value.dim() == 4]
+
+
+def _count_dead(network: UNet) -> dict[str, float]:
+    """Share of every ReLU's maps that are 0 for the whole batch; filled when the network runs."""
+    found: dict[str, float] = {}
+
+    def hook_of(name: str) -> object:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            found[name] = float((output.detach().amax(dim=(0, 2, 3)) <= 0).float().mean())
+
+        return hook
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(hook_of(name))  # type: ignore[arg-type]
+    return found
+
+
+def _without_dropout(network: UNet) -> UNet:
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.share = 0.0
+    return network

@@ -1,0 +1,225 @@
+"""The doctor's look at what is learned from what: domains, scaling, bins, trivial answers, first masks."""
+
+import torch
+from torch import Tensor
+
+from storage.store import SpectrogramStore
+from vocsep.doctor.finding import Finding, Status
+from vocsep.models.constant_masks import best_constant_mask, best_mask_per_bin, mask_loss
+from vocsep.models.objective import HIGHEST_LOG, LOWEST_LOG, OUTPUTS, distances, fitting_bias, oracle_mask
+from vocsep.models.objective_config import Objective
+from vocsep.models.unet import STRIDE_PRODUCT
+from vocsep.preprocessing.config import spectrogram_config
+from vocsep.spectrograms.config import PATCH_FRAMES
+from vocsep.training.probe import Probe
+
+# Which domain an input lies in, and whether its level is still there; and the domain that a target wants.
+INPUT_DOMAINS = {
+    "raw": ("raw magnitudes", True),
+    "root": ("scaled roots of raw magnitudes", True),
+    "log": ("logarithms", True),
+    "peak": ("magnitudes normalised by each patch's peak", False),
+    "log-unit": ("clipped and normalised logarithms", False),
+    "raw-unit": ("clipped and normalised magnitudes", False),
+}
+TARGET_DOMAINS = {"source": "raw magnitudes", "oracle": "ratios of raw magnitudes", "log-ratio": "logarithms of ratios"}
+# Inputs whose domain suits a target: the scaled roots belong to the network, a ratio does not care for a common factor.
+SUITED = {
+    "source": ("raw", "root"),
+    "oracle": ("raw", "root", "raw-unit", "peak"),
+    "log-ratio": ("log", "log-unit"),
+}
+CLIPPING = {"log-unit", "raw-unit"}
+INAUDIBLE_ENERGY = 0.01
+
+
+def domain_finding(objective: Objective) -> Finding:
+    """Whether input and target lie in one domain.
+
+    A mask is applied to the raw mixture, so that it can do without the level of what the network sees; a magnitude that
+    is predicted without a mask cannot.
+    """
+    suits = objective.input in SUITED[objective.target]
+    lost = objective.output == "magnitude" and not INPUT_DOMAINS[objective.input][1]
+    advice = "Input and target lie in one domain."
+    if lost:
+        advice = (
+            "The level that is to be predicted is no longer in the input: take --input raw, root or log, or a mask."
+        )
+    elif not suits:
+        advice = (
+            "The network must find the way from one domain to the other, which costs little where a mask comes out "
+        )
+        advice += "(docs/why-loss-falls.md); take --input raw or root, or log for log-ratio."
+    return Finding(
+        "domain",
+        "fail" if lost else "pass" if suits else "warn",
+        f"input: {INPUT_DOMAINS[objective.input][0]}; output: {objective.output}; target: "
+        f"{TARGET_DOMAINS[objective.target]}",
+        advice,
+        {"input": objective.input, "output": objective.output, "target": objective.target},
+    )
+
+
+def bins_finding(objective: Objective, store: SpectrogramStore) -> Finding:
+    """What of bins and frames is padded or lost."""
+    spectrogram = spectrogram_config(store)
+    held = spectrogram.bins
+    if objective.bins == "all" and spectrogram.dropped_bin != "none":
+        return Finding(
+            "bins",
+            "fail",
+            f"the objective wants all {held + 1} bins, the store holds {held}; the other checks were made with {held}",
+            "Make a store with all bins (make preprocess PRESET=fine-513), or take --bins even.",
+            {"bins": held, "wanted": held + 1},
+        )
+    seen = held - (objective.bins == "even" and spectrogram.dropped_bin == "none")
+    padded = -seen % STRIDE_PRODUCT
+    short = sum(track.frames < PATCH_FRAMES for track in store.tracks("train"))
+    status: Status = "warn" if padded or short > len(store.tracks("train")) / 2 else "pass"
+    advice = "Bins and frames are multiples of what the six strides divide by; nothing is padded or lost."
+    if padded:
+        advice = f"Leave out a bin (--bins even), or take an n_fft whose half is a multiple of {STRIDE_PRODUCT}."
+    elif status == "warn":
+        advice = "Most songs are shorter than a patch and are filled up with silence: take a preset of shorter patches."
+    return Finding(
+        "bins",
+        status,
+        f"{seen} bins are padded by {padded} to a multiple of {STRIDE_PRODUCT} ({padded / (seen + padded):.0%} of the "
+        f"work); {PATCH_FRAMES} frames by {-PATCH_FRAMES % STRIDE_PRODUCT}; {short} of "
+        f"{len(store.tracks('train'))} songs are shorter than a patch",
+        advice,
+        {"bins": seen, "padded": padded, "short_songs": short},
+    )
+
+
+@torch.no_grad()
+def input_finding(probe: Probe) -> Finding:
+    """Range of what the first layer sees, and what clipping takes from it."""
+    mixture = probe.network.kept(probe.mixture)
+    scaled = probe.network.scaled(mixture)
+    low, high = float(scaled.min()), float(scaled.max())
+    middle = _quantiles(scaled, torch.tensor([0.05, 0.95]))
+    clipped, lost = 0.0, 0.0
+    if probe.config.objective.input in CLIPPING:
+        limit, floor = torch.tensor(HIGHEST_LOG).exp(), torch.tensor(LOWEST_LOG).exp()
+        clipped = float(((mixture > limit) | ((mixture > 0) & (mixture < floor))).float().mean())
+        energy = mixture.double().square()
+        lost = 1 - float(mixture.clamp(max=float(limit)).double().square().sum() / energy.sum().clamp(min=1e-30))
+    is_finite = bool(torch.isfinite(scaled).all())
+    status: Status = "fail" if not is_finite else "warn" if clipped > 0.01 or lost > 0.1 else "pass"
+    return Finding(
+        "input",
+        status,
+        f"from {low:.3g} to {high:.3g}, nine in ten between {middle[0]:.3g} and {middle[1]:.3g}, deviation "
+        f"{float(scaled.std()):.3g}; "
+        f"{clipped:.1%} of the values are clipped, and with them {lost:.0%} of the energy",
+        "What the network sees is not finite: look at the scaling."
+        if not is_finite
+        else "Clipping makes loud and very loud the same, just where the voice is: take --input raw, root or log."
+        if status == "warn"
+        else "Nothing of the input is lost before the network sees it.",
+        {"low": low, "high": high, "clipped_share": clipped, "lost_energy_share": lost},
+    )
+
+
+@torch.no_grad()
+def trivial_finding(probe: Probe) -> Finding:
+    """Loss at the start beside answers that need no network, and what the loss looks at."""
+    objective, network = probe.config.objective, probe.network
+    mixture, vocals = network.kept(probe.mixture), network.kept(probe.vocals)
+    fixed = {mask: float(mask_loss(objective, mask, mixture, vocals).mean()) for mask in (0.0, 0.5, 1.0)}
+    constant, constant_loss = best_constant_mask(objective, mixture, vocals)
+    _, per_bin_loss = best_mask_per_bin(objective, mixture, vocals)
+    start = probe.start_loss()
+    unheard = _unheard_share(objective, constant, mixture, vocals)
+    figure = (
+        f"at the start {start:.3g}; mask 0: {fixed[0.0]:.3g}, 0.5: {fixed[0.5]:.3g}, 1: {fixed[1.0]:.3g}; best "
+        f"single mask ({constant:.2f}): {constant_loss:.3g}; best per bin: {per_bin_loss:.3g}; {unheard:.0%} of the "
+        f"loss comes from values that hold {INAUDIBLE_ENERGY:.0%} of the energy"
+    )
+    status: Status = "pass"
+    advice = "There is something to learn, and silence is no good answer."
+    if constant_loss <= 1e-9 * max(1.0, fixed[1.0]):
+        status, advice = "fail", "One mask for everything has no loss at all: the targets are silent or all the same."
+    elif fixed[0.0] <= 1.05 * per_bin_loss:
+        status = "fail"
+        advice = (
+            "Silence is as good as the best mask per bin: the network will learn to be silent first; take loss mse, "
+        )
+        advice += "or target source."
+    elif unheard > 0.35:
+        status = "fail" if unheard > 0.5 else "warn"
+        advice = (
+            "The loss looks mostly at what nobody hears; take target source, which weighs values by their magnitude."
+        )
+    return Finding(
+        "trivial answers",
+        status,
+        figure,
+        advice,
+        {
+            "start": start,
+            "mask_0": fixed[0.0],
+            "mask_0.5": fixed[0.5],
+            "mask_1": fixed[1.0],
+            "best_mask": constant,
+            "best_mask_loss": constant_loss,
+            "best_per_bin_loss": per_bin_loss,
+            "unheard_share": unheard,
+        },
+    )
+
+
+def _unheard_share(objective: Objective, mask: float, mixture: Tensor, vocals: Tensor) -> float:
+    """Share of a constant mask's loss in the quietest values, those that hold `INAUDIBLE_ENERGY` of the energy."""
+    estimate = OUTPUTS[objective.output].of_mask(torch.full_like(mixture, mask), mixture)
+    losses = distances(objective, estimate, vocals).flatten().double()
+    power = mixture.flatten().double().square()
+    order = power.argsort()
+    quiet = order[power[order].cumsum(dim=0) <= INAUDIBLE_ENERGY * power.sum()]
+    return float(losses[quiet].sum() / losses.sum().clamp(min=1e-300))
+
+
+@torch.no_grad()
+def start_finding(probe: Probe) -> Finding:
+    """Masks of the untrained network beside the oracle masks."""
+    torch.manual_seed(probe.config.seed)
+    probe.network.train()
+    mixture, _ = probe.batches()[0]
+    masks = probe.network.estimates(mixture)[0].mask().clamp(0, 1)
+    kept = probe.network.kept(probe.mixture), probe.network.kept(probe.vocals)
+    oracle = oracle_mask(*kept)
+    saturated = float(((masks < 0.01) | (masks > 0.99)).float().mean())
+    begins, best = float(masks.mean()), best_constant_mask(probe.config.objective, *kept)[0]
+    bias, is_mask = probe.config.objective.bias, probe.config.objective.output == "mask"
+    misses = isinstance(bias, float) and is_mask and abs(float(torch.sigmoid(torch.tensor(bias))) - best) > 0.1
+    status: Status = "fail" if is_mask and saturated > 0.5 else "warn" if misses else "pass"
+    advice = "The output layer begins where it can go either way."
+    if status == "fail":
+        advice = "The output layer is saturated, so that hardly any gradient comes through: take a bias near 0."
+    elif misses:
+        advice = (
+            f"The bias {bias:g} was set by hand and is not that of the best single mask of this loss: leave it out, "
+        )
+        advice += f"or take {fitting_bias('mask', best):.1f}."
+    quantiles = torch.linspace(0.05, 0.95, 19)
+    return Finding(
+        "masks at the start",
+        status,
+        f"mean {begins:.2f}, the oracle's {float(oracle.mean()):.2f} (median {float(oracle.median()):.2f}); the best "
+        f"single mask for this loss is {best:.2f}; {saturated:.0%} of the outputs are saturated",
+        advice,
+        {"mean": begins, "oracle_mean": float(oracle.mean()), "best_mask": best, "saturated_share": saturated},
+        {
+            "quantile": quantiles.tolist(),
+            "at the start": _quantiles(masks, quantiles),
+            "oracle": _quantiles(oracle, quantiles),
+        },
+    )
+
+
+def _quantiles(values: Tensor, quantiles: Tensor) -> list[float]:
+    # torch.quantile takes no more than 16 million values.
+    flat = values.flatten()
+    return [float(value) for value in torch.quantile(flat[:: max(1, len(flat) // 1_000_000)].float(), quantiles)]

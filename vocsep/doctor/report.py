@@ -1,0 +1,100 @@
+"""What the doctor found, for a terminal, for programs, and as one HTML page with its pictures."""
+
+import base64
+import io
+from importlib import resources
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from vocsep.doctor.diagnosis import Diagnosis
+from vocsep.doctor.finding import Finding
+
+MARKS = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
+
+
+def as_lines(finding: Finding) -> list[str]:
+    """One check for a terminal."""
+    return [f"{MARKS[finding.status]}  {finding.check}: {finding.figure}", f"      {finding.advice}"]
+
+
+def in_short(diagnosis: Diagnosis) -> str:
+    """The last line."""
+    failed, warned = diagnosis.of("fail"), diagnosis.of("warn")
+    if not failed and not warned:
+        return f"{len(diagnosis.findings)} checks, nothing is wrong"
+    parts = [f"fail: {', '.join(failed)}"] if failed else []
+    parts += [f"warn: {', '.join(warned)}"] if warned else []
+    return f"{len(diagnosis.findings)} checks; " + "; ".join(parts)
+
+
+def as_json(diagnosis: Diagnosis, about: dict[str, Any]) -> dict[str, Any]:
+    """Everything as JSON-like values; what is not finite becomes null."""
+    checks = [
+        {
+            "check": finding.check,
+            "status": finding.status,
+            "figure": finding.figure,
+            "advice": finding.advice,
+            "values": _finite(finding.values),
+            "curve": _finite(finding.curve),
+        }
+        for finding in diagnosis.findings
+    ]
+    return {**about, "status": diagnosis.status, "checks": checks}
+
+
+def as_html(diagnosis: Diagnosis, about: dict[str, Any]) -> str:
+    """A page that needs nothing from elsewhere."""
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        (resources.files("vocsep.doctor") / "report.html.j2").read_text(encoding="utf-8")
+    )
+    pictures = {finding.check: _picture(finding) for finding in diagnosis.findings if finding.curve}
+    return template.render(
+        about=about, findings=diagnosis.findings, marks=MARKS, summary=in_short(diagnosis), pictures=pictures
+    )
+
+
+def _picture(finding: Finding) -> str:
+    """A PNG in base64: curves over the first of them where its name is an axis, else over their number."""
+    curve = dict(finding.curve)
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axis = figure.subplots()
+    if "learning rate" in curve:
+        axis.semilogx(curve["learning rate"], curve["loss"])
+        axis.axvline(finding.values["rate"], color="tab:red", label="set")
+        axis.axvline(finding.values["suggested"], color="tab:green", linestyle="--", label="suggested")
+        axis.set_xlabel("learning rate")
+        axis.set_ylabel("loss / loss at the start")
+        axis.legend()
+    elif "quantile" in curve:
+        places = curve.pop("quantile")
+        for name, values in curve.items():
+            axis.plot(values, places, label=name)
+        axis.set_xlabel("mask")
+        axis.set_ylabel("share of values below")
+        axis.legend()
+    else:
+        for name, values in curve.items():
+            axis.semilogy(values, "o-", markersize=3)
+            axis.set_ylabel(name)
+        axis.set_xlabel("step" if "loss" in curve else "layer")
+    axis.grid(alpha=0.3)
+    return _encoded(figure)
+
+
+def _encoded(figure: Figure) -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=90)
+    return base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""Models and estimates made elsewhere, scored on songs with known stems."""

@@ -1,0 +1,83 @@
+"""What is scored: a trained model, or a folder of estimates that some other program made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.errors import UserError
+from vocsep.arrays import Waveform
+from vocsep.audio.reading import decode
+from vocsep.datasets.layouts import stem_files
+from vocsep.datasets.songs import Song
+from vocsep.separation.cache import cached_separator
+from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
+
+
+@dataclass(frozen=True)
+class ModelSubject:
+    """A model by registry folder and name (a version's number or a model folder)."""
+
+    registry: Path
+    model: str
+
+    @property
+    def spectrogram(self) -> SpectrogramConfig:
+        """The model's own band and resolution."""
+        return cached_separator(self.registry, self.model).spectrogram
+
+    def estimate(self, song: Song, mixture: Waveform, sample_rate: int) -> dict[str, Waveform]:
+        """Both sources of a song, each of the mixture's shape."""
+        return cached_separator(self.registry, self.model).separate(mixture, sample_rate)
+
+
+@dataclass(frozen=True)
+class FolderSubject:
+    """Estimates in `<folder>/[<split>/]<song's name>/{vocals, accompaniment or other stems}.<any audio>`.
+
+    This is the layout that musdb and museval write and read.
+    """
+
+    folder: Path
+
+    @property
+    def spectrogram(self) -> SpectrogramConfig:
+        """Nothing is known of the band that made the estimates; ceilings beside them are those of `fine`."""
+        return load_spectrogram_config("fine")
+
+    def estimate(self, song: Song, mixture: Waveform, sample_rate: int) -> dict[str, Waveform]:
+        """Both sources of a song as they are in the folder: nothing is resampled, cut, padded or rescaled.
+
+        Raises
+        ------
+        UserError
+            If there is no folder for the song, a source is missing, or rate, channels or length are not the song's.
+        """
+        folders = [self.folder / split / song.name for split in (song.split, "train" if song.split == "valid" else "")]
+        folder = next((entry for entry in (*folders, self.folder / song.name) if entry.is_dir()), None)
+        if folder is None:
+            raise UserError(f"{self.folder}: no estimates of {song.name!r} (looked for {folders[0]})")
+        files = stem_files(folder)
+        others = [path for name, path in files.items() if name not in ("vocals", "accompaniment", "mixture")]
+        backing = [files["accompaniment"]] if "accompaniment" in files else others
+        if "vocals" not in files or not backing:
+            missing = "accompaniment (or other stems)" if "vocals" in files else "vocals"
+            raise UserError(f"{folder}: {missing} missing; both sources are needed for BSSEval")
+        vocals = _read(files["vocals"], mixture, sample_rate)
+        accompaniment = _read(backing[0], mixture, sample_rate)
+        for path in backing[1:]:
+            accompaniment = accompaniment + _read(path, mixture, sample_rate)
+        return {"vocals": vocals, "accompaniment": accompaniment}
+
+
+Subject = ModelSubject | FolderSubject
+
+
+def _read(path: Path, mixture: Waveform, sample_rate: int) -> Waveform:
+    waveform, rate = decode(path)
+    if rate != sample_rate:
+        raise UserError(f"{path}: {rate} Hz, the song has {sample_rate} Hz")
+    if waveform.shape != mixture.shape:
+        raise UserError(
+            f"{path}: {len(waveform)} channels of {waveform.shape[1]} samples, the song has "
+            f"{len(mixture)} of {mixture.shape[1]}"
+        )
+    return waveform

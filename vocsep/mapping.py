@@ -1,0 +1,80 @@
+"""One function over many items that cost each other nothing: here one after the other, or wherever a flow says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from storage.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a result, or the one line that says why there is none."""
+
+    item: Item
+    result: Result | None
+    error: str | None
+
+
+class Map(Protocol):
+    """Runs `function(item, *arguments)` for every item; a `UserError` of one costs the others nothing.
+
+    `on_outcome` is called in the caller's process, in order of completion, with the outcome and the number of items
+    that are done. What it raises ends the work.
+    """
+
+    def __call__(
+        self,
+        function: Callable[..., Result],
+        items: Sequence[Item],
+        arguments: tuple[Any, ...] = (),
+        *,
+        on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
+    ) -> list[Outcome[Item, Result]]:
+        """Outcomes, in order of completion."""
+        ...
+
+
+class SomeFailed(Exception):
+    """Some songs failed; the others are done and stay."""
+
+    def __init__(self, failures: dict[str, str], total: int, what: str) -> None:
+        self.failures = failures
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+        super().__init__(f"{len(failures)} of {total} {what} failed, the others are done:{lines}")
+
+
+def run_one(function: Callable[..., Result], item: Item, arguments: tuple[Any, ...] = ()) -> Outcome[Item, Result]:
+    """One item's outcome: a user's mistake is one like any other; all else is raised."""
+    try:
+        return Outcome(item, function(item, *arguments), None)
+    except UserError as error:
+        return Outcome(item, None, str(error))
+
+
+def serial(
+    function: Callable[..., Result],
+    items: Sequence[Item],
+    arguments: tuple[Any, ...] = (),
+    *,
+    on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
+) -> list[Outcome[Item, Result]]:
+    """A `Map` in this process, one item after the other."""
+    outcomes: list[Outcome[Item, Result]] = []
+    for item in items:
+        outcomes.append(run_one(function, item, arguments))
+        if on_outcome is not None:
+            on_outcome(outcomes[-1], len(outcomes))
+    return outcomes
+
+
+def failures_of(outcomes: Sequence[Outcome[Any, Any]]) -> dict[str, str]:
+    """Name of each item that failed to the reason."""
+    return {
+        str(getattr(outcome.item, "name", outcome.item)): outcome.error
+        for outcome in outcomes
+        if outcome.error is not None
+    }

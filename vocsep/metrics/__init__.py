@@ -1,0 +1,1 @@
+"""Numbers from references and estimates: BSSEval v4, whole-song SDR, confidence intervals."""

@@ -1,0 +1,1 @@
+"""The network, its objective, running it (torch, ONNX), and its mask for a song."""

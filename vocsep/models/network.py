@@ -1,0 +1,39 @@
+"""What runs a trained network on raw magnitudes: the interface that masks are predicted through, and its engines.
+
+Nothing here imports torch: `vocsep.inference_torch` and `vocsep.inference_onnx` do what an engine needs.
+"""
+
+import os
+from typing import Literal, Protocol
+
+from vocsep.arrays import Spectrogram
+
+EngineName = Literal["torch", "onnx"]
+
+
+class MaskNetwork(Protocol):
+    """A network in evaluation mode. Calls may come from several threads at once."""
+
+    @property
+    def channels(self) -> int:
+        """Audio channels of one example: 1, or 2 for stereo."""
+        ...
+
+    @property
+    def targets(self) -> int:
+        """1: masks of the vocals; 2: of vocals and accompaniment."""
+        ...
+
+    def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
+        """Masks `(batch, targets * channels, frames, bins)` of raw magnitudes `(batch, channels, frames, bins)`.
+
+        Float32 both; the channels of the first target come first. Any number of frames.
+        """
+        ...
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

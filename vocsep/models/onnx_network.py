@@ -1,0 +1,89 @@
+"""Networks run by ONNX Runtime from a file that `vocsep export` wrote; torch is not needed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from storage.errors import UserError
+from storage.registry import ModelRegistry, ModelVersion
+from vocsep.arrays import Spectrogram
+
+METADATA_KEY = "vocsep"
+"""Where an exported file holds what its model's `model.json` says."""
+
+
+def export_path(model: ModelVersion, registry: Path, suffix: str) -> Path:
+    """Where a model's export lies unless another place is named: beside the versions, with a part of its digest."""
+    name = model.path.resolve().name if model.version is None else f"{model.version:04d}"
+    return registry / "exports" / f"{name}-{model.description['weights_sha256'][:12]}.{suffix}"
+
+
+def open_onnx(model: str | Path | ModelVersion, registry: Path) -> tuple["OnnxNetwork", dict[str, Any], str]:
+    """Network of an exported file, or of a model that was exported; its description and the file's name.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, it is damaged or not of vocsep's, or ONNX Runtime is not installed.
+    """
+    if isinstance(model, ModelVersion) or Path(model).suffix != ".onnx":
+        version = model if isinstance(model, ModelVersion) else ModelRegistry(registry).open(str(model))
+        path = export_path(version, registry, "onnx")
+        if not path.is_file():
+            raise UserError(f"{path}: no export of this model; run `vocsep export --format onnx --model {model}` first")
+    else:
+        path = Path(model)
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    network = OnnxNetwork(path)
+    return network, network.description, str(path)
+
+
+class OnnxNetwork:
+    """An exported network as `vocsep.inference.MaskNetwork`, on the CPU.
+
+    Attributes
+    ----------
+    description
+        What the model's `model.json` says.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UserError("the engine onnx needs ONNX Runtime: pip install 'vocsep[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        # Whoever calls has a thread for each core already.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.description: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+            architecture = self.description["architecture"]
+            self._channels, self._targets = int(architecture["channels"]), int(architecture["targets"])
+        except Exception as error:  # ONNX Runtime's errors have no common class
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path}: not a network that `vocsep export` wrote, or damaged ({reason})") from None
+
+    @property
+    def channels(self) -> int:
+        """Audio channels of one example."""
+        return self._channels
+
+    @property
+    def targets(self) -> int:
+        """Sources that there are masks for."""
+        return self._targets
+
+    def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
+        """Masks of raw magnitudes (see `MaskNetwork`)."""
+        masks: Spectrogram = self._session.run(["masks"], {"magnitudes": magnitudes})[0]
+        return masks

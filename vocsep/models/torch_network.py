@@ -1,0 +1,89 @@
+"""Networks run by PyTorch, on a CPU or an accelerator."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from storage.errors import UserError
+from storage.registry import ModelVersion
+from vocsep.arrays import Spectrogram
+from vocsep.models.unet import UNet, build_network
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises
+    ------
+    UserError
+        If there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name}: cannot be used here ({reason}); use auto or cpu") from None
+    return device
+
+
+def load_network(model: ModelVersion) -> UNet:
+    """Network of a saved model, on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    UserError
+        If the model's files are damaged or of a kind that this version does not know.
+    """
+    network = build_network(model.description.get("architecture", {}))
+    weights = {name: torch.from_numpy(value) for name, value in model.load_weights().items()}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{model.path}: weights do not fit the architecture ({reason})") from None
+    return network.eval()
+
+
+def folded(network: UNet) -> UNet:
+    """A copy in evaluation mode whose batch norms are part of the convolutions before them: the same masks, faster."""
+    copied = copy.deepcopy(network).eval()
+    for block in [module for module in copied.modules() if isinstance(module, nn.Sequential)]:
+        convolution, norm = block[0], block[1]
+        assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        transposed = isinstance(convolution, nn.ConvTranspose2d)
+        block[0] = fuse_conv_bn_eval(convolution, norm, transposed)
+        block[1] = nn.Identity()
+    return copied
+
+
+class TorchNetwork:
+    """A network in evaluation mode as `vocsep.inference.MaskNetwork`, on the device that it lies on."""
+
+    def __init__(self, network: UNet) -> None:
+        self._network = network
+        self._device = next(network.parameters()).device
+
+    @property
+    def channels(self) -> int:
+        """Audio channels of one example."""
+        return self._network.channels
+
+    @property
+    def targets(self) -> int:
+        """Sources that there are masks for."""
+        return self._network.targets
+
+    @torch.inference_mode()
+    def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
+        """Masks of raw magnitudes (see `MaskNetwork`)."""
+        batch = torch.from_numpy(magnitudes).to(self._device)
+        masks: Spectrogram = self._network(batch.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+        return masks

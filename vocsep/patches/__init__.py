@@ -1,0 +1,1 @@
+"""Which training patches a step sees, and making them."""

@@ -1,0 +1,183 @@
+"""Where training patches are read from: device memory, host memory, or the store's shards: the fastest that fits.
+
+All of them give the same values.
+"""
+
+import math
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from storage.manifest import TrackRecord
+from storage.patch_reader import PatchReader
+from storage.store import SpectrogramStore
+from vocsep.arrays import Integers
+
+TierName = Literal["device", "host", "stream"]
+
+# The share of free memory that the training songs may take: the network and its activations need the rest.
+MEMORY_SHARE = 0.5
+
+
+class Excerpts(NamedTuple):
+    """Where some excerpts of one source lie.
+
+    Attributes
+    ----------
+    rows
+        `(rows, bins)`, float16 or float32 as stored: frames of the songs' channels.
+    first
+        `(excerpts, channels)`: the row of an excerpt's first frame.
+    available
+        `(excerpts,)`: how many of its frames there are, one row after the other; those after the end of a song are 0.
+    """
+
+    rows: Tensor
+    first: Integers
+    available: Integers
+
+
+class PatchTier(Protocol):
+    """Gives excerpts of the training songs.
+
+    Attributes
+    ----------
+    device
+        Where the excerpts lie.
+    channels, bins
+        Of every excerpt.
+    """
+
+    name: TierName
+    device: torch.device
+    channels: int
+    bins: int
+
+    def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
+        """One excerpt per entry; good until this is called again for the same source.
+
+        `channel` comes first, then the song's next ones, in a circle.
+
+        Raises
+        ------
+        IndexError
+            If there are not so many training songs.
+        """
+        ...
+
+
+class ResidentTier:
+    """All training songs in the memory of one device, one after the other."""
+
+    def __init__(self, store: SpectrogramStore, sources: tuple[str, ...], channels: int, device: torch.device) -> None:
+        tracks = store.tracks("train")
+        self.name: TierName = "host" if device.type == "cpu" else "device"
+        self.device = device
+        self.channels = channels
+        self.bins = tracks[0].arrays[sources[0]].shape[2]
+        self._frames = np.array([track.frames for track in tracks], dtype=np.int64)
+        self._song_channels = np.array([track.channels for track in tracks], dtype=np.int64)
+        rows = self._frames * self._song_channels
+        self._first_row = np.concatenate([[0], np.cumsum(rows)])
+        self._rows: dict[str, Tensor] = {}
+        for source in sources:
+            whole = torch.empty((int(rows.sum()), self.bins), dtype=_stored_type(tracks[0], source), device=device)
+            for index, track in enumerate(tracks):
+                song = torch.from_numpy(np.array(store.array(track, source))).view(-1, self.bins)
+                whole[self._first_row[index] : self._first_row[index + 1]] = song.to(device)
+            self._rows[source] = whole
+
+    def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
+        """See `PatchTier.excerpts`."""
+        length = self._frames[track]
+        channels = (channel[:, None] + np.arange(self.channels)) % self._song_channels[track][:, None]
+        first = (self._first_row[track] + start)[:, None] + channels * length[:, None]
+        return Excerpts(self._rows[source], first, np.minimum(frames, length - start))
+
+
+class StreamTier:
+    """Excerpts from the store's shards as they are needed."""
+
+    name: TierName = "stream"
+    device = torch.device("cpu")
+
+    def __init__(self, store: SpectrogramStore, channels: int) -> None:
+        self._tracks = store.tracks("train")
+        self._reader = PatchReader(store)
+        self.channels = channels
+        self.bins = self._tracks[0].arrays["vocals"].shape[2]
+        self._rows: dict[str, Tensor] = {}
+
+    def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
+        """See `PatchTier.excerpts`."""
+        songs = [self._tracks[index] for index in track]
+        available = np.minimum(frames, np.array([song.frames for song in songs]) - start)
+        ends = np.cumsum(np.repeat(available, self.channels)).reshape(-1, self.channels)
+        first = ends - available[:, None]
+        rows = self._room(source, int(ends[-1, -1]))
+        stored = rows.numpy()
+        for item, song in enumerate(songs):
+            for index, row in enumerate(first[item]):
+                one = int(channel[item] + index) % song.channels
+                self._reader.read(song, source, one, int(start[item]), stored[row : row + available[item]])
+        return Excerpts(rows, first, available)
+
+    def _room(self, source: str, count: int) -> Tensor:
+        """Memory for so many rows, the same one as before where it is large enough."""
+        rows = self._rows.get(source)
+        if rows is None or len(rows) < count:
+            rows = self._rows[source] = torch.empty((count, self.bins), dtype=_stored_type(self._tracks[0], source))
+        return rows
+
+
+def _stored_type(track: TrackRecord, source: str) -> torch.dtype:
+    return torch.float16 if track.arrays[source].dtype == "float16" else torch.float32
+
+
+def gather_rows(excerpts: Excerpts, out: Tensor) -> None:
+    """Copy excerpts to `out`, `(excerpts, channels, frames, bins)`, all at once on a device; zeros after their ends."""
+    rows, first, available = excerpts
+    offset = torch.arange(out.shape[2], device=rows.device)
+    inside = offset < torch.from_numpy(available).to(rows.device)[:, None, None]
+    wanted = torch.from_numpy(first).to(rows.device)[..., None] + offset * inside
+    gathered = rows.index_select(0, wanted.flatten()).view_as(out)
+    torch.mul(gathered, inside[..., None], out=out)
+
+
+def training_bytes(tracks: list[TrackRecord], sources: tuple[str, ...]) -> int:
+    """Bytes of the named spectrograms of all tracks in memory."""
+    arrays = [track.arrays[source] for track in tracks for source in sources]
+    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays)
+
+
+def open_tier(
+    store: SpectrogramStore,
+    sources: tuple[str, ...],
+    channels: int,
+    device: torch.device,
+    wanted: Literal["auto", "device", "host", "stream"] = "auto",
+) -> tuple[PatchTier, str]:
+    """The fastest tier that fits, or the one that is wanted, and one line that says which and why.
+
+    Parameters
+    ----------
+    sources
+        Names of the spectrograms that training reads.
+    channels
+        Of the network.
+    device
+        That the network is on.
+    """
+    size = training_bytes(store.tracks("train"), sources)
+    text = f"{size / 1e9:.2f} GB of training patches"
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        if wanted == "device" or (wanted == "auto" and size <= MEMORY_SHARE * free):
+            return ResidentTier(store, sources, channels, device), f"{text}, resident on {device}"
+    free = psutil.virtual_memory().available
+    if wanted in ("device", "host") or (wanted == "auto" and size <= MEMORY_SHARE * free):
+        return ResidentTier(store, sources, channels, torch.device("cpu")), f"{text}, resident in host memory"
+    return StreamTier(store, channels), f"{text}, streamed from the store ({free / 1e9:.1f} GB of memory are free)"

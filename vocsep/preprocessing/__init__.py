@@ -1,0 +1,1 @@
+"""Songs to the spectrogram store: plan, room, track, update (disk or bucket), repair, picture."""

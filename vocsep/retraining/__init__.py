@@ -1,0 +1,1 @@
+"""What changed, a challenger, a decision."""

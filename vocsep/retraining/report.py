@@ -1,0 +1,50 @@
+"""What a retraining tells people."""
+
+from collections.abc import Collection
+
+from storage.files import write_atomically
+from vocsep.retraining.changes import Changes
+from vocsep.retraining.job import Job
+
+REPORT_NAME = "report.md"
+
+
+def report_text(changes: Changes, job: Job | None, failures: dict[str, str], details: Collection[str]) -> str:
+    """The report of a retraining, in markdown.
+
+    Parameters
+    ----------
+    job
+        None if nothing changed.
+    failures
+        Songs that failed, and why.
+    details
+        More lines: what was pruned, where the evaluation is.
+    """
+    lines = ["# Retraining"]
+    decision = job.decision if job else None
+    if decision is None:
+        lines.append("**Nothing to do**: a model was trained on these very songs with these settings already.")
+    elif decision.promote:
+        lines.append(f"**Model {decision.challenger} is the new champion**: {decision.reason}.")
+    else:
+        lines.append(
+            f"**Model {decision.champion} stays the champion** before {decision.challenger}: {decision.reason}."
+        )
+    lines.append(f"Songs since the last retraining: {changes}.")
+    for word, names in (("New", changes.new), ("Changed", changes.changed), ("Removed", changes.removed)):
+        if names:
+            lines.append(f"{word}: {', '.join(names)}")
+    if job is not None:
+        base = job.training.fine_tune
+        lines.append(f"Trained from {'scratch' if base is None else f'model {base}'}; job: `{job.folder}`.")
+    lines += details
+    if failures:
+        lines.append("**Failed songs:**\n\n" + "\n".join(f"- {name}: {why}" for name, why in failures.items()))
+    return "\n\n".join(lines) + "\n"
+
+
+def finish(job: Job, songs: dict[str, str], report: str) -> None:
+    """Write the report, and close the job: the next one begins with these songs."""
+    write_atomically(job.folder / REPORT_NAME, report.encode())
+    job.write(finished=True, songs=songs)

@@ -1,0 +1,66 @@
+"""How songs are separated, as one settings model: of the command line, of the flow, and of Python."""
+
+from string import Formatter
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from vocsep.audio.formats import AudioFormat, BitDepth
+from vocsep.config import Settings
+from vocsep.models.masks import MOST_OVERLAP
+from vocsep.models.network import EngineName
+from vocsep.separation.outputs import OUTPUT_FIELDS
+
+Clip = Literal["none", "clamp", "rescale"]
+
+
+class SeparationSettings(Settings):
+    """What is written of each song, and how it is made."""
+
+    stems: tuple[Literal["vocals", "accompaniment"], ...] = Field(
+        default=("vocals", "accompaniment"), min_length=1, description="Which stems to write, with commas between."
+    )
+    format: AudioFormat = Field(default="wav", description="wav, flac, mp3, ogg or m4a.")
+    bit_depth: BitDepth | None = Field(default=None, description="16, 24 or 32f; wav: default 32f, flac: default 24.")
+    name: str = Field(
+        default="{track}/{stem}",
+        description="Where in OUTPUT a stem goes: {track}, {stem}, {folder} and {suffix} of the song, without ending.",
+    )
+    clip: Clip = Field(
+        default="none",
+        description="Samples beyond full scale. none: kept where the format can; clamp: cut off; rescale: all stems of "
+        "such a song are made quieter alike.",
+    )
+    overlap: float = Field(
+        default=0.0, ge=0.0, le=MOST_OVERLAP, description="Share by which patches overlap; 0: the whole song at once."
+    )
+    wiener: bool = Field(default=False, description="Refine with the multichannel Wiener filter.")
+    plot: bool = Field(default=False, description="Draw the spectrograms of every song beside its stems.")
+    overwrite: bool = Field(default=False, description="Separate again what is already there.")
+    model: str = Field(
+        default="champion",
+        description="champion, latest, a version's number, a model folder or a file of vocsep export.",
+    )
+    engine: EngineName = Field(default="torch", description="torch, or onnx (of an exported model, without torch).")
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+
+    @field_validator("stems")
+    @classmethod
+    def _check_stems(cls, stems: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(stems)) < len(stems):
+            raise ValueError("a stem is named twice")
+        return stems
+
+    @model_validator(mode="after")
+    def _check_name(self) -> "SeparationSettings":
+        try:
+            parsed = list(Formatter().parse(self.name))
+        except ValueError as error:
+            raise ValueError(f"name: {error}") from None
+        fields = {field for _, field, _, _ in parsed if field is not None}
+        if fields - set(OUTPUT_FIELDS) or any(conversion or spec for _, _, spec, conversion in parsed):
+            known = ", ".join(f"{{{field}}}" for field in OUTPUT_FIELDS)
+            raise ValueError(f"name: only {known} can stand in braces")
+        if "stem" not in fields and len(self.stems) > 1:
+            raise ValueError("name: must hold {stem}, or the stems would overwrite each other")
+        return self

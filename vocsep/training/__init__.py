@@ -1,0 +1,1 @@
+"""A store to a model in the registry."""

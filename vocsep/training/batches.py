@@ -1,0 +1,72 @@
+"""The batches of a run's steps."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import IterableDataset
+
+from storage.store import SpectrogramStore
+from vocsep.patches.maker import Batch, PatchMaker
+from vocsep.patches.prefetch import PREFETCH_DEPTH, prefetched
+from vocsep.patches.sampling import Draws, PatchSampler
+from vocsep.patches.tiers import PatchTier
+from vocsep.spectrograms.config import PATCH_FRAMES
+from vocsep.training.config import TrainConfig
+
+
+def patch_sampler(config: TrainConfig, store: SpectrogramStore) -> PatchSampler:
+    """What a training of these settings draws its patches with."""
+    return PatchSampler(
+        store.tracks("train"),
+        batch_size=config.batch_size,
+        frames=PATCH_FRAMES,
+        augmentation=config.augmentation,
+        seed=config.seed,
+    )
+
+
+# Lightning holds the batch in use and the next one; behind them some wait in the queue, and one is being made.
+BATCHES_IN_MEMORY = 2 + PREFETCH_DEPTH + 1
+
+
+class StepBatches(IterableDataset[Batch]):
+    """The batches of the steps from `first_step` (0 is the first of all) on, of this process's share."""
+
+    def __init__(self, tier: PatchTier, sampler: PatchSampler, config: TrainConfig, rank: int, processes: int) -> None:
+        self._sampler = sampler
+        self._maker = PatchMaker(
+            tier, frames=PATCH_FRAMES, seed=config.seed, with_accompaniment="accompaniment" in config.targets
+        )
+        self.first_step = 0
+        self._rank = rank
+        self._processes = processes
+        self._streamed = tier.name == "stream"
+        self.seconds_waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = prefetched(self._batches()) if self._streamed else self._batches()
+        while True:
+            started = time.perf_counter()
+            batch = next(batches)
+            self.seconds_waited += time.perf_counter() - started
+            yield batch
+
+    def places(self, step: int) -> list[str]:
+        """Where each patch of this process's share of a step comes from, for people."""
+        return self._sampler.places(self._draw(step))
+
+    def _draw(self, step: int) -> Draws:
+        return self._sampler.draw(step).share(self._rank, self._processes)
+
+    def _batches(self) -> Iterator[Batch]:
+        if self._streamed:
+            # Of the thread that works ahead: more of them would take turns with those of the steps.
+            torch.set_num_threads(1)
+        used: list[Batch | None] = [None] * BATCHES_IN_MEMORY
+        step = self.first_step
+        while True:
+            slot = step % BATCHES_IN_MEMORY
+            batch = used[slot] = self._maker.make(self._draw(step), used[slot])
+            yield batch
+            step += 1

@@ -1,0 +1,59 @@
+"""How long a run may take, in minutes, steps or epochs."""
+
+import time
+from math import ceil
+
+from storage.store import SpectrogramStore
+from vocsep.spectrograms.config import PATCH_FRAMES
+from vocsep.training.config import TrainConfig
+
+DEFAULT_MINUTES = 4.0
+
+
+class Budget:
+    """How much of the allowed steps and seconds is used, those of earlier parts of a resumed run included."""
+
+    def __init__(self, steps: int | None, seconds: float | None) -> None:
+        self.steps = steps
+        self.seconds = seconds
+        self.start()
+
+    @classmethod
+    def of(cls, config: TrainConfig, store: SpectrogramStore) -> "Budget":
+        """The budget that a configuration means on the songs of a store."""
+        steps = [config.steps] if config.steps else []
+        if config.epochs:
+            patches = sum(track.frames * track.channels for track in store.tracks("train"))
+            patches //= PATCH_FRAMES * config.channels
+            steps.append(max(1, ceil(config.epochs * patches / config.batch_size)))
+        minutes = config.max_minutes
+        if not steps and minutes is None:
+            minutes = DEFAULT_MINUTES
+        return cls(min(steps) if steps else None, minutes * 60 if minutes else None)
+
+    def start(self, seconds_before: float = 0.0) -> None:
+        """Begin to count, `seconds_before` having been used already."""
+        self._started = time.monotonic() - seconds_before
+
+    @property
+    def seconds_used(self) -> float:
+        """Seconds since the start, those before a resume included."""
+        return time.monotonic() - self._started
+
+    def __str__(self) -> str:
+        """For people: `500 steps`, `4 minutes`, or both."""
+        parts = [f"{self.steps} steps"] if self.steps else []
+        parts += [f"{self.seconds / 60:g} minutes"] if self.seconds else []
+        return " or ".join(parts)
+
+    def used_steps(self, step: int) -> float:
+        """Share of the steps after `step` steps; 0 without a limit on steps."""
+        return min(1.0, step / self.steps) if self.steps else 0.0
+
+    def used_seconds(self, seconds: float) -> float:
+        """Share of the time after so many seconds; 0 without a limit on time."""
+        return min(1.0, seconds / self.seconds) if self.seconds else 0.0
+
+    def used(self, step: int) -> float:
+        """Share in [0, 1] after `step` steps, now."""
+        return max(self.used_steps(step), self.used_seconds(self.seconds_used))

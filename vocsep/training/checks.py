@@ -1,0 +1,104 @@
+"""What can be told to be wrong with a training before its first step."""
+
+import numpy as np
+import psutil
+import torch
+
+from storage.errors import UserError
+from storage.store import SpectrogramStore
+from vocsep.models.unet import LEVELS
+from vocsep.preprocessing.config import spectrogram_config
+from vocsep.spectrograms.config import PATCH_FRAMES
+from vocsep.training.config import TrainConfig
+
+# Values that a step keeps per weight: the weight, its gradient, two moments of the optimiser, the average.
+VALUES_PER_WEIGHT = 5
+# Copies of a level's output that a step keeps for the way back: convolution, normalisation, activation, both ways.
+COPIES_PER_LEVEL = 6
+
+
+def check_songs(store: SpectrogramStore, config: TrainConfig) -> None:
+    """Refuse songs that a model cannot be trained and validated on.
+
+    Raises
+    ------
+    UserError
+        If there are no training or no validation songs, only one training song to remix, or a song that stands in both
+        splits, by name or by the content of its files.
+    """
+    train, valid = store.tracks("train"), store.tracks("valid")
+    if not train:
+        raise UserError(f"{store.path}: no training songs in the store; run `make preprocess` with a train split")
+    if not valid:
+        raise UserError(f"{store.path}: no validation songs in the store; preprocess at least two training songs")
+    if len(train) < 2 and config.augmentation.remix > 0:
+        raise UserError(f"{store.path}: one training song is too few to mix songs; add songs, or set remix to 0")
+    names = {track.name for track in train}
+    digests = {source.sha256: track.name for track in train for source in track.sources}
+    for track in valid:
+        twins = [digests[source.sha256] for source in track.sources if source.sha256 in digests]
+        if track.name in names or twins:
+            twin = track.name if track.name in names else twins[0]
+            raise UserError(
+                f"{store.path}: validation song {track.name!r} is also a training song ({twin!r}); a model would be "
+                "scored on what it has learnt by heart. Remove one of them and preprocess again"
+            )
+
+
+def check_bins(store: SpectrogramStore, config: TrainConfig) -> None:
+    """Refuse an objective that wants bins that the store lacks.
+
+    Raises
+    ------
+    UserError
+        That says how to make a store that has them.
+    """
+    spectrogram = spectrogram_config(store)
+    if config.objective.bins == "all" and spectrogram.dropped_bin != "none":
+        raise UserError(
+            f"{store.path}: holds {spectrogram.bins} bins, the objective wants all {spectrogram.bins + 1}; make a "
+            "store that has them: make preprocess PRESET=fine-513 STORE=data/all-bins.zarr"
+        )
+
+
+def check_sound(store: SpectrogramStore) -> None:
+    """Refuse training songs whose vocals or accompaniment are silent in all of them.
+
+    Raises
+    ------
+    UserError
+        That names the store and the silent source.
+    """
+    for source in ("vocals", "accompaniment"):
+        # The first song with sound ends the search.
+        if not any(store.array(track, source).any() for track in store.tracks("train")):
+            raise UserError(
+                f"{store.path}: the {source} of the training songs are silent; there is nothing to learn. Look at one "
+                "with `vocsep store plot`"
+            )
+
+
+def needed_bytes(config: TrainConfig, bins: int, processes: int = 1) -> int:
+    """About how much memory one step takes, in bytes, on one of several processes."""
+    maps = [config.channels] + [config.width * 2**level for level in range(LEVELS)]
+    weights = sum(25 * maps[level] * maps[level + 1] * 3 for level in range(LEVELS))
+    sizes = [maps[level + 1] * np.ceil(PATCH_FRAMES / 2**level) * np.ceil(bins / 2**level) for level in range(LEVELS)]
+    values = COPIES_PER_LEVEL * sum(sizes) * config.batch_size / processes
+    return int(4 * (VALUES_PER_WEIGHT * weights + values))
+
+
+def check_memory(config: TrainConfig, bins: int, device: torch.device, processes: int = 1) -> None:
+    """Refuse a model that is larger than the memory that is free.
+
+    Raises
+    ------
+    UserError
+        That says how much is needed and what to lower.
+    """
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    needed = needed_bytes(config, bins, processes)
+    if needed > free:
+        raise UserError(
+            f"width {config.width} with batches of {config.batch_size} needs about {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free on {device}; lower width or batch_size"
+        )

@@ -1,0 +1,89 @@
+"""How a model is trained: the settings, and the budget that a run has."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from vocsep.config import Settings
+from vocsep.models.objective_config import Objective
+from vocsep.patches.sampling import Augmentation
+
+# A run goes on after these have changed: none of them decides what a step does.
+FREE_ON_RESUME = (
+    "steps",
+    "epochs",
+    "max_minutes",
+    "validations",
+    "shown_songs",
+    "patience",
+    "checkpoint_seconds",
+    "device",
+    "devices",
+    "data",
+)
+
+
+class TrainConfig(Settings):
+    """How a model is trained.
+
+    The budget is `steps`, `epochs` and `max_minutes`; whichever is used up first ends the run. An epoch is as many
+    patches as lie side by side in the training songs. With none of them: 4 minutes.
+    """
+
+    steps: int | None = Field(default=None, ge=1, description="Budget in training steps.")
+    epochs: float | None = Field(default=None, gt=0, description="Budget in passes over the training songs.")
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="Budget in minutes. Without any budget: 4 minutes."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Patches of 128 frames per step, over all processes.")
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adam or adamw.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Highest learning rate.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay; of adamw only.")
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        default="cosine",
+        description="Learning rate after the warm-up: half a cosine to 0 over the budget, halved whenever two "
+        "validations in a row are no better, or constant.",
+    )
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="Share of the budget in which the rate rises.")
+    gradient_clip: float | None = Field(default=None, gt=0, description="Longest gradient (norm); off by default.")
+    ema: float = Field(
+        default=0.998, ge=0, lt=1, description="Decay per step of the averaged weights that are validated; 0: none."
+    )
+    objective: Objective = Objective()
+    targets: tuple[Literal["vocals", "accompaniment"], ...] = Field(
+        default=("vocals",), description="What the network has masks for: vocals, or vocals,accompaniment."
+    )
+    augmentation: Augmentation = Augmentation()
+    channels: Literal[1, 2] = Field(
+        default=2, description="1: each channel on its own; 2: stereo, where the store has it."
+    )
+    width: int = Field(default=16, ge=1, description="Feature maps of the network's first block.")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="In the first three decoder blocks.")
+    fine_tune: str | None = Field(default=None, description="Model to start from: champion, a number or a folder.")
+    validations: int = Field(default=10, ge=1, description="How often validation songs are scored.")
+    shown_songs: int = Field(
+        default=2, ge=0, description="Validation songs whose sounds and pictures are kept at every validation."
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="Stop after so many validations in a row without a better score."
+    )
+    checkpoint_seconds: float = Field(default=60.0, gt=0, description="Time between two checkpoints.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and patches.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto takes a GPU if any.")
+    devices: int = Field(default=1, ge=1, description="Processes, one per GPU or share of the CPU, on this machine.")
+    precision: Literal["auto", "32", "bf16"] = Field(
+        default="auto", description="auto takes bfloat16 where the machine computes it natively."
+    )
+    data: Literal["auto", "device", "host", "stream"] = Field(
+        default="auto", description="Where patches are read from; auto takes the fastest that fits."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.targets not in (("vocals",), ("vocals", "accompaniment")):
+            raise ValueError("targets must be vocals, or vocals and accompaniment")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """All settings that decide what a step does, as JSON-like values; a run cannot go on with others."""
+        return self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))

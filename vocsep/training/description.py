@@ -1,0 +1,76 @@
+"""What a model file says of itself: architecture, settings, songs, versions."""
+
+import functools
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from storage.files import file_digest, value_digest
+from storage.store import SpectrogramStore
+from vocsep.preprocessing.config import spectrogram_config
+from vocsep.training.config import TrainConfig
+
+
+def describe_architecture(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
+    """What a model file says of the network."""
+    objective, spectrogram = config.objective, spectrogram_config(store)
+    drops_dc = objective.bins == "even" and spectrogram.dropped_bin == "none"
+    return {
+        "name": "unet",
+        "channels": config.channels,
+        "width": config.width,
+        "targets": len(config.targets),
+        "scaled_bins": spectrogram.bins - drops_dc if objective.input == "root" else None,
+        "input": objective.input,
+        "output": objective.output,
+        "drops_dc": drops_dc,
+    }
+
+
+def training_digest(store: SpectrogramStore) -> str:
+    """Digest of the settings and of every stored byte that training reads; test songs do not change it."""
+    arrays = {
+        track.id: {name: array.crc32c for name, array in track.arrays.items()}
+        for split in ("train", "valid")
+        for track in store.tracks(split)
+    }
+    return value_digest({"config": store.manifest.config_digest, "arrays": arrays})
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256, first 16 digits, of all source files of vocsep and storage: tells two states of the code apart."""
+    root = Path(__file__).parents[2]
+    files = sorted(path for room in ("storage", "vocsep") for path in (root / room).rglob("*.py"))
+    return value_digest([[path.relative_to(root).as_posix(), file_digest(path)] for path in files])[:16]
+
+
+def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
+    """What a model file says of the model's origin, as JSON-like values."""
+    manifest = store.manifest
+    return {
+        "format": "vocsep-model",
+        "format_version": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "architecture": describe_architecture(config, store),
+        "spectrogram": spectrogram_config(store).model_dump(mode="json"),
+        "objective": config.objective.model_dump(mode="json"),
+        "targets": list(config.targets),
+        "data": {
+            "dataset": manifest.dataset["kind"],
+            "digest": training_digest(store),
+            "train": sorted(track.name for track in store.tracks("train")),
+            "valid": sorted(track.name for track in store.tracks("valid")),
+        },
+        "versions": {
+            "vocsep": version("vocsep"),
+            "code": code_digest(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "licence": "Use of these weights is bound by the licences of the songs that they were trained on.",
+    }

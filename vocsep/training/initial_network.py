@@ -1,0 +1,88 @@
+"""The network that a training begins with: a new one, fitted to the songs where its settings say so, or a saved one."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from storage.errors import UserError
+from storage.registry import ModelRegistry
+from storage.store import SpectrogramStore
+from vocsep.models.objective import fitting_bias, oracle_mask
+from vocsep.models.torch_network import load_network
+from vocsep.models.unet import UNet, build_network, complete
+from vocsep.patches.sampling import PatchSampler
+from vocsep.patches.tiers import StreamTier, gather_rows
+from vocsep.preprocessing.config import spectrogram_config
+from vocsep.spectrograms.config import PATCH_FRAMES
+from vocsep.training.config import TrainConfig
+from vocsep.training.description import describe_architecture
+
+# What is measured is measured on the patches of so many steps.
+MEASURED_STEPS = 16
+
+
+def initial_network(
+    config: TrainConfig, store: SpectrogramStore, registry: ModelRegistry, sampler: PatchSampler
+) -> UNet:
+    """A new network, or that of the model to start from.
+
+    Raises
+    ------
+    UserError
+        If the model to start from is another kind of network, or the songs that are measured are not finite.
+    """
+    architecture = describe_architecture(config, store)
+    network = build_network(architecture, config.dropout)
+    if config.fine_tune is None:
+        if network.scaling is not None:
+            network.scaling.measure(network.kept(_first_patches("mixture", store, sampler)))
+        if config.objective.bias is not None:
+            for index, target in enumerate(config.targets):
+                bias = config.objective.bias
+                value = bias if isinstance(bias, float) else _measured_bias(config, network, store, sampler, target)
+                channels = slice(index * network.channels, (index + 1) * network.channels)
+                torch.nn.init.constant_(_bias(network)[channels], value)
+        return network
+    model = registry.open(config.fine_tune)
+    trained = load_network(model)
+    wanted = architecture | {"spectrogram": spectrogram_config(store).model_dump(mode="json")}
+    held = complete(model.description["architecture"]) | {"spectrogram": model.description["spectrogram"]}
+    if different := [name for name in wanted if held.get(name) != wanted[name]]:
+        name = different[0]
+        raise UserError(f"{model.path}: cannot be fine-tuned to this: {name} is {held.get(name)}, not {wanted[name]}")
+    network.load_state_dict(trained.state_dict())
+    return network
+
+
+def _bias(network: UNet) -> Tensor:
+    assert network.to_mask.bias is not None
+    return network.to_mask.bias
+
+
+def _measured_bias(
+    config: TrainConfig, network: UNet, store: SpectrogramStore, sampler: PatchSampler, target: str
+) -> float:
+    """Bias that fits the mean of the oracle masks."""
+    mixtures, sources = (_first_patches(source, store, sampler) for source in ("mixture", target))
+    mean = float(oracle_mask(network.kept(mixtures), network.kept(sources)).mean())
+    return fitting_bias(config.objective.output, mean)
+
+
+def _first_patches(source: str, store: SpectrogramStore, sampler: PatchSampler) -> Tensor:
+    """One source at the places of the first steps, unchanged and not remixed, `(patches, 1, frames, bins)`."""
+    tier = StreamTier(store, channels=1)
+    found: list[Tensor] = []
+    for step in range(MEASURED_STEPS):
+        places = sampler.draw(step).vocals
+        frames = np.full(len(places.track), PATCH_FRAMES)
+        patches = torch.empty((len(frames), 1, PATCH_FRAMES, tier.bins))
+        gather_rows(tier.excerpts(source, places.track, places.channel, places.start, frames), patches)
+        for index, patch in enumerate(patches):
+            if not torch.isfinite(patch).all():
+                song = store.tracks("train")[places.track[index]].name
+                raise UserError(
+                    f"{store.path}: not finite: {song} (frames from {places.start[index]} on); look at this song, and "
+                    "run `vocsep store verify`"
+                )
+        found.append(patches)
+    return torch.cat(found)

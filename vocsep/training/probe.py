@@ -1,0 +1,68 @@
+"""The beginning of a training without the training: its network and the patches of its first steps."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from storage.registry import ModelRegistry
+from storage.store import SpectrogramStore
+from vocsep.models.objective import distance
+from vocsep.models.unet import UNet
+from vocsep.patches.maker import PatchMaker
+from vocsep.patches.tiers import StreamTier
+from vocsep.preprocessing.config import spectrogram_config
+from vocsep.spectrograms.config import PATCH_FRAMES
+from vocsep.training.batches import patch_sampler
+from vocsep.training.config import TrainConfig
+from vocsep.training.initial_network import initial_network
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a run of some settings begins with.
+
+    Attributes
+    ----------
+    network
+        With the weights that the run begins with, on the CPU.
+    mixture, vocals
+        Patches of the first steps `(patches, channels, frames, bins)`.
+    """
+
+    config: TrainConfig
+    network: UNet
+    mixture: Tensor
+    vocals: Tensor
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Mixture and vocals of each step."""
+        size = self.config.batch_size
+        starts = range(0, len(self.mixture), size)
+        return [(self.mixture[start : start + size], self.vocals[start : start + size]) for start in starts]
+
+    @torch.no_grad()
+    def start_loss(self) -> float:
+        """Mean loss of the vocals over the steps, in training mode, with the weights of the beginning."""
+        torch.manual_seed(self.config.seed)
+        self.network.train()
+        losses = [
+            distance(self.config.objective, self.network.estimates(mixture)[0], self.network.kept(vocals))
+            for mixture, vocals in self.batches()
+        ]
+        return float(torch.stack(losses).mean())
+
+
+def open_probe(config: TrainConfig, store: SpectrogramStore, steps: int) -> Probe:
+    """The network of a training that starts from no model, and the patches of its first `steps` steps."""
+    channels = min(config.channels, spectrogram_config(store).channels)
+    config = config.model_copy(update={"channels": channels, "fine_tune": None})
+    sampler = patch_sampler(config, store)
+    torch.manual_seed(config.seed)
+    network = initial_network(config, store, ModelRegistry(store.path), sampler)
+    maker = PatchMaker(
+        StreamTier(store, config.channels), frames=PATCH_FRAMES, seed=config.seed, with_accompaniment=False
+    )
+    batches = [maker.make(sampler.draw(step)) for step in range(steps)]
+    mixture, vocals = torch.cat([batch.mixture for batch in batches]), torch.cat([batch.vocals for batch in batches])
+    return Probe(config, network, mixture, vocals)
