@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import museval
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
+from tests.reference import museval
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
