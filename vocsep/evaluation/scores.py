@@ -111,7 +111,13 @@ def bss_scores(
     else:
         # museval's convention is (sources, samples, channels).
         measures = _museval_metrics().bss_eval(
-            true.swapaxes(1, 2), estimated.swapaxes(1, 2), compute_permutation=False, window=window, hop=window
+            true.swapaxes(1, 2),
+            estimated.swapaxes(1, 2),
+            compute_permutation=False,
+            window=window,
+            hop=window,
+            framewise_filters=False,
+            bsseval_sources_version=False,
         )[:4]
     values = dict(zip(METRICS, measures, strict=True))
     return {
