@@ -6,16 +6,20 @@ from typing import Annotated
 
 import typer
 
-from vocsep.paths import DOCTOR as HOME
+from vocsep.cli.main import OTHERS
+from vocsep.paths import DOCTOR
+
+app = typer.Typer()
 
 
+@app.command(help=OTHERS["doctor"])
 def doctor(
     config: Annotated[
         str | None, typer.Option(help="YAML file of settings, or a system's name; default: the default settings.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Spectrogram store; default: a few demo songs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, and nothing else.")] = False,
-    html: Annotated[Path, typer.Option(help="Page with the pictures.")] = HOME / "doctor.html",
+    html: Annotated[Path, typer.Option(help="Page with the pictures.")] = DOCTOR / "doctor.html",
 ) -> None:
     """Check songs, objective and network; exit code 1 if a check fails."""
     from storage.files import write_atomically
@@ -29,7 +33,7 @@ def doctor(
     from vocsep.training.settings_files import load_settings
 
     settings = validated(TrainConfig, load_settings(config) if config else {}, config or "defaults")
-    opened = SpectrogramStore.open(store) if store else demo_store(HOME, settings)
+    opened = SpectrogramStore.open(store) if store else demo_store(DOCTOR, settings)
     about = {"config": config or "defaults", "store": str(opened.path)}
 
     def tell(finding: Finding) -> None:

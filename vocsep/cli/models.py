@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from storage.errors import UserError
-from vocsep.cli.separate import ModelsOption
+from vocsep.cli.main import OTHERS
 from vocsep.paths import MODELS
 
 if TYPE_CHECKING:
     from storage.registry import ModelRegistry, ModelVersion
 
-app = typer.Typer(no_args_is_help=True, help="The trained models, where they come from, and which of them is in use.")
+app = typer.Typer(no_args_is_help=True, help=OTHERS["models"])
 
 KEEP = 10
 
+ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
 VersionArgument = Annotated[str, typer.Argument(help="champion, latest, a version's number or a model folder.")]
 
 
@@ -45,7 +46,8 @@ def models_list(models: ModelsOption = MODELS) -> None:
 
 
 @app.command("show")
-def models_show(version: VersionArgument = "champion", models: ModelsOption = MODELS) -> None:
+def models_show(version: ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
+VersionArgument = "champion", models: ModelsOption = MODELS) -> None:
     """Say all that is known of a model, as JSON; its files are checked first."""
     import json
 
@@ -88,7 +90,7 @@ def models_promote(
 ) -> None:
     """Make a version the champion."""
     registry = _registry(models)
-    registry.promote(version, "named by hand")
+    registry.promote(version, "promoted by hand")
     typer.echo(f"version {version} is the champion; back to the one before with: vocsep models rollback")
 
 
@@ -108,7 +110,7 @@ def models_history(models: ModelsOption = MODELS) -> None:
 
 @app.command("prune")
 def models_prune(
-    keep: Annotated[int, typer.Option(min=1, help="So many of the newest versions stay.")] = KEEP,
+    keep: Annotated[int, typer.Option(min=1, help="Number of newest versions to keep.")] = KEEP,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     models: ModelsOption = MODELS,
 ) -> None:

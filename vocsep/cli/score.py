@@ -1,0 +1,42 @@
+"""`vocsep score`: BSSEval of any two folders."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vocsep.cli.main import OTHERS
+
+app = typer.Typer()
+
+
+@app.command(help=OTHERS["score"])
+def score(
+    references: Annotated[Path, typer.Argument(help="Folder with the true sources: vocals.wav, drums.flac, ...")],
+    estimates: Annotated[Path, typer.Argument(help="Folder with the estimates under the same names.")],
+    window: Annotated[float, typer.Option(min=0.001, help="Frame length in seconds.")] = 1.0,
+    hop: Annotated[float, typer.Option(min=0.001, help="Seconds from one frame to the next.")] = 1.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file for the values of all frames.")
+    ] = None,
+) -> None:
+    """Score estimates."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from storage.files import write_json
+    from vocsep.evaluation.score_folders import score_folders
+    from vocsep.metrics.bsseval import METRICS
+
+    scores = score_folders(references, estimates, window, hop)
+    table = Table("source", *METRICS, "frames counted", title="BSSEval v4, medians over frames in dB")
+    for name, values in scores["sources"].items():
+        medians = [values[metric]["median"] for metric in METRICS]
+        frames = values["SDR"]["frames"]
+        counted = sum(frame is not None for frame in frames)
+        shown = ["-" if median is None else f"{median:.3f}" for median in medians]
+        table.add_row(name, *shown, f"{counted} of {len(frames)}")
+    Console().print(table)
+    if output is not None:
+        write_json(output, scores)
+        typer.echo(f"all frames: {output}")
