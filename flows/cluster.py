@@ -5,13 +5,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, as_completed
 
 from storage.errors import UserError
+from vocsep import mapping
+from vocsep.mapping import Item, Map, Outcome, Result
 from vocsep.progress import progress_bar
 
 WORKER_LOG = logging.getLogger("vocsep.worker")
@@ -26,9 +27,6 @@ WORKER_SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 << 20,
     "distributed.worker.profile.enabled": False,
 }
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -95,28 +93,48 @@ def _environment_kept() -> Iterator[None]:
         os.environ.update(before)
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[Item, Result]):
-    """What became of one item: a result, or the one line that says why there is none."""
-
-    item: Item
-    result: Result | None
-    error: str | None
-
-
 def run_one(function: Callable[..., Result], item: Item, arguments: tuple[Any, ...]) -> Outcome[Item, Result]:
-    """Runs on the worker. A user's mistake is a result like any other; all else is an exception, and tried again."""
+    """Runs on the worker; exceptions other than a user's mistake have Dask try again."""
     log = logging.getLogger("vocsep")
     log.setLevel(logging.INFO)
     log.propagate = False  # to the client only, not to this process's own output
     name, started = getattr(item, "name", item), time.perf_counter()
-    try:
-        result = function(item, *arguments)
+    outcome = mapping.run_one(function, item, arguments)
+    if outcome.error is None:
         WORKER_LOG.info("%s: %s, %.1f s", function.__name__, name, time.perf_counter() - started)
-        return Outcome(item, result, None)
-    except UserError as error:
-        WORKER_LOG.warning("%s: %s: failed: %s", function.__name__, name, error)
-        return Outcome(item, None, str(error))
+    else:
+        WORKER_LOG.warning("%s: %s: failed: %s", function.__name__, name, outcome.error)
+    return outcome
+
+
+@contextlib.contextmanager
+def dask_map(workers: int | None, description: str, unit: str) -> Iterator[Map]:
+    """A `Map` over the workers of `dask_client`, which starts when it is first used, with a progress bar."""
+    with contextlib.ExitStack() as stack:
+        clients: list[Client] = []
+
+        def run(
+            function: Callable[..., Result],
+            items: Sequence[Item],
+            arguments: tuple[Any, ...] = (),
+            *,
+            on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
+        ) -> list[Outcome[Item, Result]]:
+            if not items:
+                return []
+            if not clients:
+                clients.append(stack.enter_context(dask_client(workers, len(items))))
+            return map_items(
+                clients[0],
+                function,
+                items,
+                arguments,
+                description=description,
+                unit=unit,
+                on_outcome=on_outcome or (lambda outcome, finished: None),
+            )
+
+        yield run
 
 
 def map_items(

@@ -18,6 +18,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed
 
 from storage.errors import UserError
+from vocsep.mapping import SomeFailed
 from vocsep.training.stopping import TrainingStopped
 
 # What the library tells belongs to the run, however the run was started.
@@ -27,15 +28,6 @@ UPDATE_INTERVAL_SECONDS = 1.0
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
-
-
-class SomeFailed(Exception):
-    """Some songs failed; the others are done and stay."""
-
-    def __init__(self, failures: dict[str, str], total: int, what: str) -> None:
-        self.failures = failures
-        lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
-        super().__init__(f"{len(failures)} of {total} {what} failed, the others are done:{lines}")
 
 
 def failing_in_one_line(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
@@ -65,7 +57,7 @@ def say_what_to_do(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     Prefect calls it in the run's process, and the worker does where that was killed.
     """
     again = f"prefect flow-run retry {flow_run.id}" if flow_run.deployment_id else "the same command"
-    flow_run_logger(flow_run, flow).error("What was finished stays. Once the cause is mended, go on with: %s", again)
+    flow_run_logger(flow_run, flow).error("What was finished stays. Once the cause is fixed, go on with: %s", again)
 
 
 def _is_being_cancelled() -> bool:
@@ -89,9 +81,9 @@ class ProgressArtifact:
         self._id = create_progress_artifact(0.0, key=key, description=description)
         self._updated = time.monotonic()
 
-    def update(self, share: float) -> None:
-        """Show `share` in [0, 1] of the work as done."""
-        now = time.monotonic()
+    def update(self, done: float, total: float = 1.0) -> None:
+        """Show how much of the work is done."""
+        now, share = time.monotonic(), done / total if total else 1.0
         if share >= 1.0 or now - self._updated >= UPDATE_INTERVAL_SECONDS:
             assert isinstance(self._id, UUID)
             update_progress_artifact(self._id, progress=100 * share)

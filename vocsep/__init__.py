@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from storage.errors import UserError
     from vocsep.comparison.step import CompareConfig, compare
-    from vocsep.evaluation.step import EvaluateConfig, evaluate
+    from vocsep.evaluation.config import EvaluateConfig
+    from vocsep.evaluation.step import evaluate
     from vocsep.mapping import SomeFailed
     from vocsep.preprocessing.step import PreprocessConfig, preprocess
     from vocsep.retraining.step import RetrainConfig, retrain
@@ -52,7 +53,7 @@ __all__ = [
 
 _HOMES = {
     "CompareConfig": "vocsep.comparison.step",
-    "EvaluateConfig": "vocsep.evaluation.step",
+    "EvaluateConfig": "vocsep.evaluation.config",
     "PreprocessConfig": "vocsep.preprocessing.step",
     "RetrainConfig": "vocsep.retraining.step",
     "SeparateConfig": "vocsep.separation.step",

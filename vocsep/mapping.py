@@ -1,6 +1,10 @@
 """One function over many items that cost each other nothing: here one after the other, or wherever a flow says."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -39,10 +43,19 @@ class Map(Protocol):
 
 
 class SomeFailed(Exception):
-    """Some songs failed; the others are done and stay."""
+    """Some songs failed; the others are done and stay.
 
-    def __init__(self, failures: dict[str, str], total: int, what: str) -> None:
+    Attributes
+    ----------
+    failures
+        Name of each to the reason.
+    result
+        What the step would have returned.
+    """
+
+    def __init__(self, failures: dict[str, str], total: int, what: str, result: Any = None) -> None:
         self.failures = failures
+        self.result = result
         lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
         super().__init__(f"{len(failures)} of {total} {what} failed, the others are done:{lines}")
 
@@ -69,6 +82,40 @@ def serial(
         if on_outcome is not None:
             on_outcome(outcomes[-1], len(outcomes))
     return outcomes
+
+
+@contextlib.contextmanager
+def pooled(workers: int | None = None) -> Iterator[Map]:
+    """A `Map` over processes of one thread each on this machine; None: one for each core."""
+    with contextlib.ExitStack() as stack:
+
+        def run(
+            function: Callable[..., Result],
+            items: Sequence[Item],
+            arguments: tuple[Any, ...] = (),
+            *,
+            on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
+        ) -> list[Outcome[Item, Result]]:
+            processes = min(workers or os.cpu_count() or 1, len(items))
+            if processes < 2:
+                return serial(function, items, arguments, on_outcome=on_outcome)
+            spawn = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            futures = [pool.submit(run_one, function, item, arguments) for item in items]
+            outcomes: list[Outcome[Item, Result]] = []
+            for future in as_completed(futures):
+                outcomes.append(future.result())
+                if on_outcome is not None:
+                    on_outcome(outcomes[-1], len(outcomes))
+            return outcomes
+
+        yield run
+
+
+def _one_thread() -> None:
+    """Before numpy and torch are imported: the processes share the cores."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def failures_of(outcomes: Sequence[Outcome[Any, Any]]) -> dict[str, str]:

@@ -1,15 +1,15 @@
 """Progress bars: live in a terminal or notebook, a line every ten seconds in a log."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm.auto import tqdm
 
-Progress = Callable[[float], None]
-"""Called with the seconds of a song that are done."""
-
+Progress = Callable[[float, float], None]
+"""Called with how much is done, of how much: songs, seconds or bytes, as whoever calls it says."""
 
 LOG_INTERVAL_SECONDS = 10.0
 SHOW_AFTER_SECONDS = 0.3
@@ -30,6 +30,18 @@ def progress_bar(total: float, description: str, unit: str, **options: Any) -> "
         delay=SHOW_AFTER_SECONDS,
         **options,
     )
+
+
+@contextlib.contextmanager
+def progress_on_bar(description: str, unit: str, **options: Any) -> Iterator[Progress]:
+    """A `Progress` that a bar shows."""
+    with progress_bar(0, description, unit, **options) as bar:
+
+        def show(done: float, total: float) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _terminal_columns() -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.retrain import RetrainConfig, check
 from storage.errors import UserError
 from storage.files import file_digest, read_json
 from storage.lock import store_lock
@@ -20,6 +19,7 @@ from storage.store import SpectrogramStore
 from tests.flows.conftest import Run
 from tests.flows.prefect_api import artifacts
 from tests.stores import shard_times, track_folders
+from vocsep.retraining.step import RetrainConfig, RetrainSongs, check
 from vocsep.training.log import read_metrics
 
 STORE = Path("data/spectrograms.zarr")
@@ -162,9 +162,8 @@ def test_dataset_that_lost_most_of_its_songs_is_refused(
     demo_root: Path, copy_of_demo_store: Callable[[], SpectrogramStore], tmp_path: Path
 ) -> None:
     shutil.copytree(demo_root, tmp_path / "songs")
-    config = RetrainConfig(
-        dataset=tmp_path / "songs", store=copy_of_demo_store().path, models=tmp_path / "models", jobs=tmp_path / "jobs"
-    )
+    songs = RetrainSongs(dataset=tmp_path / "songs", store=copy_of_demo_store().path)
+    config = RetrainConfig(preprocessing=songs, models=tmp_path / "models", jobs=tmp_path / "jobs")
     check(config)
     for song in sorted((tmp_path / "songs").glob("*/*.stem.mp4"))[:4]:
         song.unlink()
@@ -174,9 +173,9 @@ def test_dataset_that_lost_most_of_its_songs_is_refused(
 
 def test_dataset_without_test_songs_is_refused_before_anything_is_trained(demo_root: Path, tmp_path: Path) -> None:
     shutil.copytree(demo_root / "train", tmp_path / "songs" / "train")
-    paths = {"store": tmp_path / "s.zarr", "models": tmp_path / "models", "jobs": tmp_path / "jobs"}
+    songs = RetrainSongs(dataset=tmp_path / "songs", store=tmp_path / "s.zarr")
     with pytest.raises(UserError, match="no songs in the test split"):
-        check(RetrainConfig.model_validate({"dataset": tmp_path / "songs", **paths}))
+        check(RetrainConfig(preprocessing=songs, models=tmp_path / "models", jobs=tmp_path / "jobs"))
 
 
 def test_damaged_champion_is_named_before_anything_is_done(
@@ -186,11 +185,14 @@ def test_damaged_champion_is_named_before_anything_is_done(
     registry.add({}, {})
     registry.promote(1)
     (registry.path / "0001" / "model.safetensors").write_bytes(b"damaged")
-    config = RetrainConfig(store=copy_of_demo_store().path, models=registry.path, jobs=tmp_path / "jobs")
+    songs = RetrainSongs(store=copy_of_demo_store().path)
+    config = RetrainConfig(preprocessing=songs, models=registry.path, jobs=tmp_path / "jobs")
     with pytest.raises(UserError, match=r"0001/model.safetensors: missing or damaged; .*rollback"):
         check(config)
 
 
 def test_second_retraining_is_refused_while_one_runs(tmp_path: Path) -> None:
+    songs = RetrainSongs(store=tmp_path / "s.zarr")
+    config = RetrainConfig(preprocessing=songs, jobs=tmp_path / "jobs", models=tmp_path / "models")
     with store_lock(tmp_path / "jobs"), pytest.raises(UserError, match="being written by process"):
-        check(RetrainConfig(jobs=tmp_path / "jobs", store=tmp_path / "s.zarr", models=tmp_path / "models"))
+        check(config)

@@ -1,14 +1,15 @@
 """`vocsep compare`."""
 
-from vocsep.cli.steps import Step
+from typing import Any
+
+from vocsep.cli.steps import Step, log_to_terminal
 from vocsep.comparison.step import CompareConfig, check, compare
 from vocsep.config import load_yaml
-from vocsep.progress import bar
 
 
-def _run(config: CompareConfig) -> object:
-    with bar("compare", "runs") as progress:
-        return compare(config, progress=progress)
+def _run(config: CompareConfig) -> Any:
+    log_to_terminal()
+    return compare(config)
 
 
 STEP = Step(config=CompareConfig, check=check, run=_run, load=load_yaml)

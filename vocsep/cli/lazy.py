@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 
 
@@ -14,18 +13,18 @@ def lazy_group(commands: Mapping[str, str], load: Callable[[str], Any]) -> type[
     """
 
     class LazyGroup(TyperGroup):
-        def list_commands(self, ctx: typer.Context) -> list[str]:
+        def list_commands(self, ctx: Any) -> list[str]:
             return list(commands)
 
-        def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:
+        def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
             """The command as lists of commands show it."""
             if cmd_name not in commands:
                 return None
             return TyperCommand(cmd_name, help=commands[cmd_name], hidden=not commands[cmd_name])
 
-        def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             """The command itself: it is about to be called, or its options completed."""
             name, stub, rest = super().resolve_command(ctx, args)
-            return name, stub and load(stub.name), rest
+            return name, None if stub is None or name is None else load(str(stub.name)), rest
 
     return LazyGroup

@@ -46,8 +46,7 @@ def models_list(models: ModelsOption = MODELS) -> None:
 
 
 @app.command("show")
-def models_show(version: ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
-VersionArgument = "champion", models: ModelsOption = MODELS) -> None:
+def models_show(version: VersionArgument = "champion", models: ModelsOption = MODELS) -> None:
     """Say all that is known of a model, as JSON; its files are checked first."""
     import json
 

@@ -18,7 +18,7 @@ def command_with_settings(
     command: Callable[..., None],
     *,
     load: Callable[[str], dict[str, Any]],
-    declarations: Mapping[str, Any] | None = None,
+    declarations: Mapping[str, Callable[[], Any]] | None = None,
 ) -> Callable[..., None]:
     """A typer command that has, beside its own options, one for every field of `model` and of the models inside it.
 
@@ -30,12 +30,15 @@ def command_with_settings(
         Settings of the file or the name given with `--config`; they may set any of the fields, and options go before
         them.
     declarations
-        Field to typer's declaration (an argument, a short name) where a plain option does not do.
+        Field to what makes typer's declaration (an argument, a short name) where a plain option does not do.
     """
     own = dict(inspect.signature(command, eval_str=True).parameters)
     own.pop("values")
     places = {name: (path, field) for name, path, field in _fields(model)}
-    declared = {name: _declared(name, field, (declarations or {}).get(name)) for name, (_, field) in places.items()}
+    declared = {
+        name: _declared(name, field, (declarations or {}).get(name, typer.Option))
+        for name, (_, field) in places.items()
+    }
 
     def run(**given: Any) -> None:
         config = given.pop("config")
@@ -93,9 +96,8 @@ def _put(values: dict[str, Any], path: tuple[str, ...], name: str, value: Any) -
     values[name] = value
 
 
-def _declared(name: str, field: FieldInfo, declaration: Any) -> inspect.Parameter:
-    if declaration is None:
-        declaration = typer.Option()
+def _declared(name: str, field: FieldInfo, declare: Callable[[], Any]) -> inspect.Parameter:
+    declaration = declare()
     declaration.help = _help(field)
     return _parameter(name, _plain(field.annotation), declaration)
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
@@ -47,7 +48,7 @@ class Step:
     check: Callable[[Any], object]
     run: Callable[[Any], Any]
     load: Callable[[str], dict[str, Any]]
-    declarations: Mapping[str, Any] = field(default_factory=dict)
+    declarations: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 
@@ -74,11 +75,15 @@ def step_command(name: str, run: Callable[[Step, Any], Any]) -> Any:
 
     app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     app.command(name, help=STEPS[name])(
-        command_with_settings(
-            definition.config, command, load=definition.load, declarations=definition.declarations
-        )
+        command_with_settings(definition.config, command, load=definition.load, declarations=definition.declarations)
     )
     return typer.main.get_command(app)
+
+
+def log_to_terminal() -> None:
+    """Print what the library logs of its work."""
+    logging.getLogger("vocsep").setLevel(logging.INFO)
+    logging.basicConfig(format="%(message)s")
 
 
 def show(result: Any, as_json: bool) -> None:
@@ -86,6 +91,7 @@ def show(result: Any, as_json: bool) -> None:
     if result is None:
         return
     if as_json:
-        typer.echo(json.dumps(asdict(result), default=str, indent=1))
+        content = result.to_json() if hasattr(result, "to_json") else asdict(result)
+        typer.echo(json.dumps(content, default=str, indent=1))
     else:
         typer.echo("\n".join(result.lines()))

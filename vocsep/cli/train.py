@@ -2,19 +2,14 @@
 
 from typing import Any
 
-from vocsep.cli.steps import Step
+from vocsep.cli.steps import Step, log_to_terminal
 from vocsep.training.run_folder import with_settings_of
 from vocsep.training.settings_files import load_settings
-from vocsep.training.step import TrainJob, check
+from vocsep.training.step import TrainJob, check, train
 
 
 def _run(job: TrainJob) -> Any:
-    import logging
-
-    from vocsep.training.step import train
-
-    logging.getLogger("vocsep").setLevel(logging.INFO)
-    logging.basicConfig(format="%(message)s")
+    log_to_terminal()
     return train(job)
 
 

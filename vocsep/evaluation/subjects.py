@@ -9,6 +9,7 @@ from vocsep.audio.reading import decode
 from vocsep.datasets.layouts import stem_files
 from vocsep.datasets.songs import Song
 from vocsep.separation.cache import cached_separator
+from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
 
 
@@ -22,11 +23,11 @@ class ModelSubject:
     @property
     def spectrogram(self) -> SpectrogramConfig:
         """The model's own band and resolution."""
-        return cached_separator(self.registry, self.model).spectrogram
+        return cached_separator(self.registry, SeparationSettings(model=self.model)).spectrogram
 
     def estimate(self, song: Song, mixture: Waveform, sample_rate: int) -> dict[str, Waveform]:
         """Both sources of a song, each of the mixture's shape."""
-        return cached_separator(self.registry, self.model).separate(mixture, sample_rate)
+        return cached_separator(self.registry, SeparationSettings(model=self.model)).separate(mixture, sample_rate)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from storage.manifest import Manifest
 from storage.registry import ModelRegistry, ModelVersion
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset, Song
+from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
+from vocsep.preprocessing.location import on_disk
 
 
 @dataclass(frozen=True)
@@ -57,57 +59,40 @@ class Target:
         return sorted(song.name for song in self.songs if song.name in seen)
 
 
-def resolve_evaluation(
-    models: Path,
-    model: str,
-    dataset: Path | None,
-    kind: str,
-    split: str,
-    store: Path,
-    *,
-    estimates: Path | None = None,
-    against: str | None = None,
-) -> Target:
+def resolve(config: EvaluateConfig) -> Target:
     """Find subjects, dataset and songs by their names.
-
-    Parameters
-    ----------
-    model
-        What the row `model` is, unless `estimates` names a folder.
-    dataset, kind
-        See `open_dataset`; None takes the dataset that `store` was made from.
-    against
-        A second model, the row `against`; None takes the champion, if there is one and it is another model.
 
     Raises
     ------
     UserError
         If one of them is missing or the split has no songs.
     """
-    registry = ModelRegistry(models)
+    registry = ModelRegistry(config.models)
     versions: dict[str, ModelVersion] = {}
     subjects: dict[str, Subject] = {}
-    if estimates is None:
-        versions["model"] = registry.open(model)
-    elif estimates.is_dir():
-        subjects["model"] = FolderSubject(estimates.resolve())
+    if config.estimates is None:
+        versions["model"] = registry.open(config.model)
+    elif config.estimates.is_dir():
+        subjects["model"] = FolderSubject(config.estimates.resolve())
     else:
-        raise UserError(f"{estimates}: no such folder of estimates")
-    if against is not None:
-        versions["against"] = registry.open(against)
+        raise UserError(f"{config.estimates}: no such folder of estimates")
+    if config.against is not None:
+        versions["against"] = registry.open(config.against)
     elif (number := registry.champion()) is not None:
         champion = registry.open(str(number))
         if "model" not in versions or versions["model"].path.resolve() != champion.path.resolve():
             versions["champion"] = champion
     for row, version in versions.items():
         name = str(version.path.resolve()) if version.version is None else str(version.version)
-        subjects[row] = ModelSubject(models.resolve(), name)
-    if dataset is not None:
-        opened = open_dataset(dataset, kind)
+        subjects[row] = ModelSubject(config.models.resolve(), name)
+    if config.dataset is not None:
+        opened = open_dataset(config.dataset, config.kind)
     else:
-        held = Manifest.load(store).dataset
+        held = Manifest.load(on_disk(config.store, ())).dataset
         opened = open_dataset(Path(held["root"]), held["kind"])
-    songs = tuple(opened.split(split))
+    songs = tuple(opened.split(config.split))
     if not songs:
-        raise UserError(f"{opened.root}: no songs in the {split} split; evaluate another one with --split")
-    return Target(dict(sorted(subjects.items(), key=lambda item: item[0] != "model")), versions, opened, split, songs)
+        raise UserError(f"{opened.root}: no songs in the {config.split} split; evaluate another one with --split")
+    return Target(
+        dict(sorted(subjects.items(), key=lambda item: item[0] != "model")), versions, opened, config.split, songs
+    )

@@ -9,7 +9,7 @@ from vocsep.retraining.job import Job
 REPORT_NAME = "report.md"
 
 
-def report_text(changes: Changes, job: Job | None, failures: dict[str, str], details: Collection[str]) -> str:
+def retraining_markdown(changes: Changes, job: Job | None, failures: dict[str, str], details: Collection[str]) -> str:
     """The report of a retraining, in markdown.
 
     Parameters

@@ -1,41 +1,35 @@
-"""The model that stays loaded in a worker process."""
+"""The model that stays loaded in a process that separates several songs."""
 
 import functools
 from pathlib import Path
 
 from storage.registry import ModelRegistry
-from vocsep.models.network import EngineName
 from vocsep.separation.separator import Separator
+from vocsep.separation.settings import SeparationSettings
 
 
-def cached_separator(
-    registry: Path,
-    model: str,
-    *,
-    device: str = "auto",
-    engine: EngineName = "torch",
-    overlap: float = 0.0,
-    wiener: bool = False,
-) -> Separator:
-    """Separator by registry folder and model name (see `Separator.load`), kept for this process's next song.
-
-    It computes one block at a time: whoever has many songs has a process for each core.
-    """
-    if engine == "onnx":
-        return _loaded(Path(model), registry, None, device, engine, overlap, wiener)
-    opened = ModelRegistry(registry).open(model)
-    digest = opened.description.get("weights_sha256")
-    return _loaded(opened.path.resolve(), registry, digest, device, engine, overlap, wiener)
+def cached_separator(models: Path, settings: SeparationSettings, threads: int | None = 1) -> Separator:
+    """Separator by registry folder and settings (see `Separator.load`), kept for this process's next song."""
+    if settings.engine == "onnx":
+        return _loaded(Path(settings.model), models, None, settings, threads)
+    opened = ModelRegistry(models).open(settings.model)
+    return _loaded(opened.path.resolve(), models, opened.description.get("weights_sha256"), settings, threads)
 
 
 @functools.lru_cache(maxsize=2)
 def _loaded(
     path: Path,
-    registry: Path,
+    models: Path,
     digest: str | None,  # so that a moved champion is loaded anew
-    device: str,
-    engine: EngineName,
-    overlap: float,
-    wiener: bool,
+    settings: SeparationSettings,
+    threads: int | None,
 ) -> Separator:
-    return Separator.load(path, registry, device=device, engine=engine, overlap=overlap, wiener=wiener, jobs=1)
+    return Separator.load(
+        path,
+        models,
+        device=settings.device,
+        engine=settings.engine,
+        overlap=settings.overlap,
+        wiener=settings.wiener,
+        jobs=threads,
+    )

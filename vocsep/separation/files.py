@@ -76,7 +76,7 @@ def separate_file(
     output: Path,
     separator: SongSeparator,
     settings: SeparationSettings | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = lambda done, total: None,
 ) -> Separated:
     """Separate an audio file; its stems have its rate, channels, exact length, tags and cover picture.
 
@@ -170,7 +170,7 @@ def _write(
             if drawing:
                 drawing.add(part.magnitudes, part.mask)
             samples += part.mixture.shape[1]
-            progress(samples / info.sample_rate)
+            progress(samples / info.sample_rate, info.seconds)
         peak = max(peak, *(future.result() for future in encoding))
     return samples, peak
 

@@ -123,7 +123,7 @@ class Separator:
         return predict_mask(self.network, magnitudes, overlap=self.overlap)
 
     def separate(
-        self, waveform: Waveform, sample_rate: int, progress: Progress = lambda _: None
+        self, waveform: Waveform, sample_rate: int, progress: Progress = lambda done, total: None
     ) -> dict[str, Waveform]:
         """Take a song apart.
 
@@ -154,7 +154,7 @@ class Separator:
         for part in self.stream(blocks, sample_rate, default_groups(len(waveform))):
             vocals[:, done : done + part.vocals.shape[1]] = part.vocals
             done += part.vocals.shape[1]
-            progress(done / sample_rate)
+            progress(done / sample_rate, waveform.shape[1] / sample_rate)
         return {"vocals": vocals, "accompaniment": waveform - vocals}
 
     def separate_file(
@@ -162,7 +162,7 @@ class Separator:
         path: str | Path,
         output: str | Path,
         settings: SeparationSettings | None = None,
-        progress: Progress = lambda _: None,
+        progress: Progress = lambda done, total: None,
     ) -> Separated:
         """Separate an audio file into files of its stems (see `vocsep.separation.files.separate_file`)."""
         return separate_file(Path(path), Path(output), self, settings, progress)

@@ -4,9 +4,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from storage.errors import UserError
+from vocsep.config import load_yaml
 
 
 def system_names() -> list[str]:
@@ -23,16 +22,8 @@ def load_settings(name: str) -> dict[str, Any]:
     UserError
         If there is no such system or file, or it does not hold settings by name.
     """
-    try:
-        if name in system_names():
-            text = (resources.files("vocsep.training") / "systems" / f"{name}.yaml").read_text(encoding="utf-8")
-        else:
-            text = Path(name).read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file, and no such system ({', '.join(system_names())})") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{name}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{name}: must hold settings by name, as in `batch_size: 32`")
-    return content
+    if name in system_names():
+        return load_yaml(str(resources.files("vocsep.training") / "systems" / f"{name}.yaml"))
+    if not Path(name).exists():
+        raise UserError(f"{name}: no such file, and no such system ({', '.join(system_names())})")
+    return load_yaml(name)

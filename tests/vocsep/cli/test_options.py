@@ -16,6 +16,7 @@ from vocsep.config import validated
 from vocsep.models.objective_config import Objective
 from vocsep.patches.sampling import Augmentation
 from vocsep.training.config import TrainConfig
+from vocsep.training.settings_files import load_settings
 
 # A value that is not the default, for every setting.
 GIVEN: dict[str, Any] = {
@@ -71,10 +72,10 @@ def settings_of(*arguments: str) -> dict[str, Any]:
     app = typer.Typer()
     caught: list[dict[str, Any]] = []
 
-    def command(settings: dict[str, Any], store: Annotated[Path, typer.Option()] = Path("store")) -> None:
-        caught.append(settings)
+    def command(values: dict[str, Any], store: Annotated[Path, typer.Option()] = Path("store")) -> None:
+        caught.append(values)
 
-    app.command()(command_with_settings(TrainConfig, command))
+    app.command()(command_with_settings(TrainConfig, command, load=load_settings))
     result = CliRunner().invoke(app, list(arguments))
     if isinstance(result.exception, UserError):
         raise result.exception
@@ -91,9 +92,25 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def command_of(app: typer.Typer, name: str) -> Any:
+    """A command as it is called."""
+    group: Any = typer.main.get_command(app)
+    return group.resolve_command(group.make_context("x", [name], resilient_parsing=True), [name])[1]
+
+
+@pytest.mark.parametrize("name", ["preprocess", "train", "evaluate", "separate", "compare", "retrain"])
+def test_both_programs_have_every_step_with_the_same_options_and_help(name: str) -> None:
+    first, second = (command_of(app, name) for app in (vocsep.cli.main.app, flows.cli.app))
+    assert first.help == second.help
+    assert first.help
+    shown = [[(p.name, p.opts, p.help, p.default) for p in command.params] for command in (first, second)]
+    assert shown[0] == shown[1]
+    assert all(text for _, _, text, _ in shown[0])
+
+
 @pytest.mark.parametrize("app", [vocsep.cli.main.app, flows.cli.app], ids=["vocsep", "flows"])
 def test_every_setting_is_an_option_of_train_with_a_description(app: typer.Typer) -> None:
-    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    command = command_of(app, "train")
     options = {option: parameter for parameter in command.params for option in parameter.opts}
     settings = (TrainConfig.model_fields.keys() - INNER.keys()) | Augmentation.model_fields.keys()
     settings |= Objective.model_fields.keys()

@@ -28,7 +28,7 @@ from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.evaluation.exhibits import SOUNDS, Exhibit, make_exhibit
 from vocsep.evaluation.report.plots import plot_over_time, plot_songs
-from vocsep.evaluation.report.text import findings, print_summary, tracks_csv
+from vocsep.evaluation.report.text import findings, summary_lines, tracks_csv
 from vocsep.evaluation.report.writing import best_first, report_folder, songs_to_exhibit, summarize_report, write_report
 from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores, summarize
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
@@ -413,15 +413,13 @@ def test_report_of_no_scored_song_is_written_all_the_same(tmp_path: Path, capsys
         page = parsed_page(folder / "report.html")
         assert all(name in page.text for name in NAMES)
         assert "nan" not in page.text.lower()
-        print_summary(summary)
-    assert "nan" not in capsys.readouterr().out.lower()
+        assert "nan" not in "\n".join(summary_lines(summary)).lower()
 
 
-def test_terminal_shows_every_row_and_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_shows_every_row_and_finding(tmp_path: Path) -> None:
     songs = songs_of([3.0, 4.0, 5.0], {"champion": -1.0})
     summary = summarize_report(target_of(tmp_path, others=["champion"], seen=["[bold]"]), songs, {})
-    print_summary(summary | {"seen_in_training": ["[bold] song"]})
-    printed = capsys.readouterr().out
+    printed = "\n".join(summary_lines(summary | {"seen_in_training": ["[bold] song"]}))
     for row in ("model", "champion", "mixture (floor)", "IRM1 (ceiling)"):
         assert re.search(rf"^\s*{re.escape(row)}\s+-?\d+\.\d\d\s", printed, re.MULTILINE)
     for sentence in ("+1.00 dB", "a clear difference", "of the ceiling", "[bold] song"):

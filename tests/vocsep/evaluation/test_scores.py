@@ -21,6 +21,7 @@ from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
 from vocsep.datasets.sources import read_sources
+from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.oracles import ideal_estimates
 from vocsep.evaluation.report.writing import summarize_report
 from vocsep.evaluation.scores import (
@@ -34,13 +35,23 @@ from vocsep.evaluation.scores import (
     summarize,
 )
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
-from vocsep.evaluation.target import resolve_evaluation
+from vocsep.evaluation.target import Target, resolve
 from vocsep.metrics.bsseval import METRICS
 from vocsep.models.unet import UNet
 from vocsep.separation.cache import cached_separator
+from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import load_spectrogram_config
 
 Array = NDArray[Any]
+
+
+def resolve_evaluation(
+    models: Path, model: str, dataset: Path | None, kind: str, split: str, store: Path, **options: Any
+) -> Target:
+    return resolve(
+        EvaluateConfig(models=models, model=model, dataset=dataset, kind=kind, split=split, store=store, **options)
+    )
+
 
 NAN, INF = float("nan"), float("inf")
 
@@ -303,7 +314,9 @@ def test_whole_song_measures_of_every_row_are_those_of_its_estimates(evaluated: 
             mixture, sources, sample_rate, fine, power=1 if power == 1 else 2, full_band=full_band
         )
     else:
-        estimates = cached_separator(models, "1" if row == "model" else "2").separate(mixture, sample_rate)
+        estimates = cached_separator(models, SeparationSettings(model="1" if row == "model" else "2")).separate(
+            mixture, sample_rate
+        )
     for source in SOURCES:
         true, estimate = (stems[source].astype(np.float64).ravel() for stems in (sources, estimates))
         song_sdr = 10 * np.log10(true @ true / ((estimate - true) @ (estimate - true)))

@@ -19,6 +19,7 @@ from vocsep.evaluation.scores import SOURCES, SongScores, evaluate_song, summari
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
 from vocsep.metrics.bsseval import METRICS
 from vocsep.separation.cache import cached_separator
+from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import load_spectrogram_config
 
 SAMPLES = 1200
@@ -243,7 +244,7 @@ def scores_of_saved(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("saved")
     add_model(folder / "models")
     dataset = open_dataset(demo_root)
-    separate = cached_separator(folder / "models", "1").separate
+    separate = cached_separator(folder / "models", SeparationSettings(model="1")).separate
     for song in dataset.split("test"):
         sources, sample_rate = read_sources(song, ("mixture",))
         write_stems(folder / "float" / "test" / song.name, separate(sources["mixture"], sample_rate), sample_rate)

@@ -21,7 +21,7 @@ from vocsep.evaluation.scores import SongScores
 from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
 from vocsep.retraining.decision import Decision, apply, decide, still_holds
 from vocsep.retraining.job import open_job
-from vocsep.retraining.report import finish, report_text
+from vocsep.retraining.report import finish, retraining_markdown
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import training_digest
 
@@ -191,7 +191,7 @@ def test_changes_are_new_changed_and_removed_songs_since_the_last_finished_job(t
     changes = changes_since_last(tmp_path / "jobs", other)
     assert (changes.new, changes.changed, changes.removed) == (("Song 9",), ("Song 2",), ("Song 1",))
     assert str(changes) == "1 new, 1 changed, 1 removed"
-    assert "Removed: Song 1" in report_text(changes, None, {"Song 7": "broken"}, [])
+    assert "Removed: Song 1" in retraining_markdown(changes, None, {"Song 7": "broken"}, [])
 
 
 def test_dataset_of_which_most_songs_vanished_is_refused(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_stems_have_rate_channels_and_exact_length_of_their_song_and_sum_to_it(
     waveform, rate = decode(path)
     assert (rate, len(waveform)) == (sample_rate, channels)
     told: list[float] = []
-    result = separate_file(path, tmp_path / "out", separator, progress=told.append)
+    result = separate_file(path, tmp_path / "out", separator, progress=lambda done, total: told.append(done))
     assert (result.sample_rate, result.channels, result.is_new) == (sample_rate, channels, True)
     assert result.seconds == pytest.approx(waveform.shape[1] / sample_rate)
     assert told == sorted(told)
@@ -297,7 +297,7 @@ def test_song_that_turns_out_damaged_midway_leaves_no_stem(separator: Separator,
 def test_interrupted_song_leaves_no_stem_and_no_thread(separator: Separator, tmp_path: Path) -> None:
     path = write_wav(tmp_path / "song.wav", music(8, 2, 8000), 8000)
 
-    def interrupt(seconds: float) -> None:
+    def interrupt(seconds: float, total: float) -> None:
         raise KeyboardInterrupt
 
     threads = threading.active_count()
@@ -466,6 +466,6 @@ def test_newly_promoted_champion_separates_the_next_file_of_the_same_process(tmp
     vocals = []
     for seed in (0, 1):
         add_model(tmp_path / "models", seed=seed)
-        separator = cached_separator(tmp_path / "models", "champion", device="cpu")
+        separator = cached_separator(tmp_path / "models", SeparationSettings(device="cpu"))
         vocals.append(separated(path, tmp_path / f"out{seed}", separator)[1]["vocals"])
     assert np.abs(vocals[0] - vocals[1]).max() > 1e-3

@@ -18,6 +18,7 @@ from vocsep.models.torch_network import load_network, pick_device
 from vocsep.models.unet import build_network
 from vocsep.separation.cache import cached_separator
 from vocsep.separation.separator import Separator
+from vocsep.separation.settings import SeparationSettings
 
 Array = NDArray[Any]
 
@@ -208,7 +209,9 @@ def test_three_lines_of_python_separate_a_file(models: Path, tmp_path: Path) -> 
     soundfile.write(tmp_path / "song.wav", waveform.T, 22050, subtype="FLOAT")
     separator = vocsep.Separator.load("2", models)
     done: list[float] = []
-    result = separator.separate_file(tmp_path / "song.wav", tmp_path / "out", progress=done.append)
+    result = separator.separate_file(
+        tmp_path / "song.wav", tmp_path / "out", progress=lambda seconds, total: done.append(seconds)
+    )
     stems = [soundfile.read(result.outputs[name], dtype="float32")[0].T for name in ("vocals", "accompaniment")]
     np.testing.assert_allclose(stems[0] + stems[1], waveform, rtol=0, atol=1e-6)
     assert done[-1] == pytest.approx(waveform.shape[1] / 22050)
@@ -216,11 +219,11 @@ def test_three_lines_of_python_separate_a_file(models: Path, tmp_path: Path) -> 
 
 def test_kept_separator_is_loaded_anew_when_the_champion_moves(tmp_path: Path) -> None:
     add_model(tmp_path / "models", seed=0)
-    first = cached_separator(tmp_path / "models", "champion")
-    assert cached_separator(tmp_path / "models", "champion") is first
+    first = cached_separator(tmp_path / "models", SeparationSettings())
+    assert cached_separator(tmp_path / "models", SeparationSettings()) is first
     add_model(tmp_path / "models", seed=1)
     waveform = music(6, 1, 11025)
-    moved = cached_separator(tmp_path / "models", "champion").separate(waveform, 11025)
+    moved = cached_separator(tmp_path / "models", SeparationSettings()).separate(waveform, 11025)
     assert np.abs(moved["vocals"] - first.separate(waveform, 11025)["vocals"]).max() > 1e-3
 
 

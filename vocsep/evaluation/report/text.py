@@ -6,13 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores
 from vocsep.metrics.bsseval import METRICS
-from vocsep.tables import decibels, interval_text, markdown_table
+from vocsep.tables import aligned, decibels, interval_text, markdown_table
 
 TERMINAL_COLUMNS = 6
 ROW_TITLES = {
@@ -147,15 +143,9 @@ def tracks_csv(songs: Sequence[SongScores]) -> str:
     return text.getvalue()
 
 
-def print_summary(summary: dict[str, Any]) -> None:
-    """Print the summary for a terminal."""
-    table = Table(title="BSSEval v4 in dB: median (and mean) over songs of the songs' medians", box=box.SIMPLE)
-    header, *lines = summary_table(summary)
-    for column, title in enumerate(header[:TERMINAL_COLUMNS]):
-        table.add_column(title, justify="right" if column else "left", no_wrap=True)
-    for line in lines:
-        table.add_row(*line[:TERMINAL_COLUMNS])
-    console = Console()
-    console.print(table)
-    for sentence in findings(summary):
-        console.print(f"  {sentence}", soft_wrap=True, highlight=False, markup=False)
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The summary for a terminal."""
+    table = [line[:TERMINAL_COLUMNS] for line in summary_table(summary)]
+    sentences = [f"  {sentence}" for sentence in findings(summary)]
+    title = "  BSSEval v4 in dB: median (and mean) over songs of the songs' medians"
+    return [title, *(f"  {line}" for line in aligned(table)), *sentences]

@@ -1,4 +1,4 @@
-"""Spectrogram stores as the flows' parameters name them: a folder, or a URL of object storage."""
+"""Spectrogram stores as settings name them: a folder, or a URL of object storage."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -12,7 +12,7 @@ from storage.remote.mirror import fetch
 from storage.remote.store import RemoteStore
 from storage.store import SpectrogramStore
 from vocsep.paths import CACHE
-from vocsep.progress import progress_bar
+from vocsep.progress import progress_on_bar
 
 
 def _location(value: Any) -> Any:
@@ -45,10 +45,5 @@ def on_disk(store: Path | str, splits: Collection[str]) -> Path:
         return store
     # Copies for different uses lie apart: a copy holds nothing that was not asked for.
     cache = CACHE / ("-".join(sorted(splits)) or "manifests")
-    with progress_bar(0, "fetch", "B", unit_scale=True) as bar:
-
-        def follow(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return fetch(store, cache, splits=splits, on_bytes=follow)
+    with progress_on_bar("fetch", "B", unit_scale=True) as progress:
+        return fetch(store, cache, splits=splits, on_bytes=progress)

@@ -1,0 +1,21 @@
+"""`vocsep preprocess`."""
+
+from typing import Any
+
+import typer
+
+from vocsep.cli.steps import Step
+from vocsep.config import load_yaml
+from vocsep.mapping import pooled
+from vocsep.preprocessing.step import PreprocessConfig, check, preprocess
+from vocsep.progress import progress_on_bar
+
+DATASET = {"dataset": lambda: typer.Option(envvar="MUSDB_PATH")}
+
+
+def _run(config: PreprocessConfig) -> Any:
+    with pooled(config.workers) as mapped, progress_on_bar("preprocess", "songs") as progress:
+        return preprocess(config, progress=progress, map=mapped)
+
+
+STEP = Step(config=PreprocessConfig, check=check, run=_run, load=load_yaml, declarations=DATASET)

@@ -1,0 +1,148 @@
+"""The step `separate`: files and folders of songs to the files of their stems."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from storage.errors import UserError
+from storage.registry import ModelRegistry
+from vocsep.config import Settings
+from vocsep.mapping import Map, Outcome, SomeFailed, failures_of, serial
+from vocsep.paths import MODELS, SEPARATED
+from vocsep.progress import Progress
+from vocsep.separation.outputs import inputs_to_separate
+from vocsep.separation.settings import SeparationSettings
+
+
+class SeparateConfig(Settings):
+    """Which songs, where to, with which model and how."""
+
+    inputs: tuple[Path, ...] = Field(min_length=1, description="Audio files, and folders that are searched for them.")
+    output: Path = Field(default=SEPARATED, description="Folder for the stems.")
+    models: Path = Field(default=MODELS, description="Model registry.")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Blocks of a song computed at a time, in this process (default: cores, up to 4).",
+    )
+    workers: int | None = Field(default=None, ge=1, description="Songs at a time, each in a process of one thread.")
+    settings: SeparationSettings = SeparationSettings()
+
+
+@dataclass(frozen=True)
+class SeparateResult:
+    """What was written: one record per song, in the order of the inputs, as `--json` prints it, and its line."""
+
+    output: str
+    songs: tuple[dict[str, Any], ...]
+    text: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return list(self.text)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record per song."""
+        return list(self.songs)
+
+
+def check(config: SeparateConfig) -> None:
+    """Raise `UserError` if model or files are missing, or two songs would write the same stems."""
+    inputs_to_separate(config.inputs, config.output, config.settings.name)
+    if config.settings.engine == "torch":
+        ModelRegistry(config.models).open(config.settings.model)
+
+
+def separate(config: SeparateConfig, *, progress: Progress | None = None, map: Map = serial) -> SeparateResult:
+    """Separate songs; what is there already is left as it is, unless the settings say `overwrite`.
+
+    Parameters
+    ----------
+    progress
+        Called with the songs that are done, of how many; in this process parts of songs count as well.
+    map
+        What songs are spread over; each is read and written where it runs.
+
+    Raises
+    ------
+    UserError
+        If model or files are missing, or the only song cannot be separated.
+    SomeFailed
+        If some songs could not be separated; the others are.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> separate(SeparateConfig(inputs=(Path("song.mp3"),))).lines()  # doctest: +SKIP
+    """
+    check(config)
+    songs = [path.resolve() for path in inputs_to_separate(config.inputs, config.output, config.settings.name)]
+    named = dict(zip(songs, inputs_to_separate(config.inputs, config.output, config.settings.name), strict=True))
+    settings, finished = config.settings, 0
+    if settings.engine == "torch":
+        # One model for all songs, even if the champion moves meanwhile.
+        model = ModelRegistry(config.models).open(settings.model)
+        settings = settings.model_copy(update={"model": str(model.path.resolve())})
+
+    def on_part(done: float, total: float) -> None:
+        if progress is not None:
+            progress(finished + min(1.0, done / max(total, 1e-9)), len(songs))
+
+    def on_outcome(outcome: Outcome[Path, dict[str, Any]], count: int) -> None:
+        nonlocal finished
+        finished = count
+        on_part(0.0, 1.0)
+
+    here = partial(separate_one, progress=on_part, threads=config.threads)
+    outcomes = map(
+        here if map is serial else separate_one,
+        songs,
+        (config.output.resolve(), config.models.resolve(), settings),
+        on_outcome=on_outcome,
+    )
+    failures = failures_of(outcomes)
+    if failures and len(songs) == 1:
+        raise UserError(next(iter(failures.values())))
+    ordered = sorted(outcomes, key=lambda outcome: songs.index(outcome.item))
+    records = [
+        outcome.result or {"input": str(named[outcome.item]), "state": "failed", "error": outcome.error}
+        for outcome in ordered
+    ]
+    text = [outcome.result["line"] for outcome in ordered if outcome.result is not None]
+    shown = [{name: value for name, value in record.items() if name != "line"} for record in records]
+    result = SeparateResult(str(config.output), tuple(shown), tuple(text))
+    if failures:
+        raise SomeFailed(failures, len(songs), "files", result)
+    return result
+
+
+def separate_one(
+    path: Path,
+    output: Path,
+    models: Path,
+    settings: SeparationSettings,
+    progress: Progress = lambda done, total: None,
+    threads: int | None = 1,
+) -> dict[str, Any]:
+    """Separate one file; the model stays loaded for this process's next one."""
+    from vocsep.separation.cache import cached_separator
+    from vocsep.separation.files import separate_file
+
+    separator = cached_separator(models, settings, threads)
+    result = separate_file(path, output, separator, settings, progress)
+    return {
+        "input": str(result.path),
+        "state": "separated" if result.is_new else "already there",
+        "outputs": {stem: str(file) for stem, file in result.outputs.items()},
+        "picture": str(result.picture) if result.picture else None,
+        "sample_rate": result.sample_rate,
+        "channels": result.channels,
+        "seconds": result.seconds,
+        "wall_seconds": result.wall_seconds,
+        "clipped_samples": result.clipped_samples,
+        "gain": result.gain,
+        "line": result.line(),
+    }
