@@ -10,13 +10,8 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from storage.store import SpectrogramStore
-from vocsep.datasets.layouts import open_dataset
 from vocsep.demo.dataset import make_demo
-from vocsep.preprocessing.config import StoreConfig
-from vocsep.preprocessing.plan import plan
-from vocsep.preprocessing.track import preprocess_song
-from vocsep.preprocessing.update import open_store
-from vocsep.spectrograms.config import load_spectrogram_config
+from vocsep.preprocessing.step import PreprocessConfig, preprocess
 
 _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
@@ -64,13 +59,8 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_store(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
     """The store of all demo songs, preset `fine`; not to be changed: see `copy_of_demo_store`."""
     path = tmp_path_factory.mktemp("stores") / "demo.zarr"
-    config = StoreConfig(spectrogram=load_spectrogram_config("fine"))
-    dataset = open_dataset(demo_root)
-    store = open_store(path, dataset, config)
-    for song in plan(store, dataset).pending:
-        store.add(preprocess_song(song, path, config))
-    store.save()
-    return store
+    preprocess(PreprocessConfig(dataset=demo_root, store=path))
+    return SpectrogramStore.open(path)
 
 
 @pytest.fixture

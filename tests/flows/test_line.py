@@ -155,7 +155,7 @@ def test_separate_flow_writes_stems_that_sum_to_the_song(trained: Path, tmp_path
     song = (0.1 * rng.standard_normal((48000, 2))).astype(np.float32)
     soundfile.write(tmp_path / "song.wav", song, 48000, subtype="FLOAT")
     models = str(trained / "data/models")
-    result = run_flows(tmp_path, "separate", "--input", "song.wav", "--output", "out", "--models", models)
+    result = run_flows(tmp_path, "separate", "song.wav", "--output", "out", "--models", models)
     assert result.returncode == 0, result.stderr
     stems = [
         soundfile.read(tmp_path / "out/song" / f"{stem}.wav", always_2d=True) for stem in ("vocals", "accompaniment")

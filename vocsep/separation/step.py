@@ -79,8 +79,11 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     >>> separate(SeparateConfig(inputs=(Path("song.mp3"),))).lines()  # doctest: +SKIP
     """
     check(config)
-    songs = [path.resolve() for path in inputs_to_separate(config.inputs, config.output, config.settings.name)]
-    named = dict(zip(songs, inputs_to_separate(config.inputs, config.output, config.settings.name), strict=True))
+    named = inputs_to_separate(config.inputs, config.output, config.settings.name)
+    # Another process may work in another folder.
+    places = (config.output, config.models)
+    output, models = places if map is serial else tuple(path.resolve() for path in places)
+    songs = named if map is serial else [path.resolve() for path in named]
     settings, finished = config.settings, 0
     if settings.engine == "torch":
         # One model for all songs, even if the champion moves meanwhile.
@@ -100,7 +103,7 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     outcomes = map(
         here if map is serial else separate_one,
         songs,
-        (config.output.resolve(), config.models.resolve(), settings),
+        (output, models, settings),
         on_outcome=on_outcome,
     )
     failures = failures_of(outcomes)
@@ -108,8 +111,7 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
         raise UserError(next(iter(failures.values())))
     ordered = sorted(outcomes, key=lambda outcome: songs.index(outcome.item))
     records = [
-        outcome.result or {"input": str(named[outcome.item]), "state": "failed", "error": outcome.error}
-        for outcome in ordered
+        outcome.result or {"input": str(outcome.item), "state": "failed", "error": outcome.error} for outcome in ordered
     ]
     text = [outcome.result["line"] for outcome in ordered if outcome.result is not None]
     shown = [{name: value for name, value in record.items() if name != "line"} for record in records]
