@@ -111,9 +111,9 @@ def _train(
     from flows import train as module
     from vocsep.training.run_folder import with_settings_of
 
-    values = with_settings_of(resume, settings)
+    values: dict[str, Any] = {"training": with_settings_of(resume, settings)}
     values |= {"store": store, "models": models, "runs": runs, "resume": resume}
-    result = run_flow(module.check, module.train, _validated(module.TrainFlowConfig, values))
+    result = run_flow(module.check, module.train, _validated(module.TrainJob, values))
     say()
     for line in result.lines():
         say(line)

@@ -7,7 +7,6 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
-from flows.stores import StoreLocation, held_manifest, on_disk
 from storage.errors import UserError
 from storage.store import SpectrogramStore
 from vocsep.comparison.config import ComparisonConfig
@@ -15,6 +14,7 @@ from vocsep.comparison.report import REPORT_NAME, write_comparison
 from vocsep.comparison.runs import check_comparison, run_comparison
 from vocsep.config import Settings
 from vocsep.paths import ALL_BINS_STORE, COMPARISON
+from vocsep.preprocessing.location import StoreLocation, held_manifest, on_disk
 from vocsep.tables import aligned, markdown_table
 
 

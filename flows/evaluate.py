@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, picture, result_of, say_what_to_do
-from flows.stores import StoreLocation, on_disk
 from vocsep.config import Settings
 from vocsep.datasets.songs import Song
 from vocsep.evaluation.exhibits import Exhibit, make_exhibit
@@ -20,6 +19,7 @@ from vocsep.evaluation.score_files import read_scores, save_scores
 from vocsep.evaluation.scores import Engine, SongScores, evaluate_song
 from vocsep.evaluation.target import Target, resolve_evaluation
 from vocsep.paths import MODELS, REPORTS, STORE
+from vocsep.preprocessing.location import StoreLocation, on_disk
 
 
 class EvaluateConfig(Settings):

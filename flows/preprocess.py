@@ -13,7 +13,6 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import Outcome, dask_client, map_items
 from flows.reporting import ProgressArtifact, SomeFailed, failing_in_one_line, result_of, say_what_to_do
-from flows.stores import StoreLocation
 from storage.files import is_disk_full
 from storage.lock import require_free
 from storage.manifest import TrackRecord
@@ -25,6 +24,7 @@ from vocsep.datasets.songs import Dataset, Song
 from vocsep.demo.dataset import make_demo
 from vocsep.paths import DEMO, STORE
 from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.location import StoreLocation
 from vocsep.preprocessing.plan import Plan, check_store
 from vocsep.preprocessing.remote import check_remote_store, preprocess_song_to, updating_remote
 from vocsep.preprocessing.track import preprocess_song

@@ -15,8 +15,7 @@ from flows.evaluate import EvaluateConfig, score_songs
 from flows.preprocess import PreprocessConfig, make_demo_dataset, preprocess_songs
 from flows.preprocess import check as check_preprocess
 from flows.reporting import SomeFailed, failing_in_one_line, result_of, say_what_to_do
-from flows.stores import held_manifest, on_disk
-from flows.train import TrainFlowConfig, fit_model
+from flows.train import fit_model
 from storage.errors import UserError
 from storage.lock import require_free, store_lock
 from storage.registry import ModelRegistry
@@ -25,6 +24,7 @@ from vocsep.config import Settings
 from vocsep.datasets.layouts import DEMO_KIND, open_dataset
 from vocsep.evaluation.score_files import read_scores
 from vocsep.paths import DEMO, JOBS, MODELS, REPORTS, RUNS
+from vocsep.preprocessing.location import held_manifest, on_disk
 from vocsep.preprocessing.plan import is_same_dataset
 from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
 from vocsep.retraining.decision import Decision, apply, decide, still_holds
@@ -33,6 +33,7 @@ from vocsep.retraining.pruning import prune_jobs, prune_reports, prune_runs
 from vocsep.retraining.report import finish, report_text
 from vocsep.training.config import TrainConfig
 from vocsep.training.run_folder import finished_version
+from vocsep.training.step import TrainJob
 
 
 class RetrainConfig(PreprocessConfig):
@@ -126,8 +127,8 @@ def _train_challenger(config: RetrainConfig, job: Job) -> None:
     runs = config.runs / f"retrain-{job.folder.name}"
     version = finished_version(runs)
     if version is None:
-        values = job.training.model_dump() | {"store": config.store, "models": config.models, "runs": runs}
-        version = result_of(fit_model, TrainFlowConfig.model_validate(values), promote=False).version
+        training = TrainJob(training=job.training, store=config.store, models=config.models, runs=runs)
+        version = result_of(fit_model, training, promote=False).version
     job.write(challenger=version)
 
 

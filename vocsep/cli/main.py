@@ -150,15 +150,16 @@ def _train(
 ) -> None:
     """Train a model without Prefect: under torchrun, on SLURM, or alone."""
     from vocsep.config import validated
-    from vocsep.training.launch import train
     from vocsep.training.run_folder import with_settings_of
+    from vocsep.training.step import TrainJob, train
     from vocsep.training.stopping import TrainingStopped
 
     config = validated(TrainConfig, with_settings_of(resume, settings), "command line")
+    job = TrainJob(training=config, store=store, models=models, runs=runs, resume=resume)
     logging.getLogger("vocsep").setLevel(logging.INFO)
     logging.basicConfig(format="%(message)s")
     try:
-        result = train(config, store, models, runs, resume)
+        result = train(job)
     except TrainingStopped as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(128 + stopped.signal) from None

@@ -1,4 +1,4 @@
-"""Spectrogram stores as the flows' parameters name them: a folder, or a URL of object storage."""
+"""Spectrogram stores as settings name them: a folder, or a URL of object storage."""
 
 from collections.abc import Collection
 from pathlib import Path
