@@ -142,8 +142,8 @@ def _register(
 ) -> TrainResult:
     origin = {"folder": str(run.path), "created": run.description["created"]}
     share = round(course.validation_share, 4)
-    summary = {"steps_done": course.step, "seconds": round(course.seconds, 1), "validation_share": share}
-    summary |= {"device": device.type}
+    seconds = round(course.seconds, 1)
+    summary = {"steps_done": course.step, "seconds": seconds, "validation_share": share, "device": device.type}
     description = describe_model(config, store) | {
         "metrics": {"valid_sdr_db": course.best_sdr_db, "valid_floor_sdr_db": course.floor_sdr_db},
         "training": config.model_dump(mode="json") | summary | {"run": origin},
@@ -159,7 +159,7 @@ def _register(
         model_path=str(model.path),
         run_folder=str(run.path),
         steps=course.step,
-        seconds=summary["seconds"],
+        seconds=seconds,
         valid_sdr_db=course.best_sdr_db,
         floor_sdr_db=course.floor_sdr_db,
         validation_share=share,

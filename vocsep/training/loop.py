@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from math import isfinite
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -98,7 +98,7 @@ def run_training(
             started, sdr_db, estimates = time.monotonic(), 0.0, {}
             if run is not None:
                 average.network.eval()
-                result = validate(store, average.network, keep_songs=config.shown_songs)
+                result = validate(store, cast(UNet, average.network), keep_songs=config.shown_songs)
                 sdr_db, estimates = result.sdr_db, result.estimates
             sdr_db = fabric.broadcast(sdr_db)
             schedule.on_validation(sdr_db)
@@ -235,7 +235,7 @@ def _of_all_processes(fabric: Fabric, own: tuple[float, ...]) -> Tensor:
     values = torch.tensor([own], dtype=torch.float64)
     if fabric.world_size == 1:
         return values
-    gathered: Tensor = fabric.all_gather(values.to(fabric.device))
+    gathered = cast(Tensor, fabric.all_gather(values.to(fabric.device)))
     return gathered.reshape(fabric.world_size, len(own)).cpu()
 
 
