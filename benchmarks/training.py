@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [--store STORE] [--steps 20] [--repeats 5] [--channels 1] [--batch-size 16]
 
-The loop is the real one: Lightning's Trainer, the module and its optimiser, patches with the default augmentation.
+The steps are those of a run: loss, backward, clipping, guard and optimiser, patches with the default augmentation.
 Validation, averaging and logging are left out, so that data weighs more than in a run. `compute` trains on one batch
 over and over; each tier feeds through `StepBatches`; `dataloader` is what is usual: worker processes that slice zarr
 arrays item by item and mix in numpy, without any other augmentation. All take turns; rates are medians over the
@@ -17,24 +17,22 @@ import contextlib
 import copy
 import itertools
 import json
-import logging
 import math
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
 import zarr
+from lightning.fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from storage.manifest import SPECTROGRAMS
@@ -53,7 +51,7 @@ from vocsep.spectrograms.config import PATCH_FRAMES, load_spectrogram_config
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
-from vocsep.training.module import TrainingModule, pick_precision
+from vocsep.training.loop import BatchLoss, new_optimizer, pick_precision
 
 WARM_UP = 6  # more than the batches whose memory is taken turn by turn
 STEPS = {"cpu": 20, "cuda": 300}
@@ -76,8 +74,6 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=usual.width)
     options = parser.parse_args()
     config = TrainConfig(channels=options.channels, batch_size=options.batch_size, width=options.width)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     device = pick_device(config.device)
     steps = options.steps or STEPS.get(device.type, STEPS["cpu"])
     with tempfile.TemporaryDirectory() as folder:
@@ -98,13 +94,12 @@ def demo_store(folder: Path) -> SpectrogramStore:
 
 def measure(store: SpectrogramStore, config: TrainConfig, device: torch.device, steps: int, repeats: int) -> None:
     """Let all feeds take turns."""
-    lightning.seed_everything(config.seed, verbose=False)
+    torch.manual_seed(config.seed)
     network = build_network(describe_architecture(config, store), config.dropout)
-    module = TrainingModule(config, network)
     tiers = open_tiers(store, config, device)
-    resident = next(iter(next(iter(tiers.values()))))
+    resident = next(next(iter(tiers.values())).from_step(0))
     feeds: dict[str, Feed] = {"compute": partial(itertools.repeat, resident)}
-    feeds |= {name: partial(DataLoader, batches, batch_size=None) for name, batches in tiers.items()}
+    feeds |= {name: partial(batches.from_step, 0) for name, batches in tiers.items()}
     items = ZarrItems(store, config, (WARM_UP + steps + 2) * config.batch_size)
     feeds["dataloader"] = partial(
         DataLoader,
@@ -121,7 +116,7 @@ def measure(store: SpectrogramStore, config: TrainConfig, device: torch.device, 
         for name in names[number % len(names) :] + names[: number % len(names)]:
             clock = Clock(steps, tiers.get(name))
             with sampled_utilisation(device, utilisation[name]):
-                trainer(config, device, clock).fit(module, feeds[name]())
+                train(config, network, device, feeds[name](), clock)
             clocks[name].append(clock)
     rates = {name: [config.batch_size / clock.seconds_per_step for clock in found] for name, found in clocks.items()}
     values = {f"{name}_patches_per_second": statistics.median(found) for name, found in rates.items()}
@@ -145,7 +140,7 @@ def open_tiers(store: SpectrogramStore, config: TrainConfig, device: torch.devic
     return {name: StepBatches(tier, sampler, config, rank=0, processes=1) for name, tier in tiers.items()}
 
 
-class Clock(lightning.Callback):
+class Clock:
     """Seconds per step, and the share of them that were spent waiting for data, from the end of the warm-up on."""
 
     def __init__(self, steps: int, batches: StepBatches | None) -> None:
@@ -160,28 +155,32 @@ class Clock(lightning.Callback):
             torch.cuda.synchronize()
         return time.perf_counter(), self.batches.seconds_waited if self.batches else 0.0
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def look(self, step: int) -> None:
         """Look at the clock: between two batches' starts lies one step and one batch's making."""
-        if batch_idx == WARM_UP:
+        if step == WARM_UP:
             self._begun = self._now()
-        elif batch_idx == WARM_UP + self.steps:
+        elif step == WARM_UP + self.steps:
             seconds, waited = (now - then for now, then in zip(self._now(), self._begun, strict=True))
             self.seconds_per_step, self.wait_share = seconds / self.steps, waited / seconds
 
 
-def trainer(config: TrainConfig, device: torch.device, clock: Clock) -> lightning.Trainer:
-    """The trainer of a run, without what a run does beside training."""
-    return lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=1,
-        precision=pick_precision(device.type, config.precision),
-        max_steps=WARM_UP + clock.steps + 1,
-        logger=False,
-        callbacks=[clock],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+def train(config: TrainConfig, network: UNet, device: torch.device, batches: Iterable[Any], clock: Clock) -> None:
+    """The steps of a run, without what a run does between them."""
+    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=pick_precision(device.type, config.precision))
+    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_loss = fabric.setup_module(BatchLoss(network, config.objective))
+    optimizer = new_optimizer(config, network, device)
+    for step, batch in enumerate(batches):
+        clock.look(step)
+        if step == WARM_UP + clock.steps:
+            break
+        optimizer.zero_grad()
+        loss = batch_loss(fabric.to_device(batch))
+        fabric.backward(loss)
+        norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf))
+        assert math.isfinite(float(loss.detach()) + norm)
+        optimizer.step()
 
 
 class ZarrItems(Dataset[tuple[Arrays, ...]]):

@@ -21,6 +21,7 @@ from storage.store import SpectrogramStore
 from vocsep.comparison.config import ComparisonConfig
 from vocsep.comparison.objectives import objectives
 from vocsep.models.constant_masks import best_constant_mask
+from vocsep.progress import Progress
 from vocsep.training.checks import check_bins, check_songs
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import training_digest
@@ -89,7 +90,7 @@ def run_comparison(
     results: list[dict[str, Any] | None] = []
     for number, run in enumerate(wanted):
 
-        def follow(share: float, number: int = number) -> None:
+        def follow(share: float, total: float = 1.0, number: int = number) -> None:
             if on_progress is not None:
                 on_progress((number + share) / len(wanted))
 
@@ -109,7 +110,7 @@ def run_comparison(
 
 def run_folder(run: Run, store: SpectrogramStore, output: Path) -> Path:
     """Where a run lives: the same place for the same settings and songs."""
-    settings = run.config.deciding() | {"steps": run.config.steps, "validations": run.config.validations}
+    settings = run.config.identity() | {"steps": run.config.steps, "validations": run.config.validations}
     return output / "runs" / value_digest({"config": settings, "data": training_digest(store)})[:16]
 
 
@@ -119,9 +120,7 @@ def load_result(run: Run, store: SpectrogramStore, output: Path) -> dict[str, An
     return read_json(path) | {"name": run.name} if path.is_file() else None
 
 
-def _result(
-    run: Run, store: SpectrogramStore, output: Path, on_progress: Callable[[float], None]
-) -> dict[str, Any] | None:
+def _result(run: Run, store: SpectrogramStore, output: Path, on_progress: Progress) -> dict[str, Any] | None:
     """What a run came to, trained if need be; None while another process trains it."""
     found = load_result(run, store, output)
     if found is not None:
@@ -137,7 +136,7 @@ def _result(
     return result
 
 
-def _train(run: Run, store: SpectrogramStore, folder: Path, on_progress: Callable[[float], None]) -> dict[str, Any]:
+def _train(run: Run, store: SpectrogramStore, folder: Path, on_progress: Progress) -> dict[str, Any]:
     registry = ModelRegistry(folder / "models")
     probe = open_probe(run.config, store, PROBED_STEPS)
     objective, network = run.config.objective, probe.network

@@ -12,10 +12,10 @@ from vocsep.models.constant_masks import mask_loss
 from vocsep.models.masks import predict_mask
 from vocsep.models.objective import distance, oracle_mask
 from vocsep.models.torch_network import TorchNetwork
-from vocsep.models.unet import STRIDE_PRODUCT, BatchNorm, Dropout, UNet
+from vocsep.models.unet import STRIDE_PRODUCT, UNet
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.separation.separator import Separator
-from vocsep.training.module import pick_precision
+from vocsep.training.loop import pick_precision
 from vocsep.training.probe import Probe
 from vocsep.training.validation import load_song
 
@@ -96,7 +96,7 @@ def _statistics_finding(network: UNet, mixture: Tensor) -> Finding:
     in_training = network.train().estimates(mixture)[0].mask().clamp(0, 1)
     in_use = network.eval().estimates(mixture)[0].mask().clamp(0, 1)
     difference = float((in_training - in_use).abs().mean())
-    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     smallest = min(float(norm.running_var.min()) for norm in norms if norm.running_var is not None)
     status: Status = "fail" if not np.isfinite(difference) else "warn" if difference > 0.15 else "pass"
     return Finding(
@@ -231,6 +231,6 @@ def _count_dead(network: UNet) -> dict[str, float]:
 
 def _without_dropout(network: UNet) -> UNet:
     for module in network.modules():
-        if isinstance(module, Dropout):
-            module.share = 0.0
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     return network

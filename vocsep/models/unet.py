@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from storage.errors import UserError
@@ -13,81 +13,6 @@ from vocsep.models.objective_config import InputName, OutputName
 LEVELS = 6
 STRIDE_PRODUCT = 2**LEVELS
 SMALLEST_DEVIATION = 1e-3
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """Sum of a tensor over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(context: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        distributed.all_reduce(total)
-        return total
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the batches of all processes that train together, on any device.
-
-    With one process, and in evaluation, it is torch's. (torch's own SyncBatchNorm runs on GPUs only.)
-    """
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalised `(batch, maps, frames, bins)`."""
-        processes = distributed.get_world_size() if distributed.is_initialized() else 1
-        if not self.training or processes == 1:
-            return super().forward(hidden)
-        values = hidden.float()
-        count = processes * hidden.numel() // hidden.shape[1]
-        own = torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
-        sums: Tensor = _SumOverProcesses.apply(own)  # type: ignore[no-untyped-call]
-        mean = sums[0] / count
-        variance = (sums[1] / count - mean.square()).clamp(min=0)
-        with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        normalised: Tensor = values * scale[:, None, None] + shift[:, None, None]
-        return normalised.to(hidden.dtype)
-
-
-class Dropout(nn.Module):
-    """Dropout whose mask is that of the batches of all processes that train together.
-
-    Every process draws the mask of the whole batch, from generators in the same state, and takes the rows of its own
-    items (`rank`, `rank + processes`, ...), so that the number of processes changes nothing.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """In training a random share of `(batch, maps, frames, bins)` becomes 0, the rest grows to keep the mean."""
-        if not self.training or self.share == 0:
-            return hidden
-        processes, rank = 1, 0
-        if distributed.is_initialized():
-            processes, rank = distributed.get_world_size(), distributed.get_rank()
-        whole = (hidden.shape[0] * processes, *hidden.shape[1:])
-        kept = torch.empty(whole, dtype=hidden.dtype, device=hidden.device, memory_format=torch.channels_last)
-        kept.bernoulli_(1 - self.share)
-        return hidden * kept[rank::processes].mul_(1 / (1 - self.share))
-
-    def extra_repr(self) -> str:
-        """For `print`."""
-        return f"share={self.share}"
 
 
 class InputScaling(nn.Module):
@@ -180,7 +105,7 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(maps[level], maps[level + 1], 5, stride=2, padding=2, bias=False),
-                BatchNorm(maps[level + 1]),
+                nn.BatchNorm2d(maps[level + 1]),
                 nn.LeakyReLU(0.2, inplace=True),
             )
             for level in range(LEVELS)
@@ -190,11 +115,11 @@ class UNet(nn.Module):
             inputs = maps[level + 1] if level == LEVELS - 1 else 2 * maps[level + 1]
             block = [
                 nn.ConvTranspose2d(inputs, maps[level], 5, stride=2, padding=2, output_padding=1, bias=False),
-                BatchNorm(maps[level]),
+                nn.BatchNorm2d(maps[level]),
                 nn.ReLU(inplace=True),
             ]
             if level >= LEVELS - 3:
-                block.append(Dropout(dropout))
+                block.append(nn.Dropout(dropout))
             decoder.append(nn.Sequential(*block))
         self.decoder = nn.ModuleList(decoder)
         self.to_mask = nn.ConvTranspose2d(2 * maps[1], targets * channels, 5, stride=2, padding=2, output_padding=1)

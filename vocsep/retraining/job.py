@@ -102,7 +102,7 @@ def open_job(
 
 def _was_trained_so(model: ModelVersion, digest: str, config: TrainConfig) -> bool:
     held = model.description
-    wanted = config.deciding()
+    wanted = config.identity()
     wanted["channels"] = min(config.channels, held["spectrogram"]["channels"])
     wanted.pop("fine_tune")
     return bool(held["data"]["digest"] == digest and wanted.items() <= held["training"].items())

@@ -1,10 +1,9 @@
 """The batches of a run's steps."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
-from torch.utils.data import IterableDataset
 
 from storage.store import SpectrogramStore
 from vocsep.patches.maker import Batch, PatchMaker
@@ -26,26 +25,26 @@ def patch_sampler(config: TrainConfig, store: SpectrogramStore) -> PatchSampler:
     )
 
 
-# Lightning holds the batch in use and the next one; behind them some wait in the queue, and one is being made.
-BATCHES_IN_MEMORY = 2 + PREFETCH_DEPTH + 1
+# One is in use, some wait in the queue, and one is being made.
+BATCHES_IN_MEMORY = 1 + PREFETCH_DEPTH + 1
 
 
-class StepBatches(IterableDataset[Batch]):
-    """The batches of the steps from `first_step` (0 is the first of all) on, of this process's share."""
+class StepBatches:
+    """The batches of the steps, of this process's share."""
 
     def __init__(self, tier: PatchTier, sampler: PatchSampler, config: TrainConfig, rank: int, processes: int) -> None:
         self._sampler = sampler
         self._maker = PatchMaker(
             tier, frames=PATCH_FRAMES, seed=config.seed, with_accompaniment="accompaniment" in config.targets
         )
-        self.first_step = 0
         self._rank = rank
         self._processes = processes
         self._streamed = tier.name == "stream"
         self.seconds_waited = 0.0
 
-    def __iter__(self) -> Iterator[Batch]:
-        batches = prefetched(self._batches()) if self._streamed else self._batches()
+    def from_step(self, first: int) -> Generator[Batch, None, None]:
+        """The batches of the steps from `first` on (0 is the first of all), each valid until the next is taken."""
+        batches = prefetched(self._batches(first)) if self._streamed else self._batches(first)
         while True:
             started = time.perf_counter()
             batch = next(batches)
@@ -59,12 +58,11 @@ class StepBatches(IterableDataset[Batch]):
     def _draw(self, step: int) -> Draws:
         return self._sampler.draw(step).share(self._rank, self._processes)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self, step: int) -> Iterator[Batch]:
         if self._streamed:
             # Of the thread that works ahead: more of them would take turns with those of the steps.
             torch.set_num_threads(1)
         used: list[Batch | None] = [None] * BATCHES_IN_MEMORY
-        step = self.first_step
         while True:
             slot = step % BATCHES_IN_MEMORY
             batch = used[slot] = self._maker.make(self._draw(step), used[slot])

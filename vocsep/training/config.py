@@ -49,11 +49,11 @@ class TrainConfig(Settings):
     ema: float = Field(
         default=0.998, ge=0, lt=1, description="Decay per step of the averaged weights that are validated; 0: none."
     )
-    objective: Objective = Objective()
+    objective: Objective = Field(default=Objective(), description="What the network learns: five choices.")
     targets: tuple[Literal["vocals", "accompaniment"], ...] = Field(
         default=("vocals",), description="What the network has masks for: vocals, or vocals,accompaniment."
     )
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = Field(default=Augmentation(), description="How patches are varied.")
     channels: Literal[1, 2] = Field(
         default=2, description="1: each channel on its own; 2: stereo, where the store has it."
     )
@@ -84,6 +84,6 @@ class TrainConfig(Settings):
             raise ValueError("targets must be vocals, or vocals and accompaniment")
         return self
 
-    def deciding(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """All settings that decide what a step does, as JSON-like values; a run cannot go on with others."""
         return self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))

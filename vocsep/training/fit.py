@@ -2,13 +2,11 @@
 
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import torch
-from torch.utils.data import DataLoader
+from lightning.fabric import Fabric
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry
@@ -16,21 +14,19 @@ from storage.store import SpectrogramStore
 from vocsep.models.torch_network import pick_device
 from vocsep.patches.tiers import open_tier
 from vocsep.preprocessing.config import spectrogram_config
+from vocsep.progress import Progress
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.budget import Budget
 from vocsep.training.checks import check_bins, check_memory, check_songs, check_sound
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_model, training_digest
 from vocsep.training.initial_network import initial_network
-from vocsep.training.loop import TrainingRun
-from vocsep.training.module import TrainingModule, pick_precision
+from vocsep.training.loop import pick_precision, run_training
 from vocsep.training.processes import leave_group
 from vocsep.training.processes import processes as processes_here
-from vocsep.training.promotion import _model_of_run, _promote_if_better
+from vocsep.training.promotion import model_of_run, promote_if_better
 from vocsep.training.run_folder import RunFolder, open_run
-
-ProgressHook = Callable[[float], None]
-
+from vocsep.training.state import Course
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +62,7 @@ def fit(
     registry: ModelRegistry,
     runs: Path,
     resume: str = "auto",
-    on_progress: ProgressHook | None = None,
+    progress: Progress | None = None,
     promote: bool = True,
 ) -> TrainResult | None:
     """Train a model and add the weights that scored best on the validation songs to the registry.
@@ -83,8 +79,8 @@ def fit(
     resume
         `auto` goes on with the newest unfinished run of the same settings and songs, if there is one; `never` begins
         anew; or the folder of a run.
-    on_progress
-        Called after every step with the used share of the budget.
+    progress
+        Called after every step with the used share of the budget, and 1.
 
     Returns
     -------
@@ -98,7 +94,6 @@ def fit(
     TrainingStopped
         If the process was told to end; the run is saved and can go on.
     """
-    _quiet_lightning()
     config = config.model_copy(update={"channels": min(config.channels, spectrogram_config(store).channels)})
     check_songs(store, config)
     check_bins(store, config)
@@ -109,34 +104,31 @@ def fit(
         raise UserError(f"batch_size {config.batch_size} cannot be shared by {processes} processes; take a multiple")
     device = pick_device(config.device)
     check_memory(config, spectrogram_config(store).bins, device, processes)
-    lightning.seed_everything(config.seed, verbose=False)
+    torch.manual_seed(config.seed)
     network = initial_network(config, store, registry, sampler)
-    module = TrainingModule(config, network)
-    run = open_run(runs, resume, config.deciding(), training_digest(store)) if rank == 0 else None
-    training = TrainingRun(run, module, store, config, Budget.of(config, store), on_progress)
-    trainer = _trainer(config, device, processes, local, training)
-    tier, tier_text = open_tier(store, _sources(config), config.channels, device, config.data)
-    if run is not None:
-        log.info(
-            "training on %d songs (%d for validation) for %s, on %s, %s; %s; run: %s",
-            len(store.tracks("train")),
-            len(store.tracks("valid")),
-            training.budget,
-            f"{processes} x {device.type}" if processes > 1 else device.type,
-            trainer.precision,
-            tier_text,
-            run.path,
-        )
-        if run.checkpoint is not None:
-            log.info("going on after step %d of %s", run.checkpoint.step, run.path)
-    batches = StepBatches(tier, sampler, config, rank, processes)
-    training.follow(batches)
+    run = open_run(runs, resume, config.identity(), training_digest(store)) if rank == 0 else None
     try:
-        trainer.fit(module, DataLoader(batches, batch_size=None))
-        training.finish()
-        return _register(config, store, registry, run, training, promote) if run is not None else None
+        fabric = _fabric(config, device, processes, local)
+        tier, tier_text = open_tier(store, _sources(config), config.channels, device, config.data)
+        batches = StepBatches(tier, sampler, config, rank, processes)
+        if run is not None:
+            log.info(
+                "training on %d songs (%d for validation) for %s, on %s, %s; %s; run: %s",
+                len(store.tracks("train")),
+                len(store.tracks("valid")),
+                Budget.of(config, store),
+                f"{processes} x {device.type}" if processes > 1 else device.type,
+                pick_precision(device.type, config.precision),
+                tier_text,
+                run.path,
+            )
+            if run.checkpoint is not None:
+                log.info("going on after step %d of %s", run.checkpoint.step, run.path)
+        course = run_training(fabric, network, store, config, batches, run, progress)
+        return _register(config, store, registry, run, course, device, promote) if run is not None else None
     finally:
-        training.close()
+        if run is not None:
+            run.close()
         leave_group()
 
 
@@ -145,30 +137,33 @@ def _register(
     store: SpectrogramStore,
     registry: ModelRegistry,
     run: RunFolder,
-    training: TrainingRun,
+    course: Course,
+    device: torch.device,
     promote: bool,
 ) -> TrainResult:
     origin = {"folder": str(run.path), "created": run.description["created"]}
-    summary = training.summary()
+    share = round(course.validation_share, 4)
+    seconds = round(course.seconds, 1)
+    summary = {"steps_done": course.step, "seconds": seconds, "validation_share": share, "device": device.type}
     description = describe_model(config, store) | {
-        "metrics": {"valid_sdr_db": training.best_sdr_db, "valid_floor_sdr_db": training.floor_sdr_db},
+        "metrics": {"valid_sdr_db": course.best_sdr_db, "valid_floor_sdr_db": course.floor_sdr_db},
         "training": config.model_dump(mode="json") | summary | {"run": origin},
-        "history": training.history,
+        "history": course.history,
     }
     # One that was killed right after it had added its model does not add it again.
-    model = _model_of_run(registry, origin, training.step) or registry.add(training.best_weights, description)
+    model = model_of_run(registry, origin, course.step) or registry.add(course.best_weights, description)
     assert model.version is not None
-    is_champion = _promote_if_better(registry, model) if promote else registry.champion() == model.version
+    is_champion = promote_if_better(registry, model) if promote else registry.champion() == model.version
     run.write("finished", **description | {"model_version": model.version, "created": origin["created"]})
     return TrainResult(
         version=model.version,
         model_path=str(model.path),
         run_folder=str(run.path),
-        steps=training.step,
-        seconds=summary["seconds"],
-        valid_sdr_db=training.best_sdr_db,
-        floor_sdr_db=training.floor_sdr_db,
-        validation_share=summary["validation_share"],
+        steps=course.step,
+        seconds=seconds,
+        valid_sdr_db=course.best_sdr_db,
+        floor_sdr_db=course.floor_sdr_db,
+        validation_share=share,
         is_champion=is_champion,
     )
 
@@ -183,26 +178,16 @@ def _sources(config: TrainConfig) -> tuple[str, ...]:
     return tuple(sources)
 
 
-def _trainer(
-    config: TrainConfig, device: torch.device, processes: int, local: int, training: TrainingRun
-) -> lightning.Trainer:
-    return lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=local,
-        num_nodes=processes // local,
-        strategy="ddp" if processes > 1 else "auto",
-        precision=pick_precision(device.type, config.precision),
-        max_steps=-1,
-        logger=False,
-        callbacks=[training],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
-def _quiet_lightning() -> None:
-    """Silence what Lightning tells about hardware and data-loader workers: patches need no workers."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
+def _fabric(config: TrainConfig, device: torch.device, processes: int, local: int) -> Fabric:
+    with warnings.catch_warnings():
+        # What Lightning tells about hardware that is not used.
+        warnings.filterwarnings("ignore", module="lightning")
+        fabric = Fabric(
+            accelerator={"cuda": "gpu"}.get(device.type, device.type),
+            devices=local,
+            num_nodes=processes // local,
+            strategy="ddp" if processes > 1 else "auto",
+            precision=pick_precision(device.type, config.precision),
+        )
+        fabric.launch()
+    return fabric

@@ -1,386 +1,290 @@
-"""The course of a training run: budget, learning rate, averaged weights, validation, checkpoints, guards, signals."""
+"""A training run: its steps, from the first to the last, and what happens between them."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from math import isfinite
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Literal, NoReturn, cast
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.fabric import Fabric
+from torch import Tensor, nn
 
 from storage.checkpoints import Checkpoint, CheckpointFolder
 from storage.errors import UserError
 from storage.files import write_json
-from storage.registry import Weights
 from storage.store import SpectrogramStore
+from vocsep.models.distributed import share_batches
+from vocsep.models.objective import distance
+from vocsep.models.objective_config import Objective
 from vocsep.models.unet import UNet
 from vocsep.patches.maker import Batch
+from vocsep.progress import Progress
+from vocsep.training.batches import StepBatches
 from vocsep.training.budget import Budget
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.log import STEPS_PER_ROW, TrainingBar, TrainingLog
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME, RunFolder
 from vocsep.training.schedule import Schedule
-from vocsep.training.state import from_arrays, to_arrays, weights_of
-from vocsep.training.stopping import TrainingStopped
+from vocsep.training.state import Course, from_arrays, to_arrays, weights_of
+from vocsep.training.stopping import TrainingStopped, received_signals
 from vocsep.training.validation import validate
-
-if TYPE_CHECKING:
-    from vocsep.training.batches import StepBatches
-    from vocsep.training.module import TrainingModule
 
 # With a budget in minutes, a validation is left out while validations take a larger share of the time than this.
 LARGEST_VALIDATION_SHARE = 0.1
 NAMED_PATCHES = 8
 
-ProgressHook = Callable[[float], None]
 
+def run_training(
+    fabric: Fabric,
+    network: UNet,
+    store: SpectrogramStore,
+    config: TrainConfig,
+    batches: StepBatches,
+    run: RunFolder | None,
+    progress: Progress | None = None,
+) -> Course:
+    """Train `network` until the budget is used up, going on from the run's checkpoint if it has one.
 
-class TrainingRun(Callback):
-    """What happens around the steps.
-
-    In all but the first of several processes (`run` is None) it only keeps the budget and the learning rate.
-
-    Attributes
+    Parameters
     ----------
-    step
-        Steps done, those before a resume included.
-    best_sdr_db, best_weights
-        Of the best validation so far.
-    history
-        One entry per validation.
+    run
+        Where everything is written; None in all but the first of several processes.
+    progress
+        Called after every step with the used share of the budget, and 1.
+
+    Raises
+    ------
+    UserError
+        If loss or gradients are not finite; it names step, songs and frames, and what was saved.
+    TrainingStopped
+        If a signal ended the run, after it was saved.
     """
+    budget, schedule, course = Budget.of(config, store), Schedule(config.schedule, config.warmup), Course()
+    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = AveragedNetwork(network, config.ema)
+    if fabric.world_size > 1:
+        share_batches(network)
+    batch_loss = fabric.setup_module(BatchLoss(network, config.objective))
+    optimizer = new_optimizer(config, network, fabric.device)
+    if (checkpoint := _shared_checkpoint(fabric, run)) is not None:
+        best = from_arrays(checkpoint.arrays, network, average, optimizer)
+        course.restore(checkpoint.step, checkpoint.state, best, budget, config.validations)
+        schedule.restore(checkpoint.state["schedule"])
 
-    def __init__(
-        self,
-        run: RunFolder | None,
-        module: "TrainingModule",
-        store: SpectrogramStore,
-        config: TrainConfig,
-        budget: Budget,
-        on_progress: ProgressHook | None,
-    ) -> None:
-        self.run = run
-        self.module = module
-        self.store = store
-        self.config = config
-        self.budget = budget
-        self.on_progress = on_progress
-        self.schedule = Schedule(config.schedule, config.warmup)
-        self.checkpoint: Checkpoint | None = run.checkpoint if run else None
-        self.step = 0
-        self.used = 0.0
-        self.best_sdr_db = float("-inf")
-        self.best_weights: Weights = {}
-        self.history: list[dict[str, float]] = []
-        self.floor_sdr_db = float("nan")
-        self.validation_seconds = 0.0
-        self._validations = 0
-        self._without_better = 0
-        self._loss = 0.0
-        self._saved_at = 0.0
-        self._received = 0  # the signal that came to this process
-        self._stop_signal = 0  # the one that all processes know of
-        self._handlers: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            # Taken now: Lightning puts handlers of its own over them for as long as it runs.
-            self._handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        self._first_step, self._first_second = 0, 0.0
-        self._told = (0, 0.0, 0.0)  # step, time and seconds waited of the last row
-        self._average: AveragedNetwork | None = None
-        self._bar: TrainingBar | None = None
-        self._log: TrainingLog | None = None
-        self._batches: StepBatches | None = None
-        self._patches: Batch | None = None
-        module.guard = self.check_finite
+    with ExitStack() as stack:
+        feed = stack.enter_context(closing(batches.from_step(course.step)))
+        if run is not None:
+            course.floor_sdr_db = validate(store, None).sdr_db
+            run.write("running", settings=config.model_dump(mode="json"))
+            rows = stack.enter_context(closing(TrainingLog(run.path, course.step)))
+            bar = stack.enter_context(closing(TrainingBar()))
+        received = stack.enter_context(received_signals())
+        budget.start(course.seconds)
+        first_step, first_second, saved_at = course.step, course.seconds, course.seconds
+        told = (course.step, time.perf_counter(), 0.0)  # step, time and seconds waited of the last row
 
-    @property
-    def validation_share(self) -> float:
-        """Share of the time that validations took."""
-        return self.validation_seconds / max(1e-9, self.budget.seconds_used)
+        def save(folder: CheckpointFolder) -> None:
+            state = course.state() | {"schedule": schedule.state()}
+            folder.save(course.step, to_arrays(network, average, optimizer, course.best_weights), state)
 
-    def follow(self, batches: "StepBatches") -> None:
-        """The batches that the run is fed with."""
-        self._batches = batches
+        def score() -> None:
+            """Validate in the first process, and tell the others."""
+            nonlocal told
+            started, sdr_db, estimates = time.monotonic(), 0.0, {}
+            if run is not None:
+                average.network.eval()
+                result = validate(store, cast(UNet, average.network), keep_songs=config.shown_songs)
+                sdr_db, estimates = result.sdr_db, result.estimates
+            sdr_db = fabric.broadcast(sdr_db)
+            schedule.on_validation(sdr_db)
+            is_best = course.validated(sdr_db)
+            if run is not None:
+                if is_best:
+                    course.best_weights = weights_of(average.network)
+                rows.write(course.step, budget.seconds_used, {"valid/sdr_db": sdr_db})
+                rows.show(course.step, store, estimates)
+                bar.say(f"  step {course.step}: validation SDR {sdr_db:.2f} dB, loss {course.loss:.4f}")
+            course.validation_seconds += time.monotonic() - started
+            course.seconds = budget.seconds_used
+            told = (course.step, time.perf_counter(), told[2])
 
-    # Lightning's hooks, in the order in which they come.
+        # A run that was stopped or killed in the step of a validation makes it first.
+        if checkpoint is not None and _is_validation_due(config, course, budget, course.validation_share):
+            score()
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Agree with the other processes on where to begin."""
-        held = (str(self.run.path), self.checkpoint.step) if self.run and self.checkpoint else None
-        shared = trainer.strategy.broadcast(held)
-        if shared is not None and self.checkpoint is None:
-            folder, step = shared
-            self.checkpoint = CheckpointFolder(Path(folder) / CHECKPOINTS).load(step)
-        if self.checkpoint is not None:
-            self.step = self.checkpoint.step
-        assert self._batches is not None
-        self._batches.first_step = self.step
+        while course.used < 1.0 and not _ends_early(config, course):
+            # Random numbers come from nothing but seed and step: a resumed run takes the same steps.
+            torch.manual_seed((config.seed << 32) + course.step)
+            share = schedule.factor(max(budget.used_steps(course.step + 1), course.used))
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * share
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Restore the checkpoint's state, open log and bar, and start the clock."""
-        self._average = AveragedNetwork(self.module.network, self.config.ema)
-        seconds = 0.0
-        if self.checkpoint is not None:
-            seconds = self._restore(self.checkpoint, trainer.optimizers[0])
-        self._saved_at = seconds
-        self._first_step, self._first_second = self.step, seconds
-        self._told = (self.step, time.perf_counter(), 0.0)
-        if self.run is not None:
-            self.floor_sdr_db = validate(self.store, None).sdr_db
-            self.run.write("running", settings=self.config.model_dump(mode="json"))
-            self._log = TrainingLog(self.run.path, self.step)
-            self._bar = TrainingBar()
-        self.budget.start(seconds)
-        if self.checkpoint is not None and self.run is not None and self._is_validation_due():
-            self._validate()
-        for number in self._handlers:
-            signal.signal(number, self._on_signal)
-        # One that was killed between its last step and the registry has nothing left to do.
-        trainer.should_stop = self.used >= 1.0
+            batch = fabric.to_device(next(feed))
+            network.train()
+            optimizer.zero_grad()
+            loss_tensor = batch_loss(batch)
+            fabric.backward(loss_tensor)
+            loss = float(loss_tensor.detach())
+            norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip or float("inf")))
+            if not (isfinite(loss) and isfinite(norm)):
+                _fail(fabric, run, save, course.step, loss, norm, batch, batches.places(course.step))
+            optimizer.step()
 
-    def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Set what a step depends on: learning rate, and random numbers from nothing but seed and step."""
-        self._patches = batch
-        torch.manual_seed((self.config.seed << 32) + self.step)
-        share = self.schedule.factor(max(self.budget.used_steps(self.step + 1), self.used))
-        for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self.config.learning_rate * share
+            # All processes go by the same numbers; losses are means over the shares of the batch.
+            course.step += 1
+            number = received[0] if received else 0
+            own = (budget.used(course.step), number, loss, budget.seconds_used, course.validation_share)
+            every = _of_all_processes(fabric, own)
+            course.used, stop_signal = float(every[:, 0].max()), int(every[:, 1].max())
+            mean_loss, course.seconds = float(every[:, 2].mean()), float(every[0, 3])
+            course.loss = mean_loss if course.step == 1 else 0.98 * course.loss + 0.02 * mean_loss
 
-    def check_finite(self, loss: float, gradient_norm: float) -> None:
-        """Stop before a step that would spoil the weights.
+            if run is not None:
+                average.update(course.step)
+                if course.step % STEPS_PER_ROW == 0:
+                    now, waited = time.perf_counter(), batches.seconds_waited
+                    seconds = max(1e-9, now - told[1])
+                    values = {
+                        "train/loss": mean_loss,
+                        "train/learning_rate": config.learning_rate * share,
+                        "train/gradient_norm": norm,
+                        "train/patches_per_second": (course.step - told[0]) * config.batch_size / seconds,
+                        "train/data_wait_share": min(1.0, (waited - told[2]) / seconds),
+                    }
+                    rows.write(course.step, course.seconds, values)
+                    told = (course.step, now, waited)
 
-        Raises
-        ------
-        UserError
-            If loss or gradients are not finite; it names step, songs and frames, and what was saved.
-        """
-        if isfinite(loss) and isfinite(gradient_norm):
-            return
-        assert self._patches is not None
-        assert self._batches is not None
-        places = self._batches.places(self.step)
-        bad = [
-            place
-            for index, place in enumerate(places)
-            if not all(torch.isfinite(source[index]).all() for source in self._patches if source is not None)
-        ]
-        bad = self._of_all(bad)
-        saved = self._save_failed(bad or places)
-        if bad:
-            cause = f"not finite in the store: {', '.join(bad)}; look at these songs, and run `vocsep store verify`"
-        else:
-            named = ", ".join(places[:NAMED_PATCHES]) + (" ..." if len(places) > NAMED_PATCHES else "")
-            cause = f"the patches were sound ({named}); lower the learning rate or set gradient_clip"
-        raise UserError(
-            f"step {self.step + 1}: loss is {loss:g}, gradient norm {gradient_norm:g}; {cause}. The last good "
-            f"checkpoint stays; this step can be repeated with --resume {saved}"
-        )
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Average, log, validate, save, and end the run when it is time."""
-        self.step += 1
-        self.used, self._stop_signal, loss = self._agree(float(outputs["loss"]))
-        due = False
-        if self.run is not None:
-            assert self._average is not None
-            self._loss = loss if self.step == 1 else 0.98 * self._loss + 0.02 * loss
-            self._average.update(self.step)
-            self._log_step(trainer, loss)
             # One that is due when the run is stopped comes first when it goes on.
-            due = not self._stop_signal and self._is_validation_due()
+            due = not stop_signal and _is_validation_due(config, course, budget, float(every[0, 4]))
             if due:
-                self._validate()
-        ended = self._follow_validation() or self.used >= 1.0
-        if self.run is not None:
-            seconds = self.budget.seconds_used
-            if self._stop_signal or ended or due or seconds - self._saved_at >= self.config.checkpoint_seconds:
-                self._save(self.run.checkpoints, trainer.optimizers[0])
-                self._saved_at = seconds
-            self._show()
-        trainer.should_stop = bool(ended or self._stop_signal)
+                score()
+            ended = course.used >= 1.0 or _ends_early(config, course)
 
-    def finish(self) -> None:
-        """After the last step.
+            if run is not None:
+                if stop_signal or ended or due or course.seconds - saved_at >= config.checkpoint_seconds:
+                    save(run.checkpoints)
+                    saved_at = course.seconds
+                rate = (course.step - first_step) / max(1e-9, course.seconds - first_second)
+                best_sdr_db = course.best_sdr_db if course.history else None
+                bar.update(course.used, course.step, rate, course.loss, best_sdr_db)
+                if progress is not None:
+                    progress(course.used, 1.0)
+            if stop_signal:
+                if run is not None:
+                    run.write("stopped")
+                raise TrainingStopped(str(run.path) if run else "", course.step, stop_signal)
+    return course
 
-        Raises
-        ------
-        TrainingStopped
-            If a signal ended the run.
-        """
-        if self._stop_signal:
-            where = str(self.run.path) if self.run else ""
-            if self.run is not None:
-                self.run.write("stopped")
-            raise TrainingStopped(where, self.step, self._stop_signal)
 
-    def summary(self) -> dict[str, Any]:
-        """What a model file says of the run."""
-        return {
-            "steps_done": self.step,
-            "seconds": round(self.budget.seconds_used, 1),
-            "validation_share": round(self.validation_share, 4),
-            "device": self.module.device.type,
-        }
+class BatchLoss(nn.Module):
+    """Loss of a batch: the mean over the targets."""
 
-    def close(self) -> None:
-        """Give back what the run holds."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        if self._bar is not None:
-            self._bar.close()
-        if self._log is not None:
-            self._log.close()
-        if self.run is not None:
-            self.run.close()
+    def __init__(self, network: UNet, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
 
-    # What the hooks do.
+    def forward(self, batch: Batch) -> Tensor:
+        """A scalar."""
+        mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
+        sources = [self.network.kept(source) for source in batch[1:] if source is not None]
+        estimates = self.network.estimates(mixture)
+        losses = [distance(self.objective, *pair) for pair in zip(estimates, sources, strict=True)]
+        return torch.stack(losses).mean()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Remember that the run is to end after this step; a second signal does what it would without a run."""
-        self._received = number
-        signal.signal(number, self._handlers[number])
 
-    def _agree(self, loss: float) -> tuple[float, int, float]:
-        """Used share of the budget, signal, and mean loss: the same in all processes."""
-        used, number = self.budget.used(self.step), self._received
-        if not torch.distributed.is_initialized():
-            return used, number, loss
-        own = torch.tensor([used, number, loss], dtype=torch.float64, device=self.module.device)
-        every = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(every, own)
-        highest, mean = torch.stack(every).amax(dim=0).tolist(), torch.stack(every).mean(dim=0).tolist()
-        return highest[0], int(highest[1]), mean[2]
+def new_optimizer(config: TrainConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """Adam or AdamW; the loop sets the learning rate at every step."""
+    fused = device.type in ("cpu", "cuda")
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay, fused=fused)
+    return torch.optim.Adam(network.parameters(), fused=fused)
 
-    def _follow_validation(self) -> bool:
-        """Whether the run ends early; the first process validates, and the others learn here what follows from it."""
-        early = self._stops_early()
-        if not torch.distributed.is_initialized():
-            return early
-        first = torch.tensor([early, self.schedule.reduction], dtype=torch.float64, device=self.module.device)
-        torch.distributed.broadcast(first, src=0)
-        self.schedule.reduction = float(first[1])
-        return bool(first[0])
 
-    @staticmethod
-    def _of_all(places: list[str]) -> list[str]:
-        """The places that any process found; all come here together, since they share one gradient norm."""
-        if not torch.distributed.is_initialized():
-            return places
-        every: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(every, places)
-        return [place for one in every for place in one]
+def pick_precision(device: str, wanted: str) -> Literal["32-true", "bf16-mixed"]:
+    """Lightning's name for the precision; `auto` takes bfloat16 only where the hardware computes it.
 
-    def _stops_early(self) -> bool:
-        return self.config.patience is not None and self._without_better >= self.config.patience
+    On CPUs without bfloat16 instructions autocast is many times slower than float32.
+    """
+    if wanted == "auto":
+        if device == "cuda":
+            wanted = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+        elif device == "cpu":
+            capabilities = torch.cpu.get_capabilities()
+            wanted = "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32"
+        else:
+            wanted = "32"
+    return "bf16-mixed" if wanted == "bf16" else "32-true"
 
-    def _log_step(self, trainer: lightning.Trainer, loss: float) -> None:
-        assert self._log is not None
-        assert self._batches is not None
-        if self.step % STEPS_PER_ROW == 0:
-            now, waited = time.perf_counter(), self._batches.seconds_waited
-            steps, seconds = self.step - self._told[0], max(1e-9, now - self._told[1])
-            self._log.write(
-                self.step,
-                self.budget.seconds_used,
-                {
-                    "train/loss": loss,
-                    "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-                    "train/gradient_norm": self.module.gradient_norm,
-                    "train/patches_per_second": steps * self.config.batch_size / seconds,
-                    "train/data_wait_share": min(1.0, (waited - self._told[2]) / seconds),
-                },
-            )
-            self._told = (self.step, now, waited)
 
-    def _show(self) -> None:
-        assert self._bar is not None
-        seconds = max(1e-9, self.budget.seconds_used - self._first_second)
-        best = self.best_sdr_db if self.history else None
-        self._bar.update(self.used, self.step, (self.step - self._first_step) / seconds, self._loss, best)
-        if self.on_progress is not None:
-            self.on_progress(self.used)
+def _shared_checkpoint(fabric: Fabric, run: RunFolder | None) -> Checkpoint | None:
+    """The checkpoint that the first process found, in all processes."""
+    held = fabric.broadcast((str(run.path), run.checkpoint.step) if run and run.checkpoint else None)
+    if run is not None or held is None:
+        return run.checkpoint if run else None
+    return CheckpointFolder(Path(held[0]) / CHECKPOINTS).load(held[1])
 
-    def _is_validation_due(self) -> bool:
-        """Validations come at even shares of the budget; a budget in minutes leaves out those that cost too much."""
-        number = int(self.used * self.config.validations)
-        if number <= self._validations:
-            return False
-        self._validations = number
-        timed = self.budget.seconds is not None
-        return not (timed and self.used < 1.0 and self.history and self.validation_share > LARGEST_VALIDATION_SHARE)
 
-    def _validate(self) -> None:
-        assert self._log is not None
-        assert self._bar is not None
-        assert self._average is not None
-        network = self._average.network
-        started = time.monotonic()
-        was_training = network.training
-        network.eval()
-        result = validate(self.store, cast(UNet, network), keep_songs=self.config.shown_songs)
-        network.train(was_training)
-        self._without_better = 0 if result.sdr_db > self.best_sdr_db else self._without_better + 1
-        if result.sdr_db > self.best_sdr_db:
-            self.best_sdr_db = result.sdr_db
-            self.best_weights = weights_of(network)
-        self.schedule.on_validation(result.sdr_db)
-        self.history.append({"step": self.step, "valid_sdr_db": result.sdr_db, "train_loss": self._loss})
-        self._log.write(self.step, self.budget.seconds_used, {"valid/sdr_db": result.sdr_db})
-        self._log.show(self.step, self.store, result.estimates)
-        self._bar.say(f"  step {self.step}: validation SDR {result.sdr_db:.2f} dB, loss {self._loss:.4f}")
-        self.validation_seconds += time.monotonic() - started
-        self._told = (self.step, time.perf_counter(), self._told[2])
+def _of_all_processes(fabric: Fabric, own: tuple[float, ...]) -> Tensor:
+    """The numbers of all processes, `(processes, numbers)`."""
+    values = torch.tensor([own], dtype=torch.float64)
+    if fabric.world_size == 1:
+        return values
+    gathered = cast(Tensor, fabric.all_gather(values.to(fabric.device)))
+    return gathered.reshape(fabric.world_size, len(own)).cpu()
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "seconds": self.budget.seconds_used,
-            "used": self.used,
-            "best_sdr_db": self.best_sdr_db if self.history else None,
-            "history": self.history,
-            "validations": self._validations,
-            "validation_seconds": self.validation_seconds,
-            "without_better": self._without_better,
-            "loss": self._loss,
-            "schedule": self.schedule.state(),
-        }
 
-    def _save(self, folder: CheckpointFolder, optimizer: torch.optim.Optimizer) -> None:
-        assert self._average is not None
-        arrays = to_arrays(self.module.network, self._average, optimizer, self.best_weights)
-        folder.save(self.step, arrays, self._state())
+def _is_validation_due(config: TrainConfig, course: Course, budget: Budget, validation_share: float) -> bool:
+    """Validations come at even shares of the budget; a budget in minutes leaves out those that cost too much."""
+    number = int(course.used * config.validations)
+    if number <= course.validations:
+        return False
+    course.validations = number
+    timed = budget.seconds is not None and course.used < 1.0 and bool(course.history)
+    return not (timed and validation_share > LARGEST_VALIDATION_SHARE)
 
-    def _restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> float:
-        """Bring everything to where the checkpoint was; returns the seconds that were used until then."""
-        assert self._average is not None
-        self.best_weights = from_arrays(checkpoint.arrays, self.module.network, self._average, optimizer)
-        state = checkpoint.state
-        self.history = list(state["history"])
-        self.best_sdr_db = state["best_sdr_db"] if self.history else float("-inf")
-        self.validation_seconds = state["validation_seconds"]
-        self._without_better = state["without_better"]
-        self._loss = state["loss"]
-        self.schedule.restore(state["schedule"])
-        # With a larger budget than before, what was used is a smaller share of it.
-        self.used = max(self.budget.used_steps(checkpoint.step), self.budget.used_seconds(state["seconds"]))
-        self._validations = min(state["validations"], int(self.used * self.config.validations))
-        return float(state["seconds"])
 
-    def _save_failed(self, places: list[str]) -> str:
-        """Save the state before a failed step as a run of its own, with which the step can be repeated."""
-        if self.run is None:
-            return "the first process's run"
-        folder = self.run.path / FAILED
-        self._save(CheckpointFolder(folder / CHECKPOINTS), self.module.trainer.optimizers[0])
-        write_json(folder / RUN_NAME, self.run.description | {"status": "failed", "patches": places})
-        self.run.write("failed")
-        return str(folder)
+def _ends_early(config: TrainConfig, course: Course) -> bool:
+    return config.patience is not None and course.without_better >= config.patience
+
+
+def _fail(
+    fabric: Fabric,
+    run: RunFolder | None,
+    save: Callable[[CheckpointFolder], None],
+    step: int,
+    loss: float,
+    norm: float,
+    batch: Batch,
+    places: list[str],
+) -> NoReturn:
+    """Save the state before a step that would spoil the weights as a run of its own, and name what was in the step."""
+    bad = [
+        place
+        for index, place in enumerate(places)
+        if not all(torch.isfinite(source[index]).all() for source in batch if source is not None)
+    ]
+    if fabric.world_size > 1:
+        # All processes come here together, since they share one gradient norm.
+        every: list[list[str]] = [[] for _ in range(fabric.world_size)]
+        torch.distributed.all_gather_object(every, bad)
+        bad = [place for one in every for place in one]
+    saved = "the first process's run"
+    if run is not None:
+        folder = run.path / FAILED
+        save(CheckpointFolder(folder / CHECKPOINTS))
+        write_json(folder / RUN_NAME, run.description | {"status": "failed", "patches": bad or places})
+        run.write("failed")
+        saved = str(folder)
+    if bad:
+        cause = f"not finite in the store: {', '.join(bad)}; look at these songs, and run `vocsep store verify`"
+    else:
+        named = ", ".join(places[:NAMED_PATCHES]) + (" ..." if len(places) > NAMED_PATCHES else "")
+        cause = f"the patches were sound ({named}); lower the learning rate or set gradient_clip"
+    raise UserError(
+        f"step {step + 1}: loss is {loss:g}, gradient norm {norm:g}; {cause}. The last good checkpoint stays; this "
+        f"step can be repeated with --resume {saved}"
+    )

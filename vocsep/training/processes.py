@@ -1,10 +1,20 @@
-"""Which of several processes this one is, when torchrun or SLURM started them to train together."""
+"""Processes that train together: starting them by torchrun, and which of them this one is."""
 
 import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from storage.files import read_json, write_json
 
 
 def is_one_of_several() -> bool:
@@ -32,3 +42,40 @@ def leave_group() -> None:
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def run_in_processes(count: int, module: str, job: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+    """Run `python -m module JOB ANSWER` in several processes, by torchrun; SIGTERM and SIGINT go on to them.
+
+    Returns
+    -------
+    answer
+        What the first process wrote; None if it did not come to it.
+    number
+        The signal that came, or 0.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        question, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
+        write_json(question, job)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        received = 0
+        # A session of its own: Ctrl-C in a terminal comes here alone, and is passed on once.
+        process = subprocess.Popen([*command, "-m", module, str(question), str(answer)], start_new_session=True)
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            nonlocal received
+            received = number
+            process.send_signal(signal.SIGTERM)
+
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
+        before = {number: signal.signal(number, pass_on) for number in numbers}
+        try:
+            process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        return (read_json(answer) if answer.is_file() else None), received

@@ -6,7 +6,7 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
 
 
-def _model_of_run(registry: ModelRegistry, origin: dict[str, str], step: int) -> ModelVersion | None:
+def model_of_run(registry: ModelRegistry, origin: dict[str, str], step: int) -> ModelVersion | None:
     """The model that a run added at its end after `step`; one of an earlier end of it is another."""
     for version in reversed(registry.versions()):
         with contextlib.suppress(UserError):
@@ -17,12 +17,13 @@ def _model_of_run(registry: ModelRegistry, origin: dict[str, str], step: int) ->
     return None
 
 
-def _promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:
+def promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:
+    """Make the model champion unless the champion is at least as good on the same songs; whether it was made so."""
     assert model.version is not None
-    why = "trained: the first, better on the same validation songs, or of other songs"
     while True:
         champion = registry.champion()
-        if champion is not None and not _is_better(model, registry.open(str(champion))):
+        why = _reason(model, None if champion is None else registry.open(str(champion)))
+        if why is None:
             return False
         try:
             registry.promote(model.version, why, replacing=champion)
@@ -33,7 +34,14 @@ def _promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:
                 raise
 
 
-def _is_better(model: ModelVersion, champion: ModelVersion) -> bool:
+def _reason(model: ModelVersion, champion: ModelVersion | None) -> str | None:
+    """Why the model is to replace the champion; None if it is not."""
+    if champion is None:
+        return "trained: the first model"
     new, held = model.description, champion.description
-    same_data = held["data"]["digest"] == new["data"]["digest"]
-    return not same_data or new["metrics"]["valid_sdr_db"] > held["metrics"]["valid_sdr_db"]
+    if held["data"]["digest"] != new["data"]["digest"]:
+        return "trained: on other songs than the champion"
+    score, champions = new["metrics"]["valid_sdr_db"], held["metrics"]["valid_sdr_db"]
+    if score > champions:
+        return f"trained: better on the same validation songs ({score:.2f} dB against {champions:.2f} dB)"
+    return None

@@ -1,5 +1,6 @@
 """All that a training run is at one step, to and from a checkpoint's arrays and JSON-like state."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,85 @@ import torch
 from torch import Tensor, nn
 
 from storage.registry import Weights
+from vocsep.training.budget import Budget
 from vocsep.training.ema import AveragedNetwork
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 _NETWORK, _AVERAGE, _BEST, _OPTIMIZER = "network/", "average/", "best/", "optimizer/"
+
+
+@dataclass
+class Course:
+    """How far a run has come; the same in all processes, except for `best_weights`, which the first one has.
+
+    Attributes
+    ----------
+    step
+        Steps done, those before a resume included.
+    used
+        Share of the budget.
+    loss
+        Smoothed over the steps.
+    best_sdr_db, best_weights
+        Of the best validation so far.
+    history
+        One entry per validation.
+    validations
+        How many validations were due so far.
+    without_better
+        Validations since the best one.
+    """
+
+    step: int = 0
+    used: float = 0.0
+    loss: float = 0.0
+    best_sdr_db: float = float("-inf")
+    best_weights: Weights = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    validations: int = 0
+    validation_seconds: float = 0.0
+    without_better: int = 0
+    seconds: float = 0.0
+    floor_sdr_db: float = float("nan")
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "seconds": self.seconds,
+            "used": self.used,
+            "best_sdr_db": self.best_sdr_db if self.history else None,
+            "history": self.history,
+            "validations": self.validations,
+            "validation_seconds": self.validation_seconds,
+            "without_better": self.without_better,
+            "loss": self.loss,
+        }
+
+    def restore(
+        self, step: int, state: dict[str, Any], best_weights: Weights, budget: Budget, validations: int
+    ) -> None:
+        """Go on from a checkpoint's state, perhaps with another budget and number of validations."""
+        self.step, self.best_weights, self.history = step, best_weights, list(state["history"])
+        self.best_sdr_db = state["best_sdr_db"] if self.history else float("-inf")
+        self.loss, self.seconds = state["loss"], state["seconds"]
+        self.validation_seconds, self.without_better = state["validation_seconds"], state["without_better"]
+        # With a larger budget than before, what was used is a smaller share of it.
+        self.used = max(budget.used_steps(step), budget.used_seconds(self.seconds))
+        self.validations = min(state["validations"], int(self.used * validations))
+
+    @property
+    def validation_share(self) -> float:
+        """Share of the time that validations took."""
+        return self.validation_seconds / max(1e-9, self.seconds)
+
+    def validated(self, sdr_db: float) -> bool:
+        """Take note of a validation; whether it is the best so far."""
+        is_best = sdr_db > self.best_sdr_db
+        self.without_better = 0 if is_best else self.without_better + 1
+        self.best_sdr_db = max(self.best_sdr_db, sdr_db)
+        self.history.append({"step": self.step, "valid_sdr_db": sdr_db, "train_loss": self.loss})
+        return is_best
 
 
 def weights_of(network: nn.Module) -> Weights:

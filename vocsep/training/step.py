@@ -1,70 +1,71 @@
-"""The step `train`: a store to a model in the registry."""
+"""The step `train`: train a model from a store and add it to the registry."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from storage.errors import UserError
+from storage.registry import ModelRegistry
+from storage.store import SpectrogramStore
 from vocsep.config import Settings
 from vocsep.paths import MODELS, RUNS, STORE
 from vocsep.preprocessing.location import StoreLocation, on_disk, require_store
 from vocsep.progress import Progress
 from vocsep.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from vocsep.training.fit import TrainResult
+from vocsep.training.fit import TrainResult, fit
+from vocsep.training.processes import is_one_of_several, run_in_processes
+from vocsep.training.stopping import TrainingStopped
 
 
 class TrainJob(Settings):
-    """How a model is trained, from what, and where it goes."""
+    """What to train, from which songs, and where the results go."""
 
-    training: TrainConfig = TrainConfig()
+    training: TrainConfig = Field(default=TrainConfig(), description="How the model is trained.")
     store: StoreLocation = Field(
         default=STORE, description="Spectrogram store: a folder, or a URL such as s3://bucket/name.zarr."
     )
     models: Path = Field(default=MODELS, description="Model registry.")
     runs: Path = Field(default=RUNS, description="Folder for runs: curves, checkpoints.")
     resume: str = Field(
-        default="auto", description="auto: go on with an unfinished run of these settings; never; or a run's folder."
+        default="auto",
+        description="auto: go on with an unfinished run of these settings and songs; never; or a run's folder.",
     )
 
 
 def check(job: TrainJob) -> None:
-    """Raise `UserError` unless there is a store."""
+    """Raise `UserError` if the job cannot begin."""
     require_store(job.store)
 
 
-def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = True) -> "TrainResult | None":
-    """Train a model and add the weights that scored best on the validation songs to the registry.
+def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = True) -> TrainResult | None:
+    """Train a model (see `vocsep.training.fit`) with as many processes as `training.devices` says.
 
     Parameters
     ----------
     progress
-        Called after every step with the used share of the budget, of 1.
-    promote
-        Whether the model may become the champion.
+        Called after every step with the used share of the budget, and 1; not with several processes.
 
     Returns
     -------
     result
-        None in all but the first of several processes.
+        None in all but the first of several processes that torchrun or SLURM started.
 
     Raises
     ------
     UserError
-        If songs, settings and machine do not go together, or loss or gradients are not finite.
+        As `fit`, or if a process of several failed.
     TrainingStopped
-        If the process was told to end; the run is saved and can go on.
-
-    Examples
-    --------
-    >>> train(TrainJob(training=TrainConfig(max_minutes=60))).valid_sdr_db  # doctest: +SKIP
+        If a signal ended the run; it is saved and can go on.
     """
-    from vocsep.training import launch
-
-    def on_progress(used: float) -> None:
-        if progress is not None:
-            progress(used, 1.0)
-
-    store = on_disk(job.store, ("train", "valid"))
-    return launch.train(job.training, store, job.models, job.runs, job.resume, on_progress, promote)
+    folder = on_disk(job.store, ("train", "valid"))
+    devices = job.training.devices
+    if devices == 1 or is_one_of_several():
+        store, registry = SpectrogramStore.open(folder), ModelRegistry(job.models)
+        return fit(job.training, store, registry, job.runs, job.resume, progress, promote)
+    content = {"job": job.model_copy(update={"store": folder}).model_dump(mode="json"), "promote": promote}
+    answer, number = run_in_processes(devices, "vocsep.training", content)
+    if answer is not None:
+        return TrainResult(**answer)
+    if number:
+        raise TrainingStopped(str(job.runs), None, number)
+    raise UserError(f"training on {devices} devices failed; see its messages above")

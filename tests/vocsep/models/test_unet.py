@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, distributed, nn
 
 from tests.vocsep.training.training_runs import Child
-from vocsep.models.unet import BatchNorm, Dropout, InputScaling, UNet
+from vocsep.models.distributed import SharedBatchNorm, SharedDropout, share_batches
+from vocsep.models.unet import InputScaling, UNet
 
 Array = NDArray[Any]
 
@@ -116,15 +117,14 @@ def test_gradients_reach_every_parameter(channels: int) -> None:
 
 def test_dropout_of_half_stands_in_exactly_the_first_three_decoder_blocks() -> None:
     network = UNet()
-    shares = [[module.share for module in block.modules() if isinstance(module, Dropout)] for block in network.decoder]
+    shares = [[module.p for module in block.modules() if isinstance(module, nn.Dropout)] for block in network.decoder]
     assert shares == [[0.5], [0.5], [0.5], [], []]
-    assert sum(isinstance(module, Dropout) for module in network.modules()) == 3
-    assert not any(isinstance(module, nn.modules.dropout._DropoutNd) for module in network.modules())
+    assert sum(isinstance(module, nn.Dropout) for module in network.modules()) == 3
 
 
 def test_every_convolution_but_the_last_is_followed_by_batch_norm() -> None:
     network = UNet(width=3)
-    maps = [module.num_features for module in network.modules() if isinstance(module, BatchNorm)]
+    maps = [module.num_features for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert maps == [3, 6, 12, 24, 48, 96, 48, 24, 12, 6, 3]
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 11
 
@@ -208,7 +208,7 @@ def test_network_with_scaled_input_takes_any_number_of_frames() -> None:
 def test_dropout_silences_its_share_of_the_values_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     for share in (0.2, 0.5):
-        dropped = Dropout(share)(torch.full((8, 16, 20, 30), 3.0))
+        dropped = nn.Dropout(share)(torch.full((8, 16, 20, 30), 3.0))
         is_kept = dropped != 0
         count = dropped.numel()
         assert abs(float(is_kept.float().mean()) - (1 - share)) < 4 * np.sqrt(share * (1 - share) / count)
@@ -217,10 +217,10 @@ def test_dropout_silences_its_share_of_the_values_and_keeps_the_mean() -> None:
 
 def test_dropout_draws_anew_each_time_and_is_off_in_evaluation() -> None:
     torch.manual_seed(0)
-    dropout, values = Dropout(0.5), torch.rand(2, 3, 8, 8)
+    dropout, values = nn.Dropout(0.5), torch.rand(2, 3, 8, 8)
     assert not torch.equal(dropout(values), dropout(values))
-    assert dropout.eval()(values) is values
-    assert Dropout(0)(values) is values
+    assert torch.equal(dropout.eval()(values), values)
+    assert torch.equal(nn.Dropout(0)(values), values)
 
 
 # Several processes
@@ -262,17 +262,19 @@ def normalise(norm: nn.BatchNorm2d, rank: int, processes: int) -> dict[str, Arra
     return {name: value.detach().contiguous().numpy() for name, value in found.items()}
 
 
-def drop(rank: int, processes: int) -> dict[str, Array]:
+def drop(kind: type[nn.Dropout], rank: int, processes: int) -> dict[str, Array]:
     """What is left of ones after dropouts, on a share of the batch."""
     torch.manual_seed(3)
     ones = torch.ones(6, 4, 5, 7)[rank::processes]
-    return {f"dropped{share}": Dropout(share)(ones).numpy() for share in (0.5, 0.25)}
+    return {f"dropped{share}": kind(share)(ones).numpy() for share in (0.5, 0.25)}
 
 
 def gradients(rank: int, processes: int) -> dict[str, Array]:
     """Of a whole network in training, for the mean of a share of the batch."""
     torch.manual_seed(4)
     network = UNet(channels=1, width=2)
+    if processes > 1:
+        share_batches(network)
     magnitudes = torch.rand(8, 1, 128, 64)[rank::processes]
     network(magnitudes).square().mean().backward()
     return {
@@ -283,7 +285,11 @@ def gradients(rank: int, processes: int) -> dict[str, Array]:
 def work(folder: Path, rank: int) -> None:
     """What one of several processes does."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
-    found = normalise(BatchNorm(5), rank, PROCESSES) | drop(rank, PROCESSES) | gradients(rank, PROCESSES)
+    found = (
+        normalise(SharedBatchNorm(5), rank, PROCESSES)
+        | drop(SharedDropout, rank, PROCESSES)
+        | gradients(rank, PROCESSES)
+    )
     save_file(found, folder / f"rank-{rank}.safetensors")
     distributed.destroy_process_group()
 
@@ -316,13 +322,17 @@ def test_batch_norm_of_two_processes_is_torchs_on_the_whole_batch(shares: list[d
         assert share["num_batches_tracked2"] == STEPS
 
 
-def test_batch_norm_of_one_process_is_torchs_to_the_bit() -> None:
-    ours, theirs = normalise(BatchNorm(5), 0, 1), normalise(nn.BatchNorm2d(5), 0, 1)
-    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+def test_shared_layers_keep_the_names_and_values_of_the_state() -> None:
+    network = UNet(channels=1, width=2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    share_batches(network)
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_dropouts_of_two_processes_are_the_rows_of_that_of_one(shares: list[dict[str, Array]]) -> None:
-    for name, whole in drop(0, 1).items():
+    for name, whole in drop(nn.Dropout, 0, 1).items():
         assert 0.2 < (whole == 0).mean() < 0.6
         for rank, share in enumerate(shares):
             assert np.array_equal(share[name], whole[rank::PROCESSES])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from storage.errors import UserError
 from storage.store import SpectrogramStore
@@ -22,8 +21,7 @@ from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 
-# Lightning looks one batch ahead of the one in use.
-HELD_BY_TRAINING = 2
+HELD_BY_TRAINING = 1
 
 
 def patch_threads() -> set[threading.Thread]:
@@ -141,8 +139,7 @@ def assert_equal(found: Batch, wanted: Batch) -> None:
 def test_batches_are_those_of_the_steps_from_any_step_on(
     store: SpectrogramStore, expected: Callable[[int], Batch], tier: TierName, first: int
 ) -> None:
-    batches = feed(store, tier)
-    batches.first_step = first
+    batches = feed(store, tier).from_step(first)
     for step, batch in zip(range(first, first + 8), batches, strict=False):
         assert_equal(batch, expected(step))
 
@@ -151,7 +148,7 @@ def test_batches_are_those_of_the_steps_from_any_step_on(
 def test_batches_of_processes_are_disjoint_and_together_those_of_one(
     store: SpectrogramStore, expected: Callable[[int], Batch], tier: TierName
 ) -> None:
-    ranks = [iter(feed(store, tier, rank, 3)) for rank in range(3)]
+    ranks = [feed(store, tier, rank, 3).from_step(0) for rank in range(3)]
     for step in range(3):
         whole = expected(step)
         for rank, batches in enumerate(ranks):
@@ -177,7 +174,7 @@ def test_batches_in_flight_are_not_overwritten(
 
     monkeypatch.setattr(PatchMaker, "make", counted)
     in_flight: list[tuple[int, Batch]] = []
-    for step, batch in zip(range(PREFETCH_DEPTH + 8), DataLoader(feed(store, tier), batch_size=None), strict=False):
+    for step, batch in zip(range(PREFETCH_DEPTH + 8), feed(store, tier).from_step(0), strict=False):
         in_flight = [*in_flight, (step, batch)][-HELD_BY_TRAINING:]
         # The thread goes as far ahead as it can: its queue is full, and it holds one more.
         ahead = PREFETCH_DEPTH + 1 if tier == "stream" else 0
@@ -190,7 +187,9 @@ def test_batches_in_flight_are_not_overwritten(
 
 
 def test_memory_of_batches_is_used_again(store: SpectrogramStore) -> None:
-    addresses = {batch.mixture.data_ptr() for _, batch in zip(range(20), feed(store, "host"), strict=False)}
+    addresses = {
+        batch.mixture.data_ptr() for _, batch in zip(range(20), feed(store, "host").from_step(0), strict=False)
+    }
     assert len(addresses) <= HELD_BY_TRAINING + PREFETCH_DEPTH + 1
 
 
@@ -199,13 +198,13 @@ def test_time_spent_waiting_for_data_is_counted(store: SpectrogramStore, tier: T
     batches = feed(store, tier)
     assert batches.seconds_waited == 0
     started = time.perf_counter()
-    for _ in zip(range(5), batches, strict=False):
+    for _ in zip(range(5), batches.from_step(0), strict=False):
         pass
     assert 0 < batches.seconds_waited < time.perf_counter() - started
 
 
 def test_no_thread_is_left_when_training_takes_no_more_batches(store: SpectrogramStore) -> None:
-    batches = iter(DataLoader(feed(store, "stream"), batch_size=None))
+    batches = feed(store, "stream").from_step(0)
     next(batches)
     assert len(patch_threads()) == 1
     del batches
@@ -220,5 +219,5 @@ def test_shard_that_is_gone_is_told_to_the_training_not_only_to_the_thread(tmp_p
     for track in store.tracks("train"):
         (store.path / track.arrays["vocals"].shard).unlink()
     with pytest.raises(UserError, match="shard is missing"):
-        next(iter(feed(store, "stream")))
+        next(feed(store, "stream").from_step(0))
     assert not patch_threads()

@@ -72,7 +72,7 @@ def test_every_setting_but_budget_patience_and_place_decides_what_a_step_does() 
         "data",
     }
     assert free <= set(FREE_ON_RESUME)
-    deciding = TrainConfig().deciding()
+    deciding = TrainConfig().identity()
     assert not free & deciding.keys()
     assert deciding.keys() == TrainConfig.model_fields.keys() - set(FREE_ON_RESUME)
     needed = {"batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "gradient_clip", "ema"}

@@ -21,7 +21,7 @@ from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.training.description import describe_model, training_digest
 from vocsep.training.fit import TrainResult, fit
-from vocsep.training.module import pick_precision
+from vocsep.training.loop import pick_precision
 from vocsep.training.validation import load_song, median_frame_sdr, validate
 
 TRAIN_AND_VALID = ("train", "train", "valid")
@@ -136,7 +136,7 @@ def test_run_json_tells_what_the_model_file_tells_and_that_the_run_is_finished(r
     assert content.pop("model_version") == 1
     settings = quick(steps=12, validations=3)
     assert content.pop("settings") == settings.model_dump(mode="json")
-    assert content.pop("config") == settings.deciding()
+    assert content.pop("config") == settings.identity()
     assert content.pop("data_digest") == model["data"]["digest"]
     begun = content.pop("created")
     assert begun == model["training"]["run"]["created"]
@@ -207,7 +207,7 @@ def test_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(tm
 
 def test_progress_is_told_after_every_step_and_ends_at_1(store: SpectrogramStore, tmp_path: Path) -> None:
     told: list[float] = []
-    fit_plainly(quick(steps=4), store, tmp_path, "never", told.append)
+    fit_plainly(quick(steps=4), store, tmp_path, "never", lambda used, total: told.append(used / total))
     assert told == [0.25, 0.5, 0.75, 1.0]
 
 
@@ -313,9 +313,7 @@ def test_minutes_end_in_a_validated_model_in_time(store: SpectrogramStore, tmp_p
     history = read_json(Path(result.run_folder) / "run.json")["history"]
     assert [entry["step"] for entry in history] == [result.steps]
     assert result.steps > 1
-    last_validation = result.validation_share * result.seconds
     assert result.seconds >= 3.0
-    assert result.seconds - last_validation < 3.0 + 2.0
     assert ModelRegistry(tmp_path / "models").versions() == [1]
 
 
@@ -409,6 +407,7 @@ def test_first_model_becomes_champion(store: SpectrogramStore, tmp_path: Path) -
     result = train(store, tmp_path, registry)
     assert result.is_champion
     assert registry.champion() == result.version == 1
+    assert registry.history()[-1].why == "trained: the first model"
 
 
 @pytest.mark.parametrize(("held_sdr_db", "is_replaced"), [(99.0, False), (-99.0, True)])
@@ -422,6 +421,9 @@ def test_champion_validated_on_the_same_data_is_replaced_only_by_a_better_model(
     assert result.is_champion is is_replaced
     assert registry.champion() == (result.version if is_replaced else held)
     assert registry.open("latest").version == result.version
+    if is_replaced:
+        scores = f"{result.valid_sdr_db:.2f} dB against -99.00 dB"
+        assert registry.history()[-1].why == f"trained: better on the same validation songs ({scores})"
 
 
 def test_champion_validated_on_other_data_is_replaced_whatever_it_scored(
@@ -434,3 +436,4 @@ def test_champion_validated_on_other_data_is_replaced_whatever_it_scored(
     result = train(store, tmp_path, registry)
     assert result.is_champion
     assert registry.champion() == result.version
+    assert registry.history()[-1].why == "trained: on other songs than the champion"

@@ -50,7 +50,7 @@ def stopped_at(step: int, number: int, store: SpectrogramStore, folder: Path, **
     """Folder of a run that gets a signal when it has done `step` steps, and stops after the next one."""
     told = 0
 
-    def on_progress(used: float) -> None:
+    def on_progress(used: float, total: float) -> None:
         nonlocal told
         told += 1
         if told == step:
@@ -193,7 +193,7 @@ def test_run_can_go_on_in_the_same_process_while_the_message_of_its_end_is_held(
 ) -> None:
     told: list[float] = []
 
-    def on_progress(used: float) -> None:
+    def on_progress(used: float, total: float) -> None:
         told.append(used)
         if len(told) == 3:
             raise OSError("no space left")

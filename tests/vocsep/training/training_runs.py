@@ -46,7 +46,7 @@ SAMPLES = SECONDS * SMALL.sample_rate
 
 # Forked from a process that has imported what training needs, a child is there in milliseconds.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["vocsep.cli.main", "vocsep.training.launch"])
+_processes.set_forkserver_preload(["vocsep.cli.main", "vocsep.training.step"])
 
 
 def song(seed: int, channels: int = 1) -> tuple[Array, Array]:
@@ -121,7 +121,7 @@ def fit_plainly(
     store: SpectrogramStore,
     folder: Path,
     resume: str,
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Callable[[float, float], None] | None = None,
     registry: ModelRegistry | None = None,
 ) -> TrainResult | None:
     """`fit` with models and runs in `folder`, without pictures."""
