@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from storage.integrity import problems
-from storage.lock import living_holder, store_lock
+from storage.lock import holder, lock_path, store_lock
 from storage.store import SpectrogramStore
 from tests.disk import fill, small_disk
 from tests.flows.conftest import Run
@@ -195,7 +195,7 @@ def test_killed_worker_and_killed_flow_cost_no_byte_and_leave_the_store_free(
     )
     try:
         wait_for_tracks(store, 2, flow)
-        assert f"process {flow.pid} on " in living_holder(store)
+        assert f"process {flow.pid} on " in holder(lock_path(store))
         workers = dask_workers(flow)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
@@ -203,7 +203,7 @@ def test_killed_worker_and_killed_flow_cost_no_byte_and_leave_the_store_free(
     finally:
         flow.kill()
         flow.communicate()
-    assert living_holder(store) == ""
+    assert holder(lock_path(store)) == ""
     kept = len(SpectrogramStore.open(store).manifest.tracks)
     assert kept < SONGS
     # Workers that lived on without their flow would write into the store of this run.
