@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import from_url
 
-from storage.errors import NotFound, UserError
+from storage.errors import UserError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
@@ -61,7 +61,7 @@ def reported(url: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         if "NoSuchBucket" in str(error):
-            raise NotFound(f"{url}: {_reason(error)}") from None
+            raise UserError(f"{url}: {_reason(error)}") from None
         raise
     except BaseError as error:
         raise UserError(f"{url}: {_reason(error)}") from None

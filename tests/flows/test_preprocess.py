@@ -38,7 +38,7 @@ Flow = subprocess.Popen[str]
 RUNS = """
 import contextlib, json, os, signal, sys, time
 from pathlib import Path
-import vocsep.preprocessing.room
+import storage.store
 
 def written(store, since):
     count = 0
@@ -47,7 +47,7 @@ def written(store, since):
             count += folder.stat().st_ctime_ns > since
     return count
 
-vocsep.preprocessing.SAVE_INTERVAL_SECONDS, vocsep.preprocessing.SAVE_SHARE = 0.0, 1.0
+storage.store.SpectrogramStore.save_interval_seconds, storage.store._SAVE_SHARE = 0.0, 1.0
 songs, store = map(Path, sys.argv[1:])
 undisturbed(songs, store.with_name("first.zarr"))
 for line in sys.stdin:

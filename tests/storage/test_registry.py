@@ -181,9 +181,8 @@ def test_damaged_champion_file_is_refused(tmp_path: Path, content: bytes) -> Non
     one_line(registry.open, registry.path / CHAMPION_NAME)
 
 
-def test_registry_of_version_0_1_0_has_its_champion_and_history(tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parents[1] / "data" / "version-0.1.0" / "models", tmp_path / "models")
-    registry = ModelRegistry(tmp_path / "models")
+def test_registry_of_version_0_1_0_has_its_champion_and_history() -> None:
+    registry = ModelRegistry(Path(__file__).parents[1] / "data" / "version-0.1.0" / "models")
     assert registry.champion() == 1
     assert registry.open().load_weights()
     assert [reign.version for reign in registry.history()] == [1]
