@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup ffmpeg demo-data preprocess train eval separate compare doctor serve stop retrain schedule \
+.PHONY: help setup demo-data preprocess train eval separate compare doctor serve stop retrain schedule \
   unschedule test lint bench clean
 
 PYTHON ?= python3
@@ -40,7 +40,7 @@ help: ## List the targets.
 	@echo "Variables: MUSDB_PATH=folder PRESET=fine|notebook MAX_MINUTES=n STEPS=n EPOCHS=n SEED=n MODEL=name INPUT=path"
 	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n PORT=n CONFIG=system ARGS=\"--option value\""
 
-setup: $(STAMP) ffmpeg ## Install everything into .venv (done by the other targets when needed).
+setup: $(STAMP) ## Install everything into .venv (done by the other targets when needed).
 
 $(STAMP): constraints.txt pyproject.toml
 	@echo "Setting up $(VENV) (a few minutes, once) ..."
@@ -48,16 +48,6 @@ $(STAMP): constraints.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
-
-ffmpeg: # musdb needs the programs ffmpeg and ffprobe when it is imported.
-	@if ! { command -v ffmpeg && command -v ffprobe; } >/dev/null; then \
-	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    echo "Installing ffmpeg with apt-get ..."; \
-	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ffmpeg; } >/dev/null; \
-	  else \
-	    echo "ffmpeg and ffprobe are needed: apt-get install ffmpeg (Debian, Ubuntu), brew install ffmpeg (macOS)," \
-	         "conda install -c conda-forge ffmpeg" >&2; exit 2; \
-	  fi; fi
 
 demo-data: setup ## Make the demo songs in data/demo.
 	@$(BIN)/vocsep demo-data $(ARGS)

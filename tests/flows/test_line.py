@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import museval
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +15,7 @@ from storage.manifest import Manifest
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.flows.conftest import Run, free_port
+from tests.reference import museval
 from tests.stores import shard_times
 
 STORE = Path("data/spectrograms.zarr")

@@ -18,7 +18,7 @@ from vocsep.spectrograms.masking import apply_mask
 from vocsep.spectrograms.plot import draw_spectrograms
 from vocsep.training.config import TrainConfig
 from vocsep.training.probe import open_probe
-from vocsep.training.validation import load_song, song_sdr
+from vocsep.training.validation import load_song, median_frame_sdr
 
 PROBED_STEPS = 8
 SHOWN_SECONDS = 6.0
@@ -55,7 +55,7 @@ def _validation_sdr(store: SpectrogramStore, mask_of: Callable[[Spectrogram, Spe
         mixture, vocals = load_song(store, track)
         magnitudes = [np.array(store.array(track, name), dtype=np.float32) for name in ("mixture", "vocals")]
         estimate = apply_mask(mixture, config.sample_rate, mask_of(*magnitudes), config)
-        scores.append(song_sdr(vocals, estimate, config.sample_rate))
+        scores.append(median_frame_sdr(vocals, estimate, config.sample_rate))
     counted = [score for score in scores if not np.isnan(score)]
     if not counted:
         raise UserError(f"{store.path}: the vocals of all validation songs are silent, nothing to score")

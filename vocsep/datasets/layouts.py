@@ -4,12 +4,14 @@ An adapter only lists songs; what a song's sources are made of is data (`AudioSo
 `read_sources`, reads all of them, on any machine that a `Song` is sent to.
 """
 
-import shutil
+import importlib.util
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import yaml
 
 from storage.errors import UserError
 from storage.manifest import SPLITS
@@ -21,11 +23,6 @@ DEMO_KIND = "demo"
 DEMO_MARKER = "demo.json"
 VALID_SHARE = 0.15
 STEM_SUFFIX = ".stem.mp4"
-
-FFMPEG_MISSING = (
-    "{missing} not found on PATH (the musdb package needs it); install it with `apt-get install ffmpeg` "
-    "(Debian, Ubuntu), `brew install ffmpeg` (macOS) or `conda install -c conda-forge ffmpeg`"
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
     problems: dict[str, str] = {}
     valid_names: set[str] = set()
     if kind in ("musdb18", "musdb18-hq", DEMO_KIND):
-        setup = _musdb_setup(root)
+        setup = musdb_table()
         valid_names = set(setup["validation_tracks"])
         listed = list(_list_hq(root, setup, problems) if kind == "musdb18-hq" else _list_stems(root, setup))
     elif kind == "folder":
@@ -100,24 +97,18 @@ def _recognise(root: Path) -> str:
     )
 
 
-def require_ffmpeg() -> None:
-    """Raise `UserError` unless both programs that importing musdb needs are on PATH."""
-    missing = [program for program in ("ffmpeg", "ffprobe") if shutil.which(program) is None]
-    if missing:
-        raise UserError(FFMPEG_MISSING.format(missing=" and ".join(missing)))
+def musdb_table() -> dict[str, Any]:
+    """musdb's own table of stems, sources, targets and validation songs, from its package without importing it.
 
-
-def _musdb_setup(root: Path) -> dict[str, Any]:
-    """musdb's own table of stems, sources and validation songs.
-
-    The files are listed here and not by `musdb.DB`, whose constructor asks ffprobe about each of them (0.1 s a song)
-    and fails as a whole at the first broken one.
+    The import asks for the program ffmpeg, which nothing here needs.
     """
-    require_ffmpeg()
-    import musdb
-
-    setup: dict[str, Any] = musdb.DB(root=str(root), subsets=[]).setup
-    return setup
+    spec = importlib.util.find_spec("musdb")
+    if spec is None or spec.origin is None:
+        raise UserError("the package musdb is not installed; install it with `pip install musdb`")
+    table: dict[str, Any] = yaml.safe_load(
+        Path(spec.origin).with_name("configs").joinpath("mus.yaml").read_text("utf-8")
+    )
+    return table
 
 
 def _list_stems(root: Path, setup: dict[str, Any]) -> Iterable[_Listed]:

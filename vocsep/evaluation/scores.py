@@ -1,11 +1,13 @@
 """Scoring: BSSEval v4 of a model or of foreign estimates on songs with known stems, beside floor and ceilings."""
 
+import importlib.metadata
+import importlib.util
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import museval
 import numpy as np
 
 from storage.errors import UserError
@@ -108,12 +110,33 @@ def bss_scores(
         measures = (scores.sdr, scores.isr, scores.sir, scores.sar)
     else:
         # museval's convention is (sources, samples, channels).
-        measures = museval.evaluate(true.swapaxes(1, 2), estimated.swapaxes(1, 2), win=window, hop=window)
+        measures = _museval_metrics().bss_eval(
+            true.swapaxes(1, 2),
+            estimated.swapaxes(1, 2),
+            compute_permutation=False,
+            window=window,
+            hop=window,
+            framewise_filters=False,
+            bsseval_sources_version=False,
+        )[:4]
     values = dict(zip(METRICS, measures, strict=True))
     return {
         source: {metric: [float(value) for value in values[metric][index]] for metric in METRICS}
         for index, source in enumerate(SOURCES)
     }
+
+
+def _museval_metrics() -> Any:
+    """museval's file of metrics alone: importing its package asks for the program ffmpeg, which no metric needs."""
+    package = importlib.util.find_spec("museval")
+    if package is None or package.origin is None:
+        raise UserError("the package museval is not installed; install it with `pip install museval`")
+    spec = importlib.util.spec_from_file_location("museval_metrics", Path(package.origin).with_name("metrics.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    metrics = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(metrics)
+    return metrics
 
 
 def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine: Engine = "fast") -> SongScores:
@@ -168,13 +191,18 @@ def _estimates(
 
 
 def _museval_json(scores: SongScores, row: str) -> str:
-    """Scores of one row in museval's own schema, checked against it."""
-    store = museval.TrackStore(win=WINDOW_SECONDS, hop=WINDOW_SECONDS, track_name=scores.name)
-    for source in SOURCES:
-        store.add_target(source, scores.rows[row][source])
-    store.validate()
-    text: str = store.json
-    return text
+    """Scores of one row in museval's schema: five decimals, NaN for what is not finite."""
+
+    def frame(values: dict[str, list[float]], index: int) -> dict[str, Any]:
+        found = {metric: values[metric][index] for metric in ("SDR", "SIR", "SAR", "ISR")}
+        shown = {metric: round(value, 5) if np.isfinite(value) else float("nan") for metric, value in found.items()}
+        return {"time": index * WINDOW_SECONDS, "duration": WINDOW_SECONDS, "metrics": shown}
+
+    targets = [
+        {"name": source, "frames": [frame(values, index) for index in range(len(values["SDR"]))]}
+        for source, values in scores.rows[row].items()
+    ]
+    return json.dumps({"targets": targets, "museval_version": importlib.metadata.version("museval")}, indent=2)
 
 
 def summarize(songs: Sequence[SongScores]) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:

@@ -29,9 +29,6 @@ WIENER_ROUNDS = 1
 # With more blocks at a time, the one thread that decodes and encodes is what the others wait for.
 MOST_JOBS = 4
 
-# How long a thread that computes may wait for the interpreter while the one that decodes runs Python. With Python's
-# own 5 ms a song takes 4 % longer; with 0.1 ms, too.
-SWITCH_SECONDS = 5e-4
 
 # What a whole waveform is handed on in.
 _BLOCK_SAMPLES = 1 << 18
@@ -209,12 +206,9 @@ def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that each compute a block on a core of their own; more threads within would only wait for each other."""
     torch: Any = sys.modules.get("torch")
     initializer = {"initializer": torch.set_num_threads, "initargs": (1,)} if torch else {}
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with ThreadPoolExecutor(count, **initializer) as workers:
             yield workers
     finally:
-        sys.setswitchinterval(interval)
         if torch:  # threads that the program starts later would begin with one, too
             torch.set_num_threads(torch.get_num_threads())

@@ -6,7 +6,6 @@ windows are periodic Hann, borders are zero-padded.
 
 from collections.abc import Iterable, Iterator
 
-import librosa
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -85,6 +84,8 @@ def stft(waveform: Waveform, n_fft: int, hop_length: int) -> Complex:
 
 def istft(spectrum: Complex, n_fft: int, hop_length: int, samples: int) -> Waveform:
     """Inverse of `stft`, least squares, exactly `samples` long: `(channels, samples)` float32."""
+    import librosa  # takes a second, and separating a song does without
+
     waveform: Waveform = librosa.istft(
         spectrum.swapaxes(-1, -2), n_fft=n_fft, hop_length=hop_length, length=samples, dtype=np.float32
     )

@@ -58,7 +58,7 @@ def validate(store: SpectrogramStore, network: UNet | None, keep_songs: int = 0)
     for index, track in enumerate(tracks):
         mixture, vocals = load_song(store, track)
         estimate = mixture if network is None else _separate(store, track, mixture, network)
-        scores[track.id] = song_sdr(vocals, estimate, _spectrogram_rate(store))
+        scores[track.id] = median_frame_sdr(vocals, estimate, _spectrogram_rate(store))
         if index < keep_songs:
             estimates[track.id] = estimate
     counted = [score for score in scores.values() if not np.isnan(score)]
@@ -67,7 +67,7 @@ def validate(store: SpectrogramStore, network: UNet | None, keep_songs: int = 0)
     return Validation(float(np.median(counted)), scores, estimates)
 
 
-def song_sdr(reference: Waveform, estimate: Waveform, sample_rate: int) -> float:
+def median_frame_sdr(reference: Waveform, estimate: Waveform, sample_rate: int) -> float:
     """Median over 1-s frames of SDR in dB; NaN if the reference is silent. Both `(channels, samples)`.
 
     A silent estimate of an audible frame has 0 dB, which is what the formula gives; museval leaves it out.

@@ -1,5 +1,4 @@
 import math
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -388,11 +387,15 @@ def test_samples_of_64_bit_integers_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_dts_in_the_samples_of_a_wav_file_is_decoded_not_heard_as_noise(tmp_path: Path) -> None:
-    sound, coded, path = tmp_path / "sound.wav", tmp_path / "sound.dts", tmp_path / "song.wav"
+    coded, path = tmp_path / "sound.dts", tmp_path / "song.wav"
     signal = tones(2.0)
-    soundfile.write(sound, signal.T, RATE, subtype="PCM_16")
-    command = ["ffmpeg", "-loglevel", "error", "-i", str(sound), "-c:a", "dca", "-strict", "-2", str(coded)]
-    subprocess.run(command, check=True)
+    with av.open(str(coded), "w", format="dts") as container:
+        stream = container.add_stream("dca", rate=RATE, layout="stereo", options={"strict": "-2"})
+        samples = np.round(signal * (2**31 - 1)).clip(-(2**31), 2**31 - 1).astype(np.int32)
+        frame = av.AudioFrame.from_ndarray(samples.T.reshape(1, -1), format="s32", layout="stereo")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     # As on a DTS CD: a wav file of 16-bit stereo that holds the coded sound.
     soundfile.write(path, np.frombuffer(coded.read_bytes(), np.int16).reshape(-1, 2), RATE, subtype="PCM_16")
     decoded, rate = decode(path)

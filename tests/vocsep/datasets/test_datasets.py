@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import musdb
 import numpy as np
 import pytest
 import soundfile
@@ -17,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from tests.reference import musdb
 from vocsep.audio.reading import BLOCK_SAMPLES
-from vocsep.datasets.layouts import open_dataset, require_ffmpeg
+from vocsep.datasets.layouts import musdb_table, open_dataset
 from vocsep.datasets.songs import Dataset, Song, hashed_share, track_id
 from vocsep.datasets.sources import read_sources, source_blocks
 
@@ -500,24 +500,6 @@ def test_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     one_line(lambda: open_dataset(tmp_path, "mp3"), "mp3", "musdb18", "musdb18-hq", "folder", "karaoke", "demo")
 
 
-def test_missing_ffmpeg_is_named_with_the_way_to_get_it(
-    demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    one_line(require_ffmpeg, "ffmpeg and ffprobe", "apt-get install ffmpeg")
-    one_line(lambda: open_dataset(demo_root), "ffmpeg and ffprobe")
-    (tmp_path / "ffmpeg").write_text("#!/bin/sh\n")
-    (tmp_path / "ffmpeg").chmod(0o755)
-    assert one_line(require_ffmpeg, "ffprobe").startswith("ffprobe ")
-
-
-def test_own_songs_need_no_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path / "train" / "Song" / "vocals.wav", noise(1))
-    put(tmp_path / "train" / "Song" / "mixture.wav", noise(2))
-    monkeypatch.setenv("PATH", "")
-    read_sources(only_song(tmp_path), ALL)
-
-
 def test_name_that_is_not_utf_8_is_a_song_or_a_named_problem(tmp_path: Path) -> None:
     put(tmp_path / "train" / "Good" / "vocals.wav", noise(1))
     put(tmp_path / "train" / "Good" / "mixture.wav", noise(2))
@@ -588,3 +570,9 @@ def test_equal_slugs_splits_and_kinds_have_distinct_ids() -> None:
 
 def test_id_of_a_song_never_changes() -> None:
     assert track_id("musdb18", "train", "Caf\u00e9 / Zo\u00eb \u2013 O\u00f9?") == "cafe-zoe-ou-19f97f0f43"
+
+
+def test_the_table_is_the_musdb_packages_own(tmp_path: Path) -> None:
+    setup = musdb.DB(root=str(tmp_path), subsets=[]).setup
+    for part in ("stem_ids", "sources", "targets", "mixture", "validation_tracks"):
+        assert musdb_table()[part] == setup[part]

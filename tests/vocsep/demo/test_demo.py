@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import av
-import musdb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from tests.reference import musdb
 from vocsep.demo import dataset as demo
 from vocsep.demo.dataset import FIRST_TEST_INDEX, make_demo, song_seconds, synthesize_song
 from vocsep.demo.names import song_name

@@ -2,13 +2,13 @@ import json
 import math
 from pathlib import Path
 
-import museval
 import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from tests.reference import museval
 from tests.vocsep.cli.test_main import assert_one_line, vocsep
 from vocsep.evaluation.score_folders import score_folders
 from vocsep.metrics.bsseval import METRICS

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import museval
+import jsonschema
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
+from tests.reference import museval
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
@@ -27,6 +28,7 @@ from vocsep.evaluation.scores import (
     WHOLE_SONG_METRICS,
     Engine,
     SongScores,
+    _museval_json,
     bss_scores,
     evaluate_song,
     summarize,
@@ -699,3 +701,15 @@ def test_missing_model_dataset_store_or_split_is_one_line_that_names_it(
         with pytest.raises(UserError, match=message) as error:
             resolve_evaluation(*arguments, **options)
         assert "\n" not in str(error.value)
+
+
+def test_the_json_is_what_musevals_own_store_writes() -> None:
+    values = {metric: [1.0000051, float("nan"), float("inf"), -3.123456789] for metric in ("SDR", "SIR", "SAR", "ISR")}
+    rows = {"model": {"vocals": values, "accompaniment": values}}
+    store = museval.TrackStore(win=1.0, hop=1.0, track_name="song")
+    for source in ("vocals", "accompaniment"):
+        store.add_target(source, values)
+    store.validate()
+    written = json.loads(_museval_json(SongScores("song", "song", 4.0, rows, {}), "model"))
+    jsonschema.validate(written, store.schema)
+    np.testing.assert_equal(written, json.loads(store.json))

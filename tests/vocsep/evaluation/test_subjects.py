@@ -3,13 +3,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import musdb
 import numpy as np
 import pytest
 import soundfile
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from storage.errors import UserError
+from tests.reference import musdb
 from tests.vocsep.evaluation.test_scores import RATE, add_model, random_stems, write_stems
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset

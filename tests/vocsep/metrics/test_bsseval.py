@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import museval.metrics
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from tests.reference import museval
 from vocsep.metrics import bsseval, bsseval_short
 from vocsep.metrics.bsseval import BssEval, bss_eval, frame_sdr
 

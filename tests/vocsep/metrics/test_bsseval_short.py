@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import museval
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.reference import museval
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.sources import read_sources
 from vocsep.metrics import bsseval_short
