@@ -4,27 +4,23 @@ A checkpoint of step N is two files in one folder: `step-<N>.safetensors` (array
 and CRC-32C of the arrays' file). The JSON file is written last and atomically: a checkpoint without it does not exist.
 """
 
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from storage.errors import UserError
-from storage.files import read_json, value_digest, write_json
+from storage.errors import DamagedError
+from storage.files import read_json, size_and_checksum, value_digest, write_json, writing
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _NAME = re.compile(r"step-(\d{8,})\.json")
-_READ_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -59,19 +55,11 @@ class CheckpointFolder:
 
     def save(self, step: int, arrays: Arrays, state: dict[str, Any]) -> None:
         """Write a checkpoint, then delete all but the newest ones. One of the same step is replaced."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        file = self._arrays_file(step)
-        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-        try:
+        with writing(self._arrays_file(step)) as temporary:
             save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, temporary)
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            size, checksum = _size_and_checksum(temporary)
+            size, checksum = size_and_checksum(temporary)
             # The old description goes first: it does not describe the new arrays.
             self._state_file(step).unlink(missing_ok=True)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
         content = {"step": step, "bytes": size, "crc32c": checksum, "state": state}
         write_json(self._state_file(step), content | {"digest": value_digest(content)})
         self._prune()
@@ -81,22 +69,22 @@ class CheckpointFolder:
 
         Raises
         ------
-        UserError
+        DamagedError
             If it is missing, or one of its bytes is not what was written.
         """
         file = self._arrays_file(step)
         try:
             content = read_json(self._state_file(step))
             digest = content.pop("digest")
-            intact = value_digest(content) == digest and _size_and_checksum(file) == (
+            intact = value_digest(content) == digest and size_and_checksum(file) == (
                 content["bytes"],
                 content["crc32c"],
             )
             if not intact:
-                raise UserError(f"{file}: damaged checkpoint")
+                raise DamagedError(f"{file}: damaged checkpoint")
             return Checkpoint(content["step"], load_file(file), content["state"])
         except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
-            raise UserError(f"{file}: damaged checkpoint ({str(error).splitlines()[0]})") from None
+            raise DamagedError(f"{file}: damaged checkpoint ({str(error).splitlines()[0]})") from None
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest intact checkpoint, None if there is none, and one line for each newer one that is damaged."""
@@ -104,7 +92,7 @@ class CheckpointFolder:
         for step in reversed(self.steps()):
             try:
                 return self.load(step), problems
-            except UserError as error:
+            except DamagedError as error:
                 problems.append(str(error))
         return None, problems
 
@@ -122,12 +110,3 @@ class CheckpointFolder:
 
     def _state_file(self, step: int) -> Path:
         return self.path / f"step-{step:08d}.json"
-
-
-def _size_and_checksum(path: Path) -> tuple[int, int]:
-    checksum = size = 0
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            checksum = google_crc32c.extend(checksum, block)
-            size += len(block)
-    return size, checksum

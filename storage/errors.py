@@ -1,8 +1,25 @@
-"""The one exception class whose message is meant for the user."""
+"""Errors whose message is meant for the user: one line that says what is wrong, where, and what to do."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one line that says what, where and what to do.
+    """An error that the user can fix. Command-line programs print it without a traceback and exit with code 2."""
 
-    Command-line programs print it without a traceback and exit with code 2.
-    """
+
+class InvalidInput(UserError, ValueError):
+    """A value, shape or setting that cannot be used."""
+
+
+class NotFound(UserError, FileNotFoundError):
+    """A file, folder, store or model that is not there."""
+
+
+class DamagedError(UserError):
+    """A file or object that is missing or is not what was written."""
+
+
+def one_line(path: object, done: str, error: BaseException) -> UserError:
+    """The error `<path>: cannot be <done> (<reason>)`; an error that is meant for the user stays as it is."""
+    if isinstance(error, UserError):
+        return error
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return UserError(f"{path}: cannot be {done} ({reason})")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, digests, JSON, room on the disk."""
+"""Files and folders that are whole or not there, digests, JSON, and room on the disk."""
 
 import contextlib
 import errno
@@ -8,26 +8,68 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that at every instant `path` is the old file, whole, or the new one.
+_BLOCK_BYTES = 1 << 18  # fits into a core's cache
 
-    The bytes reach the disk before the rename: after a power cut there is no empty file of the right name.
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Where to write a file that becomes `path` at the end; if the body fails, `path` stays as it was.
+
+    At every instant `path` is the old file, whole, or the new one. The bytes reach the disk before the name: after a
+    power cut there is no empty file of the right name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _to_disk(temporary)
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path, temporary: Path | None = None, *, replace: bool = False) -> Iterator[Path]:
+    """A new folder to fill that becomes `path` at the end; if the body fails, nothing is left of it.
+
+    Parameters
+    ----------
+    temporary
+        Its path until then, on the same disk.
+    replace
+        Whether a folder that is at `path` already gives way; else the end fails unless that one is empty.
+    """
+    folder = temporary or path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    old = folder.with_name(f"{folder.name}-replaced")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        for file in folder.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+        if replace and path.exists():
+            path.rename(old)
+        folder.rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path`; see `writing`."""
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,6 +86,15 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_and_checksum(path: Path) -> tuple[int, int]:
+    """Size of a file in bytes, and its CRC-32C."""
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            checksum = google_crc32c.extend(checksum, block)
+        return file.tell(), checksum
 
 
 def value_digest(value: Any) -> str:

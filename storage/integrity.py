@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from storage.errors import UserError
-from storage.files import read_json, value_digest
-from storage.lock import living_holder
-from storage.manifest import MANIFEST_NAME, SPLITS, Manifest, TrackRecord, read_manifest
+from storage.files import read_json
+from storage.lock import holder, lock_path
+from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, TrackRecord, read_manifest
 from storage.store import SpectrogramStore, shard_damage, write_groups
 
 _METADATA = "zarr.json"
@@ -28,11 +27,14 @@ class Problem(NamedTuple):
     track: str
 
 
+EDITED = Problem(f"{MANIFEST_NAME}: edited since it was written", "")
+
+
 def problems(path: Path, on_bytes: Callable[[int, int], object] | None = None) -> list[Problem]:
     """Read every byte of the store at `path` and say what is not as it was written; nothing is changed.
 
-    Found are: missing, resized and changed shards, metadata from which plain zarr would read something else, records
-    of the manifest that were edited, and what killed writers left behind (not while a living writer holds the store's
+    Found are: missing, resized and changed shards, metadata from which plain zarr would read something else, a
+    manifest that was edited, and what killed writers left behind (not while a living writer holds the store's
     lock, since these are then its tracks in work).
 
     Parameters
@@ -45,26 +47,24 @@ def problems(path: Path, on_bytes: Callable[[int, int], object] | None = None) -
     UserError
         If there is no store, or its manifest cannot be read at all.
     """
-    is_being_written = bool(living_holder(path))
-    found = read_manifest(path)
-    store = SpectrogramStore(path, found.manifest)
-    tracks = found.manifest.tracks
+    is_being_written = bool(holder(lock_path(path)))
+    manifest, is_as_written = read_manifest(path)
+    store = SpectrogramStore(path, manifest)
     by_track = {}
-    total = sum(track.bytes for track in tracks.values())
+    total = sum(track.bytes for track in manifest.tracks.values())
     done = 0
-    for key, track in tracks.items():
-        by_track[key] = list(_track_problems(store, key, found.edited))
+    for key, track in manifest.tracks.items():
+        by_track[key] = list(_track_problems(path, key, track))
         done += track.bytes
         if on_bytes is not None:
             on_bytes(done, total)
     if is_being_written:
         # Its writer drops a track from the manifest before it replaces its files: what is gone by now was not damaged.
-        current = read_manifest(path).manifest.tracks
-        by_track = {key: damage for key, damage in by_track.items() if current.get(key) == tracks[key]}
-    named = [problem for damage in by_track.values() for problem in damage]
-    if not found.is_as_written and not found.edited:
-        named.append(Problem(f"{MANIFEST_NAME}: edited since it was written", ""))
-    named += [Problem(what, "") for what in _group_problems(path, found.manifest).values()]
+        current = read_manifest(path)[0].tracks
+        by_track = {key: damage for key, damage in by_track.items() if current.get(key) == manifest.tracks[key]}
+    named = [] if is_as_written else [EDITED]
+    named += [problem for damage in by_track.values() for problem in damage]
+    named += [Problem(what, "") for what in _group_problems(path, manifest).values()]
     if not is_being_written:
         named += [
             Problem(f"{stray.relative_to(path)}: left behind by a killed writer, in no manifest", "")
@@ -76,6 +76,8 @@ def problems(path: Path, on_bytes: Callable[[int, int], object] | None = None) -
 def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[str]]:
     """Drop whatever `problems` names from the store at `path`; only under the store's lock.
 
+    Of a manifest that was edited, what agrees with the stored files stays.
+
     Returns
     -------
     store, damaged, half_written
@@ -85,12 +87,11 @@ def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[s
     Raises
     ------
     UserError
-        If there is no store, or its manifest cannot be read, or what the store holds cannot be told from it.
+        If there is no store, or its manifest cannot be read.
     """
-    found = read_manifest(path)
-    manifest = found.manifest if found.is_as_written else _with_true_head(path, found.manifest)
+    manifest, _ = read_manifest(path)
     store = SpectrogramStore(path, manifest)
-    keys = [key for key in manifest.tracks if any(True for _ in _track_problems(store, key, found.edited))]
+    keys = [key for key, track in manifest.tracks.items() if any(True for _ in _track_problems(path, key, track))]
     half_written = {stray.name for stray in store.strays() if stray.parent.name in SPLITS}
     damaged = [manifest.tracks.pop(key) for key in keys]
     for metadata in _group_problems(path, manifest):
@@ -100,16 +101,25 @@ def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[s
     return store, damaged, half_written
 
 
-def _track_problems(store: SpectrogramStore, key: str, edited: frozenset[str]) -> Iterator[Problem]:
-    track = store.manifest.tracks[key]
-    if key in edited:
-        yield Problem(f"{MANIFEST_NAME}: record of {key} was edited", track.name)
+def record_problems(key: str, track: TrackRecord) -> list[Problem]:
+    """Whether a record of the manifest contradicts itself, as one that was edited may."""
+    shapes = {track.arrays[name].shape[:2] for name in SPECTROGRAMS if name in track.arrays}
+    if key == track.id and shapes == {(track.channels, track.frames)}:
+        return []
+    return [Problem(f"{MANIFEST_NAME}: record of {key} contradicts itself", track.name)]
+
+
+def _track_problems(path: Path, key: str, track: TrackRecord) -> Iterator[Problem]:
+    yield from record_problems(key, track)
     for record in track.arrays.values():
-        if damage := shard_damage(store.path, record, read_every_byte=True):
+        if damage := shard_damage(path, record, read_every_byte=True):
             yield Problem(f"{record.shard}: {damage}", track.name)
     for metadata, expected in _track_metadata(track).items():
-        if damage := _metadata_damage(store.path / metadata, expected):
+        if damage := _metadata_damage(path / metadata, expected):
             yield Problem(f"{metadata}: {damage}", track.name)
+    folder = f"{track.split}/{track.id}"
+    for extra in sorted({array.name for array in (path / folder).glob("*/")} - track.arrays.keys()):
+        yield Problem(f"{folder}/{extra}: not in the manifest", track.name)
 
 
 def _track_metadata(track: TrackRecord) -> dict[str, dict[str, Any]]:
@@ -152,25 +162,3 @@ def _metadata_damage(path: Path, expected: dict[str, Any]) -> str:
     if not isinstance(content, dict) or any(content.get(name) != value for name, value in expected.items()):
         return "differs from the manifest"
     return ""
-
-
-def _with_true_head(path: Path, manifest: Manifest) -> Manifest:
-    """An edited manifest with the configuration and the kind of dataset that the store was made with.
-
-    They stand a second time in the attributes of the store's root group, and never change.
-    """
-    try:
-        attributes = read_json(path / _METADATA)["attributes"]
-        if value_digest(attributes["config"]) != attributes["config_digest"]:
-            raise ValueError
-        return Manifest(
-            tool=attributes["tool"],
-            config=attributes["config"],
-            config_digest=attributes["config_digest"],
-            dataset=manifest.dataset | {"kind": attributes["dataset"]["kind"]},
-            tracks=manifest.tracks,
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path}: {MANIFEST_NAME} was edited and {_METADATA} is damaged; delete the store and preprocess again"
-        ) from None

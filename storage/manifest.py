@@ -1,26 +1,23 @@
 """What a spectrogram store says of itself: configuration, dataset, and one record per finished track."""
 
-import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.errors import UserError
+from storage.errors import DamagedError, NotFound, UserError, one_line
 from storage.files import value_digest, write_atomically
 
 SPLITS = ("train", "valid", "test")
 SPECTROGRAMS = ("mixture", "vocals", "accompaniment")
 
-
 FORMAT: Literal["vocsep-spectrograms"] = "vocsep-spectrograms"
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
 
-_NO_DIGEST = "0" * 64
+_END = b'"\n}\n'
 
 
 class Record(BaseModel):
@@ -71,10 +68,11 @@ class Manifest(BaseModel):
     """Content of a store. A track that is not named here does not exist, whatever lies on disk.
 
     `config` holds the spectral configuration and all else that decides the stored values; `dataset` says where the
-    songs came from (its kind and root folder).
+    songs came from (its kind and root folder). The file ends with a digest of itself, so that edits are noticed.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # The digest is no field; manifests of version 0.1.0 also hold digests of tracks.
+    model_config = ConfigDict(extra="ignore")
 
     format: Literal["vocsep-spectrograms"] = FORMAT
     version: Literal[1] = FORMAT_VERSION
@@ -94,12 +92,8 @@ class Manifest(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The manifest as a file, sealed with its digest."""
-        sealed = _SealedManifest.model_construct(
-            **dict(self), track_digests={key: _track_digest(track) for key, track in self.tracks.items()}
-        )
-        content = sealed.model_dump_json(indent=1).encode() + b"\n"
-        before, _, after = content.rpartition(_NO_DIGEST.encode())
-        return before + _digest(content, _NO_DIGEST).encode() + after
+        body = self.model_dump_json(indent=1).encode().removesuffix(b"\n}") + b',\n "digest": "'
+        return body + _digest(body) + _END
 
     def save(self, store: Path) -> None:
         """Replace the manifest of `store` atomically."""
@@ -111,86 +105,69 @@ class Manifest(BaseModel):
 
         Raises
         ------
+        NotFound
+            If there is no store.
         UserError
-            If there is no store, or its manifest cannot be read, is of another version or was edited.
+            If its manifest cannot be read, is of another version or was edited.
         """
-        found = read_manifest(store)
-        if not found.is_as_written:
-            raise UserError(f"{store / MANIFEST_NAME}: edited since it was written; run `vocsep store repair`")
-        if value_digest(found.manifest.config) != found.manifest.config_digest:
-            raise UserError(
-                f"{store / MANIFEST_NAME}: configuration and its digest disagree; delete the store and preprocess again"
-            )
-        return found.manifest
+        manifest, is_as_written = read_manifest(store)
+        require_as_written(store / MANIFEST_NAME, is_as_written)
+        return manifest
 
 
-class _SealedManifest(Manifest):
-    """A manifest as it lies on disk.
-
-    `digest` is the SHA-256 of the whole file, taken with zeros in its own place. Where it disagrees, `track_digests`
-    tell which tracks' records were edited. Manifests of before there were digests have none.
-    """
-
-    track_digests: dict[str, str] = {}
-    digest: str = _NO_DIGEST
+def require_as_written(where: object, is_as_written: bool) -> None:
+    """Raise `DamagedError` for a manifest that was edited."""
+    if not is_as_written:
+        raise DamagedError(f"{where}: edited since it was written; run `vocsep store repair`")
 
 
-@dataclass(frozen=True)
-class FoundManifest:
-    """A manifest as it was found: whether it is as it was written, and if not, keys of tracks that were edited."""
-
-    manifest: Manifest
-    is_as_written: bool
-    edited: frozenset[str]
-
-
-def read_manifest(store: Path) -> FoundManifest:
-    """Manifest of `store`, edited or not.
-
-    Raises
-    ------
-    UserError
-        If there is no store, or its manifest cannot be read or is of another version.
-    """
+def read_manifest(store: Path) -> tuple[Manifest, bool]:
+    """Manifest of `store`, edited or not, and whether it is as it was written; see `Manifest.load`."""
     path = store / MANIFEST_NAME
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{store}: no spectrogram store here; run `make preprocess` first") from None
+        raise NotFound(f"{store}: no spectrogram store here; run `make preprocess` first") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise one_line(path, "read", error) from None
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, where: object) -> tuple[Manifest, bool]:
+    """Manifest of a file's bytes, and whether they are as they were written.
+
+    Raises
+    ------
+    UserError
+        If it is none, or of another version, or its configuration was edited.
+    """
+    again = "delete the store and preprocess again"
     try:
-        sealed = _SealedManifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        _require_version(path, content)
+        _require_version(where, content)
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise UserError(
-            f"{path}: damaged manifest ({where}: {first['msg']}); delete the store and preprocess again"
-        ) from None
-    manifest = Manifest.model_construct(**{name: getattr(sealed, name) for name in Manifest.model_fields})
-    if sealed.digest == _NO_DIGEST or _digest(content, sealed.digest) == sealed.digest:
-        return FoundManifest(manifest, is_as_written=True, edited=frozenset())
-    edited = {key for key, track in manifest.tracks.items() if sealed.track_digests.get(key) != _track_digest(track)}
-    return FoundManifest(manifest, is_as_written=False, edited=frozenset(edited))
+        field = ".".join(str(part) for part in first["loc"]) or "content"
+        raise DamagedError(f"{where}: damaged manifest ({field}: {first['msg']}); {again}") from None
+    if value_digest(manifest.config) != manifest.config_digest:
+        raise DamagedError(f"{where}: configuration and its digest disagree; {again}")
+    body = content[: -64 - len(_END)]
+    return manifest, content == body + _digest(body) + _END
 
 
-def _require_version(path: Path, content: bytes) -> None:
+def _require_version(where: object, content: bytes) -> None:
     """Raise `UserError` if a manifest says of itself that it is of another format or version."""
-    with contextlib.suppress(ValueError):
+    try:
         fields = json.loads(content)
-        if isinstance(fields, dict) and (fields.get("format"), fields.get("version")) != (FORMAT, FORMAT_VERSION):
-            raise UserError(
-                f"{path}: format {fields.get('format')!r} version {fields.get('version')!r}, "
-                f"this program reads {FORMAT!r} version {FORMAT_VERSION}; make the store again"
-            )
+    except ValueError:
+        return
+    if isinstance(fields, dict) and (fields.get("format"), fields.get("version")) != (FORMAT, FORMAT_VERSION):
+        raise UserError(
+            f"{where}: format {fields.get('format')!r} version {fields.get('version')!r}, "
+            f"this program reads {FORMAT!r} version {FORMAT_VERSION}; make the store again"
+        )
 
 
-def _digest(content: bytes, written: str) -> str:
-    """Digest of a manifest file's bytes, in which the digest `written` counts as zeros."""
-    before, _, after = content.rpartition(f'"{written}"'.encode())
-    return hashlib.sha256(before + f'"{_NO_DIGEST}"'.encode() + after).hexdigest()
-
-
-def _track_digest(track: TrackRecord) -> str:
-    return hashlib.sha256(track.model_dump_json().encode()).hexdigest()
+def _digest(body: bytes) -> bytes:
+    """SHA-256 of a manifest's file, taken with zeros in its own place; `body` is what stands before it."""
+    return hashlib.sha256(body + b"0" * 64 + _END).hexdigest().encode()

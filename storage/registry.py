@@ -4,15 +4,12 @@
 were it before, and is replaced atomically. A version's files are never changed, and only read if they are as they were
 written, by their checksums. Nothing is ever executed from a file: weights are safetensors, everything else is JSON.
 
-What moves the champion or deletes versions holds the lock `<registry>/.lock` for a moment, so that no two processes
-undo what the other did. Readers and `add` need no lock.
+What adds or deletes versions or moves the champion holds the lock `<registry>/.lock` for a moment, so that no two
+processes undo what the other did. Readers need no lock.
 """
 
 import contextlib
-import fcntl
-import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,8 +22,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from storage.errors import UserError
-from storage.files import file_digest, read_json, value_digest, write_json
+from storage.errors import DamagedError, NotFound, UserError
+from storage.files import file_digest, read_json, value_digest, write_json, writing_folder
+from storage.lock import locked
 
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.json"
@@ -36,8 +34,6 @@ HISTORY_LENGTH = 100
 _LOCK_NAME = ".lock"
 _WEIGHTS_DIGEST = "weights_sha256"
 _DESCRIPTION_DIGEST = "description_sha256"
-_DELETED_PREFIX = ".deleted-"
-_LEFTOVER_SECONDS = 86400.0
 
 Weights = dict[str, npt.NDArray[Any]]
 
@@ -54,7 +50,7 @@ class ModelVersion:
         """Raise `UserError` if the file of the weights is missing or its bytes are not those that were saved."""
         weights = self.path / WEIGHTS_NAME
         if not weights.is_file() or file_digest(weights) != self.description[_WEIGHTS_DIGEST]:
-            raise UserError(f"{weights}: missing or damaged; name another model, or `vocsep models rollback`")
+            raise DamagedError(f"{weights}: missing or damaged; name another model, or `vocsep models rollback`")
 
     def load_weights(self) -> Weights:
         """Weights by name.
@@ -69,7 +65,7 @@ class ModelVersion:
         try:
             return load_file(weights)
         except SafetensorError as error:
-            raise UserError(f"{weights}: not a safetensors file ({error})") from None
+            raise DamagedError(f"{weights}: not a safetensors file ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -95,27 +91,14 @@ class ModelRegistry:
 
     def add(self, weights: Weights, description: dict[str, Any]) -> ModelVersion:
         """Save a new version, whole, and return it. The champion stays what it is."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / f".{uuid.uuid4().hex}"
-        temporary.mkdir()
-        try:
-            save_file({name: np.asarray(value, order="C") for name, value in weights.items()}, temporary / WEIGHTS_NAME)
-            with (temporary / WEIGHTS_NAME).open("rb") as written:
-                os.fsync(written.fileno())
-            description = description | {_WEIGHTS_DIGEST: file_digest(temporary / WEIGHTS_NAME)}
-            digest = value_digest(description)
-            write_json(temporary / DESCRIPTION_NAME, description | {_DESCRIPTION_DIGEST: digest})
-            while True:
-                version = max(self.versions(), default=0) + 1
-                try:
-                    # Renaming a folder onto one that holds files fails, so that two processes never share a number.
-                    os.rename(temporary, self._folder(version))  # noqa: PTH104
-                    break
-                except OSError:
-                    if not self._folder(version).exists():
-                        raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with locked(self.path / _LOCK_NAME, wait=True):
+            version = max(self.versions(), default=0) + 1
+            with writing_folder(self._folder(version)) as folder:
+                contiguous = {name: np.asarray(value, order="C") for name, value in weights.items()}
+                save_file(contiguous, folder / WEIGHTS_NAME)
+                description = description | {_WEIGHTS_DIGEST: file_digest(folder / WEIGHTS_NAME)}
+                digest = value_digest(description)
+                write_json(folder / DESCRIPTION_NAME, description | {_DESCRIPTION_DIGEST: digest})
         return ModelVersion(self._folder(version), version, description)
 
     def champion(self) -> int | None:
@@ -134,13 +117,11 @@ class ModelRegistry:
         path = self.path / CHAMPION_NAME
         try:
             content = read_json(path)
-            if isinstance(content, int):  # of a registry that knew no history
-                return [Reign(content, "", "")]
             return [Reign(int(one["version"]), str(one["since"]), str(one["why"])) for one in content["champions"]]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, KeyError):
-            raise UserError(
+            raise DamagedError(
                 f"{path}: does not say which model is the champion; name one: vocsep models promote VERSION"
             ) from None
 
@@ -201,11 +182,9 @@ class ModelRegistry:
             versions = self.prunable(keep)
             for version in versions:
                 # At every instant a version is whole or not there.
-                self._folder(version).rename(self.path / f"{_DELETED_PREFIX}{uuid.uuid4().hex}")
+                self._folder(version).rename(self.path / f".deleted-{uuid.uuid4().hex}")
             for entry in self.path.glob(".*/"):
-                age = time.time() - entry.stat().st_mtime
-                if entry.name.startswith(_DELETED_PREFIX) or age > _LEFTOVER_SECONDS:
-                    shutil.rmtree(entry)
+                shutil.rmtree(entry)
         return versions
 
     def open(self, name: str = CHAMPION_NAME) -> ModelVersion:
@@ -220,15 +199,13 @@ class ModelRegistry:
         if name in (CHAMPION_NAME, "latest"):
             version = self.champion() if name == CHAMPION_NAME else max(self.versions(), default=None)
             if version is None:
-                raise UserError(f"{self.path}: no model yet; run `make train` first")
+                raise NotFound(f"{self.path}: no model yet; run `make train` first")
         elif name.isdecimal():
             version = int(name)
         path = Path(name) if version is None else self._folder(version)
         if not (path / DESCRIPTION_NAME).is_file():
             known = ", ".join(map(str, self.versions())) or "none"
-            raise UserError(
-                f"{name}: no such model in {self.path} (versions: {known}) and no model folder of that name"
-            )
+            raise NotFound(f"{name}: no such model in {self.path} (versions: {known}) and no model folder of that name")
         return ModelVersion(path, version, _read_description(path / DESCRIPTION_NAME))
 
     def _folder(self, version: int) -> Path:
@@ -238,9 +215,8 @@ class ModelRegistry:
     def _lock(self) -> Iterator[None]:
         """Wait for, and hold, the right to move the champion and to delete."""
         if not self.path.is_dir():
-            raise UserError(f"{self.path}: no model yet; run `make train` first")
-        with (self.path / _LOCK_NAME).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            raise NotFound(f"{self.path}: no model yet; run `make train` first")
+        with locked(self.path / _LOCK_NAME, wait=True):
             yield
 
     def _write_history(self, reigns: list[Reign]) -> None:
@@ -256,7 +232,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         if digest is not None and digest != value_digest(content):
             raise ValueError("edited since it was written")
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error})") from None
+        raise DamagedError(f"{path}: damaged ({error})") from None
     return content
 
 

@@ -7,12 +7,10 @@ order instead, with chunks that split only the second axis, the chunks' bytes ar
 patch is one contiguous slice of a memory map, and any Zarr v3 reader still reads the file.
 """
 
-import ctypes
 import json
 import math
 import mmap
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from storage.errors import UserError
+from storage.errors import DamagedError
 from storage.manifest import ArrayRecord
 
 INDEX_ENTRY_BYTES = 16
@@ -77,7 +75,7 @@ class ZarrShard:
 
         Raises
         ------
-        UserError
+        DamagedError
             If the shard is damaged.
         """
         try:
@@ -87,8 +85,10 @@ class ZarrShard:
         values.flags.writeable = False
         return values
 
-    def _unreadable(self, reason: object) -> UserError:
-        return UserError(f"{self._path}: cannot be decoded ({str(reason).splitlines()[0]}); run `vocsep store verify`")
+    def _unreadable(self, reason: object) -> DamagedError:
+        return DamagedError(
+            f"{self._path}: cannot be decoded ({str(reason).splitlines()[0]}); run `vocsep store verify`"
+        )
 
 
 def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
@@ -96,7 +96,7 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
 
     Raises
     ------
-    UserError
+    DamagedError
         If the file is missing, or of another size than `record` says.
     OSError
         If it cannot be read or mapped.
@@ -108,7 +108,9 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
             descriptor = file.fileno()
             size = os.fstat(descriptor).st_size
             if size != record.bytes:
-                raise UserError(f"{path}: shard of {size} bytes instead of {record.bytes}; run `vocsep store verify`")
+                raise DamagedError(
+                    f"{path}: shard of {size} bytes instead of {record.bytes}; run `vocsep store verify`"
+                )
             # An uncompressed shard in C order has exactly the size and the index that its shape asks for. A compressed
             # one may have them by chance.
             if (
@@ -116,10 +118,11 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
                 and index == os.pread(descriptor, len(index), size - len(index))
                 and _is_uncompressed(path.parents[len(record.shape)])
             ):
-                shape = padded_shape(record.shape, record.chunk_length)
-                return _map(descriptor, shape, np.dtype(record.dtype).newbyteorder("<"))[:, : record.shape[1]]
+                pages = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+                whole = padded_shape(record.shape, record.chunk_length)
+                return np.ndarray(whole, np.dtype(record.dtype).newbyteorder("<"), pages)[:, : record.shape[1]]
     except FileNotFoundError:
-        raise UserError(f"{path}: shard is missing; run `vocsep store verify` and preprocess again") from None
+        raise DamagedError(f"{path}: shard is missing; run `vocsep store verify` and preprocess again") from None
     return ZarrShard(path, record)
 
 
@@ -131,37 +134,3 @@ def _is_uncompressed(array: Path) -> bool:
     except (OSError, ValueError, TypeError, KeyError):
         return False  # zarr is to say what is wrong with it
     return bool(inner == [{"name": "bytes", "configuration": {"endian": "little"}}])
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_MAP_FAILED = ctypes.c_void_p(-1).value
-_unmap: Callable[[int, int], int] = _libc.munmap
-
-
-class _Pages:
-    """Mapped pages of a file; an array made of them keeps them, and the last one that goes unmaps them."""
-
-    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-        self._address = address
-        self._bytes = math.prod(shape) * dtype.itemsize
-        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (address, True)}
-
-    def __del__(self, unmap: Callable[[int, int], int] = _unmap) -> None:  # globals may be gone at the end
-        unmap(self._address, self._bytes)
-
-
-def _map(descriptor: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    """Read-only array on the first bytes of an open file.
-
-    `mmap.mmap`, and so `np.memmap`, would keep a file descriptor for every map: a thousand of them is what most systems
-    allow a process, and 256 on macOS.
-    """
-    length = math.prod(shape) * dtype.itemsize
-    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
-    if address == _MAP_FAILED:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return np.asarray(_Pages(address, shape, dtype))

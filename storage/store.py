@@ -5,25 +5,30 @@ Layout: `/<split>/<track id>/{mixture,vocals,accompaniment}`, arrays of shape `(
 training measures SDR in dB without the dataset at hand.
 """
 
+import contextlib
 import errno
 import os
 import shutil
+import time
 import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from storage.errors import UserError
-from storage.files import value_digest
+from storage.errors import DamagedError, UserError
+from storage.files import is_disk_full, size_and_checksum, value_digest, write_atomically, writing_folder
+from storage.lock import store_lock
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
 from storage.shards import open_shard
 from storage.track_writer import TEMPORARY_FOLDER
 
-_BLOCK_BYTES = 1 << 22
+# Of the time, at most this share goes into saving the manifest, which takes longer the more tracks there are.
+_SAVE_SHARE = 0.05
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> str:
@@ -38,6 +43,15 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def require_config(where: object, manifest: Manifest, config: dict[str, Any]) -> None:
+    """Raise `UserError` if the store at `where` was made with another configuration."""
+    if differences := config_differences(manifest.config, config):
+        raise UserError(
+            f"{where}: made with another configuration ({differences}); use its configuration, give another store, "
+            "or delete this one"
+        )
+
+
 def require_usable(path: Path, config: dict[str, Any]) -> Manifest | None:
     """Manifest of the store at `path`, None where there is room for a new one; nothing is written.
 
@@ -48,33 +62,71 @@ def require_usable(path: Path, config: dict[str, Any]) -> Manifest | None:
     """
     if (path / MANIFEST_NAME).exists():
         manifest = Manifest.load(path)
-        if manifest.config != config:
-            raise UserError(
-                f"{path}: made with another configuration ({config_differences(manifest.config, config)}); use its "
-                "configuration, give another store path, or delete the store"
-            )
+        require_config(path, manifest, config)
         return manifest
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: exists and is not a spectrogram store; give another store path")
     return None
 
 
-class SpectrogramStore:
+class Store(ABC):
+    """A manifest, wherever it lies; one process adds tracks to it, and saves it now and then.
+
+    Attributes
+    ----------
+    manifest
+        Configuration, dataset and finished tracks.
+    """
+
+    save_interval_seconds = 1.0
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._unsaved: list[TrackRecord] = []
+        self._saved = time.monotonic()
+        self._save_seconds = 0.0
+
+    def tracks(self, split: str) -> list[TrackRecord]:
+        """Finished tracks of `split`, in order of their ids."""
+        return sorted(
+            (track for track in self.manifest.tracks.values() if track.split == split), key=lambda track: track.id
+        )
+
+    def add(self, track: TrackRecord) -> None:
+        """Name a finished track, and save the manifest unless that was done a moment ago."""
+        self.manifest.tracks[track.id] = track
+        self._unsaved.append(track)
+        interval = max(self.save_interval_seconds, self._save_seconds / _SAVE_SHARE)
+        if time.monotonic() - self._saved >= interval:
+            self.save()
+
+    def save(self) -> None:
+        """Save the manifest, tracks in order of their ids, so that readers see the old one or the new one."""
+        started = time.monotonic()
+        self.manifest.tracks = dict(sorted(self.manifest.tracks.items()))
+        self._put(self.manifest.to_bytes())
+        self._saved = time.monotonic()
+        self._save_seconds = self._saved - started
+        self._unsaved.clear()
+
+    @abstractmethod
+    def _put(self, manifest: bytes) -> None: ...
+
+
+class SpectrogramStore(Store):
     """A spectrogram store on disk and its manifest.
 
-    One process, which holds the store's lock (`storage.lock`), adds tracks; any number read it. Arrays are read-only.
+    One process, which holds the store's lock (see `writing`), adds tracks; any number read it. Arrays are read-only.
 
     Attributes
     ----------
     path
         Folder of the store.
-    manifest
-        Configuration, dataset and finished tracks.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
+        super().__init__(manifest)
         self.path = path
-        self.manifest = manifest
 
     @classmethod
     def open(cls, path: Path) -> "SpectrogramStore":
@@ -93,10 +145,34 @@ class SpectrogramStore:
                 return store
             # A writer that has just replaced a track has also replaced the manifest.
             if _manifest_version(path) == version:
-                raise UserError(
+                raise DamagedError(
                     f"{path}: {len(damaged)} damaged shards, first {damaged[0]}; run `vocsep store repair`, "
                     "which makes their tracks again"
                 )
+
+    @classmethod
+    @contextlib.contextmanager
+    def writing(
+        cls, path: Path, *, config: dict[str, Any], dataset: dict[str, str], tool: str
+    ) -> Iterator["SpectrogramStore"]:
+        """Hold the lock of the store at `path`, opened or made, to add tracks to it.
+
+        What killed writers left is cleared away. However the body ends, what it added is saved.
+
+        Raises
+        ------
+        InUse
+            If another living process holds the lock.
+        UserError
+            As `open_or_create`.
+        """
+        with store_lock(path):
+            store = cls.open_or_create(path, config=config, dataset=dataset, tool=tool)
+            store.discard_unfinished()
+            try:
+                yield store
+            finally:
+                store.discard_unfinished()
 
     @classmethod
     def open_or_create(
@@ -122,40 +198,40 @@ class SpectrogramStore:
             }
             return store
         manifest = Manifest(tool=tool, config=config, config_digest=value_digest(config), dataset=dataset)
-        # Renamed when it is whole: a process that dies here leaves nothing that is neither a store nor free.
-        temporary = temporary_beside(path)
         try:
-            write_groups(temporary, manifest)
-            manifest.save(temporary)
-            temporary.rename(path.resolve())
+            with writing_folder(path.resolve(), temporary_beside(path)) as temporary:
+                write_groups(temporary, manifest)
+                manifest.save(temporary)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             return cls.open_or_create(path, config=config, dataset=dataset, tool=tool)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return cls(path, manifest)
 
-    def add(self, track: TrackRecord) -> None:
-        """Name a finished track in the manifest (in memory; `save` makes it last)."""
-        self.manifest.tracks[track.id] = track
-
-    def save(self) -> None:
-        """Write the manifest, tracks in order of their ids, atomically."""
-        self.manifest.tracks = dict(sorted(self.manifest.tracks.items()))
-        self.manifest.save(self.path)
+    def _put(self, manifest: bytes) -> None:
+        write_atomically(self.path / MANIFEST_NAME, manifest)
 
     def discard_unfinished(self) -> None:
         """Save the manifest and delete all tracks, whole or not, that it does not name; only under the store's lock.
 
-        What takes most room goes first, so that the manifest can be saved where the disk was full.
+        What takes most room goes first, so that the manifest can be saved where the disk was full. If it still cannot,
+        tracks that no saved manifest names make room, the newest first.
         """
         prefix = _beside_prefix(self.path)
         for entry in self.path.resolve().parent.iterdir():
             if entry.name.startswith(prefix):
                 shutil.rmtree(entry, ignore_errors=True)
         shutil.rmtree(self.path / TEMPORARY_FOLDER, ignore_errors=True)
-        self.save()
+        while True:
+            try:
+                self.save()
+                break
+            except OSError as error:
+                if not (is_disk_full(error) and self._unsaved):
+                    raise
+                newest = self._unsaved.pop()
+                self.manifest.tracks.pop(newest.id, None)
+                shutil.rmtree(self.path / newest.split / newest.id, ignore_errors=True)
         for stray in self.strays():
             if stray.is_dir():
                 # A network file system keeps a file under another name while a reader has it open.
@@ -174,12 +250,6 @@ class SpectrogramStore:
         ]
         temporary = sorted((self.path / TEMPORARY_FOLDER).glob("*"))
         return unnamed + temporary + sorted(self.path.glob(f".{MANIFEST_NAME}.*"))
-
-    def tracks(self, split: str) -> list[TrackRecord]:
-        """Finished tracks of `split`, in order of their ids."""
-        return sorted(
-            (track for track in self.manifest.tracks.values() if track.split == split), key=lambda track: track.id
-        )
 
     def array(self, track: TrackRecord, name: str) -> npt.NDArray[np.generic]:
         """One array of a track, read-only and in its stored type; a memory map, or decoded where it is compressed."""
@@ -213,11 +283,7 @@ def shard_damage(store: Path, record: ArrayRecord, *, read_every_byte: bool) -> 
         return f"{size} bytes instead of {record.bytes}"
     if not read_every_byte:
         return ""
-    checksum = 0
-    with Path(path).open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            checksum = google_crc32c.extend(checksum, block)
-    return "" if checksum == record.crc32c else "its bytes changed"
+    return "" if size_and_checksum(Path(path))[1] == record.crc32c else "its bytes changed"
 
 
 def write_groups(path: Path, manifest: Manifest) -> None:

@@ -3,21 +3,19 @@
 import contextlib
 import math
 import os
-import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, Literal, cast
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from storage.manifest import ArrayRecord, SourceFile, TrackRecord
+from storage.files import size_and_checksum, writing_folder
+from storage.manifest import ArrayRecord, TrackRecord
 from storage.shards import chunk_shape, contiguous_index, padded_shape
 
 FRAMES_PER_CHUNK = 128
@@ -26,26 +24,14 @@ TEMPORARY_FOLDER = ".unfinished"
 
 Compression = Literal["none", "zstd", "blosc"]
 
-_READ_BYTES = 1 << 18  # fits into a core's cache
-# Of an array, what is brought to the disk at a time, while the rest is computed.
-_FLUSH_BYTES = 10 << 20
-
 
 class ArrayWriter(ABC):
-    """One array in one shard file, written along its second axis, block after block.
+    """One array in one shard file, written along its second axis, block after block."""
 
-    Parameters
-    ----------
-    disk
-        A thread that waits for the disk, while this one goes on.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], disk: Executor) -> None:
-        self._path = path
-        self._shape = shape
-        self._dtype = dtype
-        self._disk = disk
-        self._flushes: list[Future[None]] = []
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[np.generic], chunk_length: int) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.chunk_length = chunk_length
         self._position = 0
 
     def write(self, block: npt.NDArray[np.generic]) -> None:
@@ -57,52 +43,28 @@ class ArrayWriter(ABC):
             If the block does not fit into the array's shape.
         """
         length = block.shape[1]
-        expected = (self._shape[0], length, *self._shape[2:])
-        if block.shape != expected or self._position + length > self._shape[1]:
-            raise ValueError(f"block {block.shape} at {self._position} does not fit an array of {self._shape}")
+        expected = (self.shape[0], length, *self.shape[2:])
+        if block.shape != expected or self._position + length > self.shape[1]:
+            raise ValueError(f"block {block.shape} at {self._position} does not fit an array of {self.shape}")
         self._put(block, self._position)
         self._position += length
 
     def complete(self) -> None:
-        """Write what is still to be written, and begin to bring the last of it to the disk.
+        """Write what is still to be written.
 
         Raises
         ------
         ValueError
             If fewer blocks were written than the shape holds.
         """
-        if self._position != self._shape[1]:
-            raise ValueError(f"{self._position} of {self._shape[1]} written")
+        if self._position != self.shape[1]:
+            raise ValueError(f"{self._position} of {self.shape[1]} written")
         self._complete()
-        self._flush()
-
-    def checksum(self) -> tuple[int, int]:
-        """Size of the shard in bytes, and its CRC-32C."""
-        checksum = 0
-        with self._path.open("rb") as file:
-            while block := file.read(_READ_BYTES):
-                checksum = google_crc32c.extend(checksum, block)
-            return file.tell(), checksum
-
-    def settle(self) -> None:
-        """Wait until all of the shard is on the disk.
-
-        Raises
-        ------
-        OSError
-            If the disk could not write it.
-        """
-        for flush in self._flushes:
-            flush.result()
-
-    def _flush(self) -> None:
-        self._flushes.append(self._disk.submit(_to_disk, self._path))
 
     @abstractmethod
     def _put(self, block: npt.NDArray[np.generic], position: int) -> None: ...
 
-    @abstractmethod
-    def _complete(self) -> None: ...
+    def _complete(self) -> None: ...  # noqa: B027
 
 
 class PlainArrayWriter(ArrayWriter):
@@ -112,44 +74,30 @@ class PlainArrayWriter(ArrayWriter):
     no more than a block is ever held in memory.
     """
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        path: Path,
-        shape: tuple[int, ...],
-        dtype: np.dtype[np.generic],
-        chunk_length: int,
-        disk: Executor,
-    ) -> None:
-        super().__init__(path, shape, dtype.newbyteorder("<"), disk)
-        self._file = file
-        self._waiting_bytes = 0
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic], chunk_length: int) -> None:
+        super().__init__(shape, dtype, chunk_length)
+        self._path = path
         self._row_bytes = math.prod(shape[2:]) * dtype.itemsize
         self._channel_bytes = padded_shape(shape, chunk_length)[1] * self._row_bytes
         index = contiguous_index(shape, chunk_length, dtype.itemsize)
-        data_bytes = shape[0] * self._channel_bytes
-        _allocate(file.fileno(), data_bytes + len(index))
-        _write_at(file.fileno(), memoryview(index), data_bytes)
+        path.parent.mkdir(parents=True)
+        with path.open("xb") as file:
+            _allocate(file.fileno(), shape[0] * self._channel_bytes + len(index))
+            file.seek(shape[0] * self._channel_bytes)
+            file.write(index)
 
     def _put(self, block: npt.NDArray[np.generic], position: int) -> None:
-        for channel in range(self._shape[0]):
-            content = np.ascontiguousarray(block[channel], dtype=self._dtype)
-            offset = channel * self._channel_bytes + position * self._row_bytes
-            _write_at(self._file.fileno(), content.reshape(-1).view(np.uint8).data, offset)
-        self._waiting_bytes += block.nbytes
-        if self._waiting_bytes >= _FLUSH_BYTES:
-            self._waiting_bytes = 0
-            self._flush()
-
-    def _complete(self) -> None:
-        self._file.close()
+        with self._path.open("r+b") as file:
+            for channel in range(self.shape[0]):
+                file.seek(channel * self._channel_bytes + position * self._row_bytes)
+                file.write(np.ascontiguousarray(block[channel], self.dtype.newbyteorder("<")).data)
 
 
 class CompressedArrayWriter(ArrayWriter):
     """A compressed array: held in memory whole, and written whole by zarr."""
 
-    def __init__(self, array: "zarr.Array[Any]", path: Path, disk: Executor) -> None:
-        super().__init__(path, array.shape, array.dtype, disk)
+    def __init__(self, array: "zarr.Array[Any]", chunk_length: int) -> None:
+        super().__init__(array.shape, array.dtype, chunk_length)
         self._array = array
         self._values = np.empty(array.shape, array.dtype)
 
@@ -168,35 +116,14 @@ def _allocate(descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
 
 
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _write_at(descriptor: int, content: memoryview, offset: int) -> None:
-    while len(content):
-        written = os.pwrite(descriptor, content, offset)
-        content = content[written:]
-        offset += written
-
-
 class TrackWriter:
     """The arrays of one track on their way into a store; see `track_writer`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        group: zarr.Group,
-        compression: Compression,
-        files: contextlib.ExitStack,
-        disk: Executor,
-    ) -> None:
+    def __init__(self, folder: Path, group: zarr.Group, compression: Compression) -> None:
         self._folder = folder
         self._group = group
         self._compression = compression
-        self._files = files
-        self._disk = disk
-        self._arrays: dict[str, tuple[ArrayWriter, tuple[int, ...], np.dtype[np.generic], int]] = {}
+        self._arrays: dict[str, ArrayWriter] = {}
         self.record: TrackRecord | None = None
 
     def array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ArrayWriter:
@@ -215,34 +142,27 @@ class TrackWriter:
             # Silence gets its chunks and its shard too: a shard that is not there is a lost one.
             config={"write_empty_chunks": True},
         )
-        path = self._folder / _shard_name(name, shape)
-        writer: ArrayWriter
-        if self._compression == "none":
-            path.parent.mkdir(parents=True)
-            file = self._files.enter_context(path.open("xb"))
-            writer = PlainArrayWriter(file, path, shape, kind, chunk_length, self._disk)
-        else:
-            writer = CompressedArrayWriter(array, path, self._disk)
-        self._arrays[name] = (writer, shape, kind, chunk_length)
-        return writer
+        self._arrays[name] = (
+            PlainArrayWriter(self._folder / _shard_name(name, shape), shape, kind, chunk_length)
+            if self._compression == "none"
+            else CompressedArrayWriter(array, chunk_length)
+        )
+        return self._arrays[name]
 
     def finish(self, track_path: str) -> dict[str, ArrayRecord]:
         """Complete every array; returns the manifest's records of them, for a track that will lie at `track_path`."""
-        for writer, *_ in self._arrays.values():
-            writer.complete()
         records = {}
-        for name, (writer, shape, kind, chunk_length) in self._arrays.items():
-            size, checksum = writer.checksum()
+        for name, array in self._arrays.items():
+            array.complete()
+            size, checksum = size_and_checksum(self._folder / _shard_name(name, array.shape))
             records[name] = ArrayRecord(
-                shard=f"{track_path}/{_shard_name(name, shape)}",
-                shape=shape,
-                dtype=cast(Literal["float16", "float32"], kind.name),
-                chunk_length=chunk_length,
+                shard=f"{track_path}/{_shard_name(name, array.shape)}",
+                shape=array.shape,
+                dtype=cast(Literal["float16", "float32"], array.dtype.name),
+                chunk_length=array.chunk_length,
                 bytes=size,
                 crc32c=checksum,
             )
-        for writer, *_ in self._arrays.values():
-            writer.settle()
         return records
 
 
@@ -282,20 +202,11 @@ def track_writer(
         If the disk is full or cannot be written; nothing is left behind.
     """
     temporary = store / TEMPORARY_FOLDER / f"{track_id}-{uuid.uuid4().hex}"
-    temporary.mkdir(parents=True)
-    try:
-        with contextlib.ExitStack() as files, ThreadPoolExecutor(1) as disk:
-            group = zarr.create_group(store=temporary, attributes={"name": name, "seconds": seconds})
-            writer = TrackWriter(temporary, group, compression, files, disk)
-            yield writer
-            arrays = writer.finish(f"{split}/{track_id}")
-        final = store / split / track_id
-        if final.exists():
-            final.rename(temporary.with_name(f"{temporary.name}-replaced"))
-        temporary.rename(final)
-    finally:
-        for leftover in (store / TEMPORARY_FOLDER).glob(f"{temporary.name}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    with writing_folder(store / split / track_id, temporary, replace=True):
+        group = zarr.open_group(temporary, mode="w", attributes={"name": name, "seconds": seconds})
+        writer = TrackWriter(temporary, group, compression)
+        yield writer
+        arrays = writer.finish(f"{split}/{track_id}")
     channels, frames = arrays["mixture"].shape[:2]
     writer.record = TrackRecord(
         id=track_id,
@@ -307,28 +218,3 @@ def track_writer(
         sources=(),
         arrays=arrays,
     )
-
-
-def write_track(
-    store: Path,
-    track_id: str,
-    *,
-    name: str,
-    split: str,
-    seconds: float,
-    arrays: dict[str, npt.NDArray[np.generic]],
-    sources: Iterable[SourceFile],
-    compression: Compression = "none",
-) -> TrackRecord:
-    """Write one track from whole arrays (see `track_writer`) and return its manifest record.
-
-    Parameters
-    ----------
-    arrays
-        Name to array; spectrograms `(channels, frames, bins)`, waveforms `(channels, samples)`.
-    """
-    with track_writer(store, track_id, name=name, split=split, seconds=seconds, compression=compression) as writer:
-        for array_name, array in arrays.items():
-            writer.array(array_name, array.shape, array.dtype).write(array)
-    assert writer.record is not None
-    return writer.record.model_copy(update={"sources": tuple(sources)})

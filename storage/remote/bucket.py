@@ -49,12 +49,12 @@ def connect(url: str) -> "ObjectStore":
         raise UserError(f"{url}: not the URL of a store; use one like s3://bucket/name.zarr")
     plain_http = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINT_VARIABLES)
     options: ClientConfig = {**_CLIENT, "allow_http": True} if plain_http else _CLIENT
-    with one_line(url):
+    with reported(url):
         return from_url(url, client_options=options, retry_config=_RETRIES)
 
 
 @contextlib.contextmanager
-def one_line(url: str) -> Iterator[None]:
+def reported(url: str) -> Iterator[None]:
     """Turn what obstore raises for the folder at `url` into a `UserError`, but for a missing object's
     `FileNotFoundError`."""
     try:

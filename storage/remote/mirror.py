@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Collection
 from pathlib import Path
 
-from storage.errors import UserError
+from storage.errors import DamagedError, UserError, one_line
 from storage.files import free_bytes
 from storage.lock import store_lock
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
 from storage.remote.store import RemoteStore, same_tracks, store_metadata, track_metadata
-from storage.remote.transfer import DamagedError, OnBytes, checked, in_parallel, remote_blocks
+from storage.remote.transfer import OnBytes, checked, in_parallel, remote_blocks
 from storage.store import SpectrogramStore, shard_damage
 from storage.track_writer import TEMPORARY_FOLDER
 
@@ -50,7 +50,7 @@ def fetch(url: str, cache: Path, *, splits: Collection[str] = SPLITS, on_bytes: 
             wanted.save(folder)
             shutil.rmtree(folder / TEMPORARY_FOLDER)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise one_line(folder, "written", error) from None
     if damaged:
         raise UserError(
             f"{url}: {len(damaged)} of {len(tracks)} tracks are damaged or just being replaced, first "

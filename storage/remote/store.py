@@ -5,7 +5,6 @@ manifest before its objects change, so that at every instant all that the manife
 """
 
 import tempfile
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,19 +13,26 @@ from typing import TYPE_CHECKING, Any
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-from storage.errors import UserError
-from storage.integrity import Problem
-from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord, read_manifest
-from storage.remote.bucket import connect, one_line
-from storage.remote.transfer import DamagedError, OnBytes, checked, in_parallel, local_blocks, remote_blocks
-from storage.store import SpectrogramStore, config_differences
+from storage.errors import DamagedError, NotFound, UserError
+from storage.integrity import EDITED, Problem, record_problems
+from storage.manifest import (
+    MANIFEST_NAME,
+    SPLITS,
+    ArrayRecord,
+    Manifest,
+    TrackRecord,
+    parse_manifest,
+    require_as_written,
+)
+from storage.remote.bucket import connect, reported
+from storage.remote.transfer import OnBytes, checked, in_parallel, local_blocks, remote_blocks
+from storage.store import SpectrogramStore, Store, require_config
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
     from obstore.store import ObjectStore
 
 METADATA_NAME = "zarr.json"
-SAVE_INTERVAL_SECONDS = 10.0
 STRAY_AGE = timedelta(days=1)
 
 # Parts that are under way at once must pass a slow line before the read timeout: eight of `push`, four of a worker.
@@ -56,7 +62,7 @@ def same_tracks(held: dict[str, TrackRecord], wanted: dict[str, TrackRecord]) ->
     return {key: track for key, track in wanted.items() if key in held and held[key].arrays == track.arrays}
 
 
-class RemoteStore:
+class RemoteStore(Store):
     """A spectrogram store at a URL, and its manifest.
 
     One process adds tracks at a time; a second one is refused when it saves the manifest.
@@ -67,9 +73,9 @@ class RemoteStore:
         Such as `s3://bucket/name.zarr`.
     bucket
         The connection to it.
-    manifest
-        Configuration, dataset and finished tracks.
     """
+
+    save_interval_seconds = 10.0
 
     def __init__(
         self,
@@ -77,15 +83,15 @@ class RemoteStore:
         bucket: "ObjectStore",
         manifest: Manifest,
         version: "UpdateVersion | None",
-        edited: frozenset[str] = frozenset(),
+        *,
+        is_as_written: bool = True,
     ) -> None:
+        super().__init__(manifest)
         self.url = url
         self.bucket = bucket
-        self.manifest = manifest
         self._version = version
-        self._edited = edited
+        self._is_as_written = is_as_written
         self._dropped: set[str] = set()
-        self._saved = time.monotonic()
 
     @classmethod
     def open(cls, url: str, *, accept_edited: bool = False) -> "RemoteStore":
@@ -103,7 +109,7 @@ class RemoteStore:
         """
         opened = cls.find(url, accept_edited=accept_edited)
         if opened is None:
-            raise UserError(f"{url}: no spectrogram store here; run preprocess, or `vocsep store push`")
+            raise NotFound(f"{url}: no spectrogram store here; run preprocess, or `vocsep store push`")
         return opened
 
     @classmethod
@@ -123,7 +129,7 @@ class RemoteStore:
         with tempfile.TemporaryDirectory() as folder:
             empty = SpectrogramStore.open_or_create(Path(folder) / "empty", config=config, dataset=dataset, tool=tool)
             for key in store_metadata():
-                with one_line(url):
+                with reported(url):
                     obstore.put(bucket, key, (empty.path / key).read_bytes())
         created = cls(url, bucket, empty.manifest, None)
         created.save()
@@ -137,27 +143,14 @@ class RemoteStore:
         if found is None:
             return None
         content, version = found
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / MANIFEST_NAME).write_bytes(content)
-            try:
-                if not accept_edited:
-                    return cls(url, bucket, Manifest.load(Path(folder)), version)
-                opened = read_manifest(Path(folder))
-                return cls(url, bucket, opened.manifest, version, opened.edited)
-            except UserError as error:
-                raise UserError(str(error).replace(folder, url)) from None
+        manifest, is_as_written = parse_manifest(content, f"{url}/{MANIFEST_NAME}")
+        if not accept_edited:
+            require_as_written(f"{url}/{MANIFEST_NAME}", is_as_written)
+        return cls(url, bucket, manifest, version, is_as_written=is_as_written)
 
     def require_config(self, config: dict[str, Any]) -> None:
         """Raise `UserError` if the store was made with another configuration."""
-        if self.manifest.config != config:
-            differences = config_differences(self.manifest.config, config)
-            raise UserError(f"{self.url}: made with another configuration ({differences}); give another URL")
-
-    def add(self, track: TrackRecord) -> None:
-        """Name an uploaded track, and save the manifest unless that was done within `SAVE_INTERVAL_SECONDS`."""
-        self.manifest.tracks[track.id] = track
-        if time.monotonic() - self._saved >= SAVE_INTERVAL_SECONDS:
-            self.save()
+        require_config(self.url, self.manifest, config)
 
     def drop(self, track_ids: Iterable[str]) -> None:
         """Drop tracks and save the manifest, if it named any of them; needed before they are uploaded again."""
@@ -166,22 +159,11 @@ class RemoteStore:
         if dropped:
             self.save()
 
-    def save(self) -> None:
-        """Put the manifest, tracks in order of their ids, provided that nobody else put one since it was read.
-
-        Raises
-        ------
-        UserError
-            If another process did.
-        """
-        self._saved = time.monotonic()
-        self.manifest.tracks = dict(sorted(self.manifest.tracks.items()))
-        with tempfile.TemporaryDirectory() as folder:
-            self.manifest.save(Path(folder))
-            content = (Path(folder) / MANIFEST_NAME).read_bytes()
-        with one_line(self.url):
+    def _put(self, manifest: bytes) -> None:
+        """Put the manifest, provided that nobody else put one since it was read; else raise `UserError`."""
+        with reported(self.url):
             try:
-                put = obstore.put(self.bucket, MANIFEST_NAME, content, mode=self._version or "create")
+                put = obstore.put(self.bucket, MANIFEST_NAME, manifest, mode=self._version or "create")
                 self._version = _version(put["e_tag"], put["version"])
                 return
             except (AlreadyExistsError, PreconditionError):
@@ -190,13 +172,13 @@ class RemoteStore:
                 is_conditional = False
         found = _get_manifest(self.bucket, self.url)
         # After a lost answer a repeated request meets what the first one put.
-        if found is not None and found[0] == content:
+        if found is not None and found[0] == manifest:
             self._version = found[1]
             return
         if is_conditional or (found and found[1]) != self._version:
             raise UserError(f"{self.url}: another process changed the store meanwhile; run again when it has ended")
-        with one_line(self.url):
-            put = obstore.put(self.bucket, MANIFEST_NAME, content)
+        with reported(self.url):
+            put = obstore.put(self.bucket, MANIFEST_NAME, manifest)
             self._version = _version(put["e_tag"], put["version"])
 
     def sweep(self) -> None:
@@ -208,7 +190,7 @@ class RemoteStore:
         for track in self.manifest.tracks.values():
             named.update(track_metadata(track), (array.shard for array in track.arrays.values()))
         oldest = datetime.now(UTC) - STRAY_AGE
-        with one_line(self.url):
+        with reported(self.url):
             for split in SPLITS:
                 strays = [
                     entry["path"]
@@ -229,10 +211,11 @@ class RemoteStore:
             on_bytes,
             lambda track, problems: found.update({track.id: problems}),
         )
-        return [problem for track_id in sorted(found) for problem in found[track_id]]
+        named = [] if self._is_as_written else [EDITED]
+        return named + [problem for track_id in sorted(found) for problem in found[track_id]]
 
     def _track_problems(self, track: TrackRecord) -> list[Problem]:
-        found = [Problem(f"{MANIFEST_NAME}: record was edited", track.name)] if track.id in self._edited else []
+        found = record_problems(track.id, track)
         records: dict[str, ArrayRecord | None] = dict.fromkeys(track_metadata(track))
         records.update({array.shard: array for array in track.arrays.values()})
         for key, record in records.items():
@@ -247,7 +230,7 @@ class RemoteStore:
 
 def _get_manifest(bucket: "ObjectStore", url: str) -> "tuple[bytes, UpdateVersion] | None":
     try:
-        with one_line(url):
+        with reported(url):
             found = obstore.get(bucket, MANIFEST_NAME)
             return bytes(found.bytes()), _version(found.meta["e_tag"], found.meta["version"])
     except FileNotFoundError:
@@ -276,10 +259,7 @@ def upload_track(folder: Path, url: str, record: TrackRecord) -> None:
     UserError
         If a file is missing or is not what `record` says, or the object store cannot be reached.
     """
-    try:
-        _upload_track(connect(url), url, folder, record, _PARTS_OF_ONE_TRACK)
-    except DamagedError as error:
-        raise UserError(str(error)) from None
+    _upload_track(connect(url), url, folder, record, _PARTS_OF_ONE_TRACK)
 
 
 def _upload_track(bucket: "ObjectStore", url: str, folder: Path, record: TrackRecord, parts: int) -> None:
@@ -288,14 +268,14 @@ def _upload_track(bucket: "ObjectStore", url: str, folder: Path, record: TrackRe
         path = folder / Path(array.shard).relative_to(root)
         # Where a byte differs, the end is never sent, so that no object appears.
         blocks = checked(local_blocks(path), array, str(path))
-        with one_line(url):
+        with reported(url):
             if array.bytes <= _PART_BYTES:
                 obstore.put(bucket, array.shard, b"".join(blocks))
             else:
                 obstore.put(bucket, array.shard, blocks, chunk_size=_PART_BYTES, max_concurrency=parts)
     for key in track_metadata(record):
         content = b"".join(local_blocks(folder / Path(key).relative_to(root)))
-        with one_line(url):
+        with reported(url):
             obstore.put(bucket, key, content)
 
 
@@ -318,7 +298,7 @@ def drop_damaged(url: str, on_bytes: OnBytes | None = None) -> list[str]:
 def push(path: Path, url: str, on_bytes: OnBytes | None = None) -> int:
     """Make the store at `url` equal to the one at `path`; only tracks that differ are uploaded.
 
-    A push that was killed goes on where it was at most `SAVE_INTERVAL_SECONDS` before.
+    A push that was killed goes on where it was at most `save_interval_seconds` before.
 
     Returns
     -------

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import google_crc32c
 import obstore
 
+from storage.errors import DamagedError
 from storage.manifest import ArrayRecord
-from storage.remote.bucket import one_line
+from storage.remote.bucket import reported
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -31,10 +32,6 @@ class Sized(Protocol):
 
 Item = TypeVar("Item", bound=Sized)
 Result = TypeVar("Result")
-
-
-class DamagedError(Exception):
-    """A file or object is missing or is not what the manifest says."""
 
 
 def local_blocks(path: Path) -> Iterator[bytes]:
@@ -64,7 +61,7 @@ def remote_blocks(bucket: "ObjectStore", url: str, key: str) -> Iterator[bytes]:
         If the object store cannot be reached or refuses.
     """
     try:
-        with one_line(url):
+        with reported(url):
             yield from obstore.get(bucket, key).stream(min_chunk_size=_BLOCK_BYTES)
     except FileNotFoundError:
         raise DamagedError(f"{key}: missing") from None

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from storage.integrity import problems
-from storage.lock import living_holder, store_lock
+from storage.lock import holder, lock_path, store_lock
 from storage.store import SpectrogramStore
 from tests.disk import fill, small_disk
 from tests.flows.conftest import Run
@@ -38,7 +38,7 @@ Flow = subprocess.Popen[str]
 RUNS = """
 import contextlib, json, os, signal, sys, time
 from pathlib import Path
-import vocsep.preprocessing.update
+import storage.store
 from tests.flows.test_preprocess import undisturbed
 from tests.stores import track_folders
 
@@ -49,7 +49,7 @@ def written(store, since):
             count += folder.stat().st_ctime_ns > since
     return count
 
-vocsep.preprocessing.update.SAVE_INTERVAL_SECONDS, vocsep.preprocessing.update.SAVE_SHARE = 0.0, 1.0
+storage.store.SpectrogramStore.save_interval_seconds, storage.store._SAVE_SHARE = 0.0, 1.0
 songs, store = map(Path, sys.argv[1:])
 undisturbed(songs, store.with_name("first.zarr"))
 for line in sys.stdin:
@@ -197,7 +197,7 @@ def test_killed_worker_and_killed_flow_cost_no_byte_and_leave_the_store_free(
     )
     try:
         wait_for_tracks(store, 2, flow)
-        assert f"process {flow.pid} on " in living_holder(store)
+        assert f"process {flow.pid} on " in holder(lock_path(store))
         workers = dask_workers(flow)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
@@ -205,7 +205,7 @@ def test_killed_worker_and_killed_flow_cost_no_byte_and_leave_the_store_free(
     finally:
         flow.kill()
         flow.communicate()
-    assert living_holder(store) == ""
+    assert holder(lock_path(store)) == ""
     kept = len(SpectrogramStore.open(store).manifest.tracks)
     assert kept < SONGS
     # Workers that lived on without their flow would write into the store of this run.

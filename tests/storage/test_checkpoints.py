@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from storage.checkpoints import CheckpointFolder
 from storage.errors import UserError
+from tests.helpers import flip
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -117,12 +118,6 @@ def test_state_that_is_no_json_leaves_the_checkpoints_before_it(folder: Checkpoi
 
 
 # Damage
-
-
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
 
 
 def edit_state(path: Path) -> None:

@@ -2,7 +2,6 @@ import multiprocessing
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from storage import patch_reader as patches
 from storage.errors import UserError
 from storage.manifest import SPECTROGRAMS, TrackRecord
 from storage.patch_reader import PatchReader
 from storage.shards import ZarrShard
 from storage.store import SpectrogramStore
-from storage.track_writer import write_track
+from tests.tracks import write_track
 
 BINS = 512
 Array = NDArray[Any]
-needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads what Linux says of a process")
 
 # Every way in which an array can lie on the disk: written by us, or by zarr alone with these options.
 OURS = {
@@ -152,7 +149,6 @@ def read(
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of float32 beyond 65504 to float16
 def test_any_patch_equals_the_slice_of_stock_zarr_padded_with_zeros(
     stores: dict[str, SpectrogramStore], readers: dict[str, PatchReader], data: st.DataObject
 ) -> None:
@@ -163,7 +159,7 @@ def test_any_patch_equals_the_slice_of_stock_zarr_padded_with_zeros(
     frames = data.draw(st.sampled_from([1, 127, 128, 129, 400]))
     last = max(0, track.frames - frames)
     start = data.draw(st.sampled_from([0, last, track.frames - 1]) | st.integers(0, track.frames - 1))
-    dtype = data.draw(st.sampled_from(["float16", "float32"]))
+    dtype = track.arrays[source].dtype
     found = read(readers[kind], track, source, channel, start, frames, dtype)
     expected = padded_slice(stock(stores[kind], track, source), channel, start, frames, dtype)
     assert found.dtype == dtype
@@ -184,77 +180,6 @@ def test_uncompressed_shards_are_mapped_and_all_others_go_through_zarr(
         decoded[0] = 0
         read(PatchReader(store), store.tracks("train")[0], "vocals", 1, 0, 5)
         assert decoded == [0 if kind.startswith("plain") else 1], kind
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_batches_of_any_sources_equal_single_reads_for_any_number_of_threads(
-    stores: dict[str, SpectrogramStore], data: st.DataObject
-) -> None:
-    kind = data.draw(st.sampled_from(KINDS))
-    tracks = stores[kind].tracks("train")
-    reader = PatchReader(stores[kind], threads=data.draw(st.integers(1, 4)))
-    requests = []
-    for _ in range(data.draw(st.integers(0, 20))):
-        track = data.draw(st.sampled_from(tracks))
-        requests.append(
-            (track, data.draw(st.integers(0, track.channels - 1)), data.draw(st.integers(0, track.frames - 1)))
-        )
-    sources = data.draw(st.sets(st.sampled_from(SPECTROGRAMS)))
-    dtype = data.draw(st.sampled_from(["float16", "float32"])) if kind != "blosc" else "float32"
-    out = {source: np.full((len(requests), 130, 24), np.nan, dtype) for source in sources}
-    reader.read_batch(requests, out)
-    for source, found in out.items():
-        for (track, channel, start), patch in zip(requests, found, strict=True):
-            expected = padded_slice(stock(stores[kind], track, source), channel, start, 130, dtype)
-            np.testing.assert_array_equal(patch, expected)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_batch_may_go_to_scattered_buffers_and_its_errors_reach_the_caller(
-    stores: dict[str, SpectrogramStore], threads: int
-) -> None:
-    store = stores["plain float16"]
-    track, other = store.tracks("train")[0], store.tracks("train")[4]
-    reader = PatchReader(store, threads)
-    batch = np.full((4, 2, 128, 24), np.nan, np.float32)
-    reader.read_batch([(track, 1, 7), (other, 0, 3)], {"vocals": [batch[3, 1], batch[0, 0]]})
-    np.testing.assert_array_equal(batch[3, 1], padded_slice(stock(store, track, "vocals"), 1, 7, 128))
-    np.testing.assert_array_equal(batch[0, 0], padded_slice(stock(store, other, "vocals"), 0, 3, 128))
-    assert np.isnan(batch).sum() == 6 * 128 * 24
-    for count in (1, 3):
-        with pytest.raises(ValueError, match="zip"):
-            reader.read_batch([(track, 0, 0)] * 2, {"vocals": np.empty((count, 128, 24), np.float32)})
-    for place in range(20):
-        requests = [(track, 0, 0)] * 20
-        requests[place] = (track, 0, 300)
-        with pytest.raises(IndexError, match=track.id):
-            reader.read_batch(requests, {"vocals": np.empty((20, 128, 24), np.float32)})
-
-
-def test_every_float16_number_becomes_the_same_float32_number(tmp_path: Path) -> None:
-    bits = np.arange(1 << 16, dtype=np.uint16)
-    numbers = bits.view(np.float16)
-    store = new_store(tmp_path / "s.zarr")
-    finite = numbers[np.isfinite(numbers) & ~np.signbit(numbers)]
-    arrays = {
-        "mixture": numbers.reshape(1, 128, 512),
-        # Without negative numbers, infinity and NaN, as magnitudes are.
-        "vocals": np.pad(finite, (0, -len(finite) % 512)).reshape(1, -1, 512),
-    }
-    for name, values in arrays.items():
-        track = add_track(store, name, {"mixture": values})
-        found = read(PatchReader(store), track, "mixture", 0, 0, values.shape[1])
-        # IEEE 754: sign, exponent with offset 15, 10 bits of mantissa; exponent 0 has no leading one.
-        pattern = values[0].view(np.uint16).astype(np.int64)
-        exponent, mantissa = pattern >> 10 & 31, pattern & 1023
-        normal = np.ldexp(1 + mantissa / 1024, exponent - 15)
-        magnitude = np.where(exponent == 0, np.ldexp(mantissa / 1024, -14), normal)
-        is_finite = exponent < 31
-        np.testing.assert_array_equal(np.abs(found[is_finite]), magnitude[is_finite])
-        np.testing.assert_array_equal(np.isinf(found), (exponent == 31) & (mantissa == 0))
-        np.testing.assert_array_equal(np.isnan(found), (exponent == 31) & (mantissa != 0))
-        np.testing.assert_array_equal(np.signbit(found[is_finite]), (pattern >> 15 == 1)[is_finite])
 
 
 def test_demo_songs_read_right_and_are_not_silent_so_that_equality_means_something(
@@ -315,62 +240,6 @@ def test_track_that_was_made_again_is_read_anew_by_the_same_reader(tmp_path: Pat
             np.testing.assert_array_equal(read(reader, track, "mixture", 0, 50, 128), expected)
 
 
-@needs_proc
-def test_number_of_maps_stays_below_the_bound_and_values_stay_right(
-    copy_of_demo_store: Callable[[], SpectrogramStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = copy_of_demo_store()
-    bound = 3
-    monkeypatch.setattr(patches, "MAXIMUM_OPEN_MAPS", bound)
-    reader = PatchReader(store)
-    tracks = sorted(store.manifest.tracks.values(), key=lambda track: track.id)
-    most = 0
-    generator = np.random.default_rng(0)
-    for _ in range(200):
-        track = tracks[generator.integers(len(tracks))]
-        source = SPECTROGRAMS[generator.integers(3)]
-        start = int(generator.integers(track.frames))
-        found = read(reader, track, source, 0, start, 16)
-        np.testing.assert_array_equal(found, padded_slice(stock(store, track, source), 0, start, 16))
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
-        most = max(most, len({line.split()[-1] for line in maps.splitlines() if str(store.path) in line}))
-    assert most == bound
-
-
-def test_decoded_chunks_are_kept_within_the_bound_and_the_least_recently_used_leave(
-    stores: dict[str, SpectrogramStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded: list[int] = []
-    decode = ZarrShard.__getitem__
-
-    def counting(shard: ZarrShard, part: Any) -> Array:
-        values = decode(shard, part)
-        decoded.append(-(-values.shape[0] // 128))
-        return values
-
-    monkeypatch.setattr(ZarrShard, "__getitem__", counting)
-    monkeypatch.setattr(patches, "MAXIMUM_CACHE_BYTES", 3 * 128 * 24 * 2 + 100)
-    store = stores["zstd"]
-    track = store.tracks("train")[4]
-    reader = PatchReader(store)
-
-    def chunks_decoded(chunk: int, frames: int = 100) -> int:
-        decoded.clear()
-        expected = padded_slice(stock(store, track, "vocals"), 0, 128 * chunk, frames)
-        np.testing.assert_array_equal(read(reader, track, "vocals", 0, 128 * chunk, frames), expected)
-        return sum(decoded)
-
-    assert [chunks_decoded(chunk) for chunk in (0, 1, 2, 0, 1, 2)] == [1, 1, 1, 0, 0, 0]
-    # 0 is used again, so that 1 makes room for 3.
-    assert [chunks_decoded(chunk) for chunk in (0, 3, 2, 0, 1)] == [0, 1, 0, 0, 1]
-    # 2 is there, 3 to 5 are decoded in one call and take its place.
-    assert chunks_decoded(2, frames=512) == 3
-    assert len(decoded) == 1
-    assert [chunks_decoded(chunk) for chunk in (3, 4, 5, 2)] == [0, 0, 0, 1]
-    monkeypatch.setattr(patches, "MAXIMUM_CACHE_BYTES", 0)
-    assert [chunks_decoded(chunk) for chunk in (0, 0)] == [1, 1]
-
-
 @pytest.mark.parametrize("kind", ["plain float16", "zstd"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_reader_that_was_used_works_in_child_processes(
@@ -379,27 +248,18 @@ def test_reader_that_was_used_works_in_child_processes(
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system cannot {method}")
     store = stores[kind]
-    reader = PatchReader(store, threads=2)
+    reader = PatchReader(store)
     tracks = store.tracks("train")
-    requests = [(track, 0, 3) for track in tracks]
-    shape = (len(tracks), 128, 24)
-    reader.read_batch(requests, {"mixture": np.empty(shape, np.float32)})
-    # `eval` is a function that a spawned process can import.
-    code = "[reader.read_batch(requests, {'mixture': out}), out][1]"
-    names = {"reader": reader, "requests": requests, "out": np.full(shape, np.nan, np.float32)}
+    for track in tracks:
+        read(reader, track, "mixture", 0, 3, 128)
     with multiprocessing.get_context(method).Pool(2) as pool:
-        results = pool.starmap(eval, [(code, names)] * 4)
-    for found in results:
-        for patch, track in zip(found, tracks, strict=True):
-            np.testing.assert_array_equal(patch, padded_slice(stock(store, track, "mixture"), 0, 3, 128))
+        results = pool.starmap(read, [(reader, track, "mixture", 0, 3, 128) for track in tracks])
+    for found, track in zip(results, tracks, strict=True):
+        np.testing.assert_array_equal(found, padded_slice(stock(store, track, "mixture"), 0, 3, 128))
 
 
 @pytest.mark.parametrize("kind", ["plain float16", "zstd"])
-def test_threads_share_a_reader_that_has_room_for_few(
-    stores: dict[str, SpectrogramStore], monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(patches, "MAXIMUM_OPEN_MAPS", 2)
-    monkeypatch.setattr(patches, "MAXIMUM_CACHE_BYTES", 4 * 128 * 24 * 2)
+def test_threads_share_a_reader(stores: dict[str, SpectrogramStore], kind: str) -> None:
     store = stores[kind]
     reader = PatchReader(store)
     tracks = store.tracks("train")
@@ -431,7 +291,7 @@ from pathlib import Path
 import numpy as np
 from storage.manifest import SPECTROGRAMS
 from storage.store import SpectrogramStore
-from storage.track_writer import write_track
+from tests.tracks import write_track
 store = SpectrogramStore.open_or_create(Path(sys.argv[1]), config={}, dataset={}, tool="test")
 for number in range(int(sys.argv[2])):
     arrays = {name: np.full((1, 200, 24), number + 1, np.float16) for name in SPECTROGRAMS}
@@ -459,67 +319,17 @@ def test_store_is_read_right_while_another_process_adds_tracks(tmp_path: Path) -
     assert len(SpectrogramStore.open(store.path).tracks("train")) == 36
 
 
-READ_ALL = """
-import sys
-from pathlib import Path
-import numpy as np
-from storage import patch_reader as patches
-from storage.patch_reader import PatchReader
-from storage.store import SpectrogramStore
-
-def kilobytes(name):
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(name + ":")))
-
-store = SpectrogramStore.open(Path(sys.argv[1]))
-patches.MAXIMUM_CACHE_BYTES = 4 << 20
-reader, tracks = PatchReader(store), store.tracks("train")
-out, random = np.empty((16, 128, 512), np.float32), np.random.default_rng(0)
-
-def batch():
-    chosen = [tracks[random.integers(len(tracks))] for _ in range(16)]
-    requests = [(track, 0, int(random.integers(track.frames))) for track in chosen]
-    reader.read_batch(requests, {"mixture": out})
-
-for start in range(0, tracks[0].frames, 128):
-    for track in tracks:
-        reader.read(track, "mixture", 0, start, out[0])
-for _ in range(20):
-    batch()
-before = [kilobytes(name) for name in ("VmRSS", "RssAnon")]
-for _ in range(int(sys.argv[2])):
-    batch()
-print(*[kilobytes(name) - first for name, first in zip(("VmRSS", "RssAnon"), before)])
-"""
-
-
-@needs_proc
-@pytest.mark.parametrize(("compression", "batches"), [("none", 400), ("zstd", 20)])
-def test_memory_stays_flat_while_reading(tmp_path: Path, compression: str, batches: int) -> None:
-    store = new_store(tmp_path / "s.zarr")
-    for number in range(6):
-        arrays: dict[str, Array] = {"mixture": spectrogram(number, 1, 1000, "float16", BINS)}
-        add_track(store, f"t-{number}", arrays, compression)
-    store.save()
-    result = subprocess.run(
-        [sys.executable, "-c", READ_ALL, str(store.path), str(batches)], check=True, capture_output=True, text=True
-    )
-    grown, grown_anonymous = map(int, result.stdout.split())
-    # In that time 40 MB or more were read, through a cache of 4 MB.
-    assert max(grown, grown_anonymous) < 4000
-
-
-def test_many_more_shards_than_file_descriptors_are_open_at_once(tmp_path: Path) -> None:
+def test_more_shards_than_file_descriptors_are_read(tmp_path: Path) -> None:
     store = new_store(tmp_path / "s.zarr")
     tracks = [
         add_track(store, f"t-{number}", {"mixture": np.full((1, 3, 24), number + 1, np.float16)})
-        for number in range(150)
+        for number in range(400)
     ]
-    reader = PatchReader(store)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_use = max(int(path.name) for path in Path("/dev/fd").iterdir()) + 1
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 10, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * in_use + 20, hard))
+        reader = PatchReader(store)
         for _ in range(2):
             for number, track in enumerate(tracks):
                 assert (read(reader, track, "mixture", 0, 0, 3) == number + 1).all()

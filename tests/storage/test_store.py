@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 import subprocess
@@ -20,8 +21,10 @@ from storage.files import value_digest
 from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, SourceFile, TrackRecord
 from storage.shards import shard_bytes
 from storage.store import SpectrogramStore, config_differences
-from storage.track_writer import FRAMES_PER_CHUNK, TEMPORARY_FOLDER, write_track
+from storage.track_writer import FRAMES_PER_CHUNK, TEMPORARY_FOLDER
 from tests.disk import fill, small_disk
+from tests.helpers import one_line, tree
+from tests.tracks import write_track
 
 Array = NDArray[Any]
 CONFIG = {"spectrogram": {"sample_rate": 8192, "n_fft": 16}, "dtype": "float16"}
@@ -33,7 +36,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from storage.manifest import SPECTROGRAMS
-from storage.track_writer import write_track
+from tests.tracks import write_track
 store, prefix, first, last, frames = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 print("ready", flush=True)
 for number in range(first, last):
@@ -116,21 +119,6 @@ def filled_store(path: Path) -> SpectrogramStore:
     return store
 
 
-def one_line(action: Callable[[], object], *parts: object) -> str:
-    """Message of the `UserError` that `action` raises, which names all `parts`."""
-    with pytest.raises(UserError) as error:
-        action()
-    message = str(error.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message
-    return message
-
-
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_plain_zarr_reads_what_was_written_with_shapes_types_names_and_attributes(tmp_path: Path, dtype: str) -> None:
     store = new_store(tmp_path / "s.zarr")
@@ -191,12 +179,43 @@ def test_reopened_store_is_equal_and_its_arrays_are_read_only(tmp_path: Path) ->
 
 def test_track_that_the_manifest_does_not_name_does_not_exist(tmp_path: Path) -> None:
     store = filled_store(tmp_path / "s.zarr")
+    store.save_interval_seconds = 1000
     record = write(store, "d-4", spectrograms(4))
     assert [track.id for track in store.tracks("train")] == ["a-1", "b-2"]
     store.add(record)
     assert [track.id for track in SpectrogramStore.open(store.path).tracks("train")] == ["a-1", "b-2"]
     store.save()
     assert [track.id for track in SpectrogramStore.open(store.path).tracks("train")] == ["a-1", "b-2", "d-4"]
+
+
+def test_added_tracks_are_saved_now_and_then(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "s.zarr")
+    store.save_interval_seconds = 1000
+    store.add(write(store, "a-1", spectrograms(1, frames=5)))
+    assert SpectrogramStore.open(store.path).manifest.tracks == {}
+    store.save_interval_seconds = 0
+    store._save_seconds = 0
+    store.add(write(store, "b-2", spectrograms(2, frames=5)))
+    assert sorted(SpectrogramStore.open(store.path).manifest.tracks) == ["a-1", "b-2"]
+
+
+def test_store_is_written_under_its_lock_and_whatever_was_added_is_saved(tmp_path: Path) -> None:
+    filled_store(tmp_path / "s.zarr")
+    settings: dict[str, Any] = {"config": CONFIG, "dataset": DATASET, "tool": "test"}
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        SpectrogramStore.writing(tmp_path / "s.zarr", **settings) as store,
+    ):
+        assert sorted(store.manifest.tracks) == ["a-1", "b-2", "c-3"]
+        one_line(SpectrogramStore.writing(store.path, **settings).__enter__, store.path, "process")
+        store.add(write(store, "d-4", spectrograms(4)))
+        write(store, "half-5", spectrograms(5))
+        raise ZeroDivisionError
+    assert sorted(SpectrogramStore.open(store.path).manifest.tracks) == ["a-1", "b-2", "c-3", "d-4"]
+    assert not (store.path / "train" / "half-5").exists()
+    with SpectrogramStore.writing(tmp_path / "s.zarr", **settings):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
 
 
 def test_changed_configuration_is_refused_naming_the_field_and_both_values(tmp_path: Path) -> None:

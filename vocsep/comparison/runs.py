@@ -5,17 +5,17 @@ finished is never done again, a killed run goes on where it was, and several pro
 """
 
 import contextlib
-import fcntl
 import gc
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from storage.errors import UserError
 from storage.files import read_json, value_digest, write_json
+from storage.lock import InUse, locked
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.comparison.config import ComparisonConfig
@@ -126,8 +126,10 @@ def _result(run: Run, store: SpectrogramStore, output: Path, on_progress: Progre
     if found is not None:
         return found
     folder = run_folder(run, store, output)
-    with _claimed(folder) as is_ours:
-        if not is_ours:
+    with contextlib.ExitStack() as lock:
+        try:
+            lock.enter_context(locked(folder / ".lock"))
+        except InUse:
             return None
         # It may have been finished just now.
         result = load_result(run, store, output) or _train(run, store, folder, on_progress)
@@ -178,19 +180,6 @@ def _finished(folder: Path) -> dict[str, Any] | None:
         if content.get("status") == "finished":
             return content
     return None
-
-
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process alone works in a folder; a killed one frees it at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def _in_words(result: dict[str, Any] | None) -> str:

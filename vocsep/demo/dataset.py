@@ -1,12 +1,11 @@
 """The demo dataset: songs made by computer in the form of MUSDB18, to try everything without a download."""
 
-import contextlib
 import json
 import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ import av
 import numpy as np
 
 from storage.errors import UserError
+from storage.files import write_json, writing
+from storage.lock import lock_path, locked
 from vocsep.demo.names import song_name
 from vocsep.demo.render import STEMS, render
 from vocsep.demo.signals import Signal, random_for, rms
@@ -143,7 +144,7 @@ def make_demo(
     root = Path(root)
     _check_free(root, settings)
     root.mkdir(parents=True, exist_ok=True)
-    with _alone_in(root):
+    with locked(lock_path(root), root, wait=True):
         _check_free(root, settings)
         songs = {
             root / split / f"{song_name(seed, first + i)}.stem.mp4": first + i
@@ -152,13 +153,13 @@ def make_demo(
         }
         missing = {path: index for path, index in songs.items() if not path.exists()}
         if missing or not (root / _DONE).exists():
-            _write_json(root / _STARTED, settings)
+            write_json(root / _STARTED, settings)
             for split in ("train", "test"):
                 (root / split).mkdir(exist_ok=True)
-                for left in (root / split).glob(".*.partial"):  # by a killed run
+                for left in (root / split).glob(".*.stem.mp4.*"):  # by a killed run
                     left.unlink(missing_ok=True)
             _make_songs(missing, seed, (shortest, longest), workers or os.cpu_count() or 1, on_song)
-            _write_json(root / _DONE, settings)
+            write_json(root / _DONE, settings)
             (root / _STARTED).unlink(missing_ok=True)
     return list(songs)
 
@@ -232,13 +233,9 @@ def _leave_with_parent() -> None:
 
 def _make_song(path: Path, seed: int, index: int, seconds: tuple[float, float]) -> None:
     parts = synthesize_song(seed, index, song_seconds(seed, index, seconds), SAMPLE_RATE)
-    # musdb takes only names that end in .stem.mp4, so it never sees an unfinished file.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        _encode(partial, [parts[name] for name in ("mixture", *STEMS)])
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # An unfinished file's name does not end in .stem.mp4, so that no reader takes it for a song.
+    with writing(path) as temporary:
+        _encode(temporary, [parts[name] for name in ("mixture", *STEMS)])
 
 
 def _encode(path: Path, streams: list[Signal]) -> None:
@@ -286,28 +283,5 @@ def _check_free(root: Path, settings: dict[str, Any]) -> None:
                 )
             return
     # A run killed at its very start leaves at most a marker half written.
-    if any(not entry.name.startswith(_STARTED) for entry in root.iterdir()):
+    if any(not entry.name.startswith(f".{_STARTED}") for entry in root.iterdir()):
         raise UserError(f"{root} is not empty and holds no demo: give the demo a folder of its own")
-
-
-@contextlib.contextmanager
-def _alone_in(root: Path) -> Iterator[None]:
-    """Wait until no other run works in `root`, and keep others out."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: two runs at once are the user's care
-        yield
-        return
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write at once or not at all."""
-    partial = path.with_name(f"{_STARTED}.partial")
-    partial.write_text(json.dumps(value) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -8,11 +8,11 @@ from storage.files import is_disk_full
 from storage.integrity import drop_damaged
 from storage.lock import store_lock
 from storage.manifest import TrackRecord
+from storage.store import SpectrogramStore
 from vocsep.config import validated
 from vocsep.datasets.layouts import open_dataset
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.track import preprocess_song
-from vocsep.preprocessing.update import StoreUpdate
 
 
 def repair(path: Path, on_progress: Callable[[int, int], object] | None = None) -> list[str]:
@@ -37,12 +37,12 @@ def repair(path: Path, on_progress: Callable[[int, int], object] | None = None) 
         all else is done.
     """
     try:
-        with store_lock(path) as lock:
+        with store_lock(path):
             store, damaged, half_written = drop_damaged(path)
             names: list[str] = []
             failures: list[str] = []
             if damaged or half_written:
-                names, failures = _make_again(StoreUpdate(store, lock), damaged, half_written, on_progress)
+                names, failures = _make_again(store, damaged, half_written, on_progress)
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -53,13 +53,13 @@ def repair(path: Path, on_progress: Callable[[int, int], object] | None = None) 
 
 
 def _make_again(
-    update: StoreUpdate,
+    store: SpectrogramStore,
     damaged: list[TrackRecord],
     half_written: set[str],
     on_progress: Callable[[int, int], object] | None,
 ) -> tuple[list[str], list[str]]:
     """Names of the songs that were made, and why the others were not."""
-    path, manifest = update.store.path, update.store.manifest
+    path, manifest = store.path, store.manifest
     config = validated(StoreConfig, manifest.config, f"{path}: configuration")
     dataset = open_dataset(Path(manifest.dataset["root"]), manifest.dataset["kind"])
     songs = {song.id: song for song in dataset.songs}
@@ -71,12 +71,12 @@ def _make_again(
             if on_progress is not None:
                 on_progress(number, len(wanted))
             try:
-                update.add(preprocess_song(song, path, config))
+                store.add(preprocess_song(song, path, config))
                 names.append(song.name)
             except UserError as error:
                 failures.append(str(error))
         if on_progress is not None:
             on_progress(len(wanted), len(wanted))
     finally:
-        update.discard_unfinished()
+        store.discard_unfinished()
     return names, failures

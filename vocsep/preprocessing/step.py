@@ -14,6 +14,7 @@ from storage.files import is_disk_full
 from storage.lock import require_free
 from storage.manifest import TrackRecord
 from storage.remote.store import RemoteStore
+from storage.store import SpectrogramStore
 from storage.track_writer import Compression
 from vocsep.config import Settings
 from vocsep.datasets.layouts import open_dataset
@@ -26,7 +27,7 @@ from vocsep.preprocessing.location import StoreLocation
 from vocsep.preprocessing.plan import Plan, check_store
 from vocsep.preprocessing.remote import check_remote_store, preprocess_song_to, updating_remote
 from vocsep.preprocessing.track import preprocess_song
-from vocsep.preprocessing.update import StoreUpdate, updating
+from vocsep.preprocessing.update import updating
 from vocsep.progress import Progress
 from vocsep.spectrograms.config import load_spectrogram_config
 
@@ -175,7 +176,7 @@ def make_demo_songs(report: Progress) -> Path:
 
 def _updating(
     config: PreprocessConfig, dataset: Dataset, expected: StoreConfig
-) -> AbstractContextManager[tuple[StoreUpdate | RemoteStore, Plan]]:
+) -> AbstractContextManager[tuple[SpectrogramStore | RemoteStore, Plan]]:
     if isinstance(config.store, Path):
         return updating(config.store, dataset, expected, prune=config.prune)
     return updating_remote(config.store, dataset, expected, prune=config.prune)

@@ -6,91 +6,25 @@ one process that is in `updating` names finished tracks in the manifest.
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from storage.errors import UserError
 from storage.files import free_bytes, is_disk_full
-from storage.lock import StoreLock, store_lock
-from storage.manifest import MANIFEST_NAME, Manifest, TrackRecord
+from storage.lock import store_lock
+from storage.manifest import MANIFEST_NAME, Manifest
 from storage.store import SpectrogramStore, is_intact, temporary_beside
 from vocsep.datasets.songs import Dataset
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.plan import Plan, check_store, plan
 from vocsep.preprocessing.room import _megabytes, estimated_bytes, require_room
 
-SAVE_INTERVAL_SECONDS = 1.0
-SAVE_SHARE = 0.05
-"""Of the time, at most this share goes into saving the manifest, which takes longer the more tracks there are."""
-
-
-class StoreUpdate:
-    """A store to which this process, which holds its lock, adds tracks."""
-
-    def __init__(self, store: SpectrogramStore, lock: StoreLock) -> None:
-        self.store = store
-        self._lock = lock
-        self._saved = time.monotonic()
-        self._save_seconds = 0.0
-        self._unsaved: list[TrackRecord] = []
-
-    @property
-    def manifest(self) -> Manifest:
-        """The store's manifest."""
-        return self.store.manifest
-
-    def add(self, track: TrackRecord) -> None:
-        """Name a finished track, and save the manifest unless that was done a moment ago."""
-        self.store.add(track)
-        self._unsaved.append(track)
-        interval = max(SAVE_INTERVAL_SECONDS, self._save_seconds / SAVE_SHARE)
-        if time.monotonic() - self._saved >= interval:
-            self.save()
-
-    def save(self) -> None:
-        """Save the manifest.
-
-        Raises
-        ------
-        UserError
-            If the lock was lost.
-        """
-        self._lock.require()
-        started = time.monotonic()
-        self.store.save()
-        self._saved = time.monotonic()
-        self._save_seconds = self._saved - started
-        self._unsaved.clear()
-
-    def discard_unfinished(self) -> None:
-        """Save the manifest and delete what it does not name.
-
-        On a disk so full that no manifest can be saved, tracks that no saved one names make room, the newest first.
-
-        Raises
-        ------
-        UserError
-            If the lock was lost.
-        """
-        self._lock.require()
-        while True:
-            try:
-                self.store.discard_unfinished()
-                return
-            except OSError as error:
-                if not (is_disk_full(error) and self._unsaved):
-                    raise
-                newest = self._unsaved.pop()
-                del self.store.manifest.tracks[newest.id]
-                shutil.rmtree(self.store.path / newest.split / newest.id)
-
 
 @contextlib.contextmanager
 def updating(
     path: Path, dataset: Dataset, config: StoreConfig, *, prune: bool = False
-) -> Iterator[tuple[StoreUpdate, Plan]]:
+) -> Iterator[tuple[SpectrogramStore, Plan]]:
     """Bring a store up to date with a dataset: the body makes the plan's pending songs and adds their tracks.
 
     The store is locked, opened or made, and cleared of what killed runs left. Tracks of changed songs leave the
@@ -107,25 +41,24 @@ def updating(
     UserError
         As `check_store`; if the disk has no room for the pending songs, or becomes full.
     """
-    with store_lock(path) as lock, _telling_need(path, dataset, config):
+    with store_lock(path), _telling_need(path, dataset, config):
         store = open_store(path, dataset, config)
-        update = StoreUpdate(store, lock)
         work = plan(store, dataset)
         if prune:
             held = store.manifest.tracks
             store.manifest.tracks = {key: track for key, track in held.items() if track.name not in work.gone}
-        update.discard_unfinished()
+        store.discard_unfinished()
         require_room(store, work.pending, config)
         changed = [store.manifest.tracks.pop(song.id) for song in work.pending if song.id in store.manifest.tracks]
         if changed:
-            update.save()
+            store.save()
         try:
-            yield update, work
+            yield store, work
         finally:
             for track in changed:
                 if track.id not in store.manifest.tracks and is_intact(store.path, track):
                     store.add(track)
-            update.discard_unfinished()
+            store.discard_unfinished()
 
 
 @contextlib.contextmanager

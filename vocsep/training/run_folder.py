@@ -1,16 +1,16 @@
 """The folder of one training run (`run.json`, metrics, checkpoints), and finding one to go on with."""
 
 import contextlib
-import fcntl
 import logging
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from storage.checkpoints import Checkpoint, CheckpointFolder
 from storage.errors import UserError
 from storage.files import new_folder, read_json, write_json
+from storage.lock import InUse, holder, locked
 from storage.store import config_differences
 
 RUN_NAME = "run.json"
@@ -40,7 +40,7 @@ class RunFolder:
     path: Path
     checkpoint: Checkpoint | None
     description: dict[str, Any]
-    _lock: BinaryIO
+    _lock: contextlib.ExitStack
 
     @property
     def checkpoints(self) -> CheckpointFolder:
@@ -147,21 +147,15 @@ def finished_version(runs: Path) -> int | None:
 
 def in_use(path: Path) -> bool:
     """Whether a living process holds the run at `path`."""
-    with (path / LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return bool(holder(path / LOCK))
 
 
 def _take(path: Path) -> RunFolder | None:
     """The run at `path`, locked for as long as this process lives; None if another process holds it."""
-    lock = (path / LOCK).open("ab")
+    lock = contextlib.ExitStack()
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+        lock.enter_context(locked(path / LOCK))
+    except InUse:
         return None
     checkpoint, problems = CheckpointFolder(path / CHECKPOINTS).newest()
     for problem in problems:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
-from storage.track_writer import write_track
+from tests.tracks import write_track
 from vocsep.doctor.diagnosis import STEPS, diagnose, probed
 from vocsep.doctor.finding import Finding
 from vocsep.doctor.network import agreement_finding, gradient_finding, rate_finding

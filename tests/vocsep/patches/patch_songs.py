@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
-from storage.track_writer import Compression, write_track
+from storage.track_writer import Compression
+from tests.tracks import write_track
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.config import SpectrogramConfig
 

@@ -12,7 +12,7 @@ import vocsep.preprocessing.plot
 from storage.errors import UserError
 from storage.manifest import SPECTROGRAMS, TrackRecord
 from storage.store import SpectrogramStore
-from storage.track_writer import write_track
+from tests.tracks import write_track
 from vocsep.preprocessing.plot import COLUMNS, find_track, plot_track, reduced
 from vocsep.spectrograms.plot import DYNAMIC_RANGE_DB, draw_spectrograms
 

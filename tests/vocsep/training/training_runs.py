@@ -24,7 +24,7 @@ from storage.files import read_json
 from storage.manifest import SourceFile
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
-from storage.track_writer import write_track
+from tests.tracks import write_track
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.config import SpectrogramConfig
 from vocsep.spectrograms.features import magnitudes
