@@ -3,18 +3,17 @@
     python -m benchmarks.patches [--gigabytes 2.1] [--folder FOLDER] [--rounds 500]
 
 A store of stereo songs of 3 to 4 minutes is written through `track_writer` into a temporary folder (within FOLDER, if
-given) and read in batches of 64 patches of 128 frames, 512 bins, from places drawn at random for each batch. Readers
-take turns and read into the same buffer; zarr, which is slow, reads a part of a batch at a time, so that all turns are
-short. Rates are medians over the turns. The store lies in the page cache and every page has been touched once: this is
-what reading costs when the disk costs nothing. `np.memmap` and the first line of vocsep use one thread; zarr and zarrs
-use the threads that they start by themselves, and the second line of vocsep shares a batch among one thread per core.
+given) and read in batches of 64 patches of 128 frames, 512 bins, from places drawn at random for each batch. vocsep's
+line is the path that training takes when it streams (`StreamTier.excerpts`); `np.memmap` copies the same places from
+maps that are open already. Readers take turns; zarr, which is slow, reads a part of a batch at a time, so that all
+turns are short. Rates are medians over the turns. The store lies in the page cache and every page has been touched
+once: this is what reading costs when the disk costs nothing.
 """
 
 import argparse
 import importlib.util
 import json
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -26,23 +25,23 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from storage import patch_reader as patches
 from storage.manifest import SPECTROGRAMS, TrackRecord
-from storage.patch_reader import PatchReader
 from storage.shards import padded_shape
 from storage.store import SpectrogramStore
 from storage.track_writer import Compression, track_writer
+from vocsep.patches.tiers import StreamTier
 
 FRAMES, BINS, CHANNELS, BATCH = 128, 512, 2, 64
 FRAMES_PER_SECOND = 11_025 / 256  # preset `fine`
 PATCHES_PER_TURN_OF_ZARR = 2
 COMPRESSIONS: tuple[Compression, ...] = ("zstd", "blosc")
 COMPRESSED_BYTES = 300e6
-READERS = ("vocsep", "vocsep_threads", "memmap", "zarr", "zarrs")
+READERS = ("vocsep", "memmap", "zarr", "zarrs")
 
 Array = npt.NDArray[Any]
 Place = tuple[TrackRecord, int, int]
-Read = Callable[[list[Place], str, Array], None]
+Read = Callable[[list[Place], str], Array]
+"""Reads patches of a source; the array may be the same one at every call."""
 
 
 def main() -> None:
@@ -64,11 +63,7 @@ def measure(folder: Path, size: float, rounds: int) -> None:
     stored = sum(track.bytes for track in tracks)
     seconds = time.perf_counter() - begun
     print(f"{stored / 1e9:.2f} GB in {len(tracks)} songs of 3-4 minutes, written in {seconds:.0f} s; float16 as stored")
-    readers = {
-        "vocsep": with_vocsep(store, 1),
-        "vocsep_threads": with_vocsep(store, core_count()),
-        "memmap": with_memmap(store),
-    }
+    readers = {"vocsep": with_vocsep(store), "memmap": with_memmap(store)}
     slow = {"zarr": with_zarr(store)}
     if importlib.util.find_spec("zarrs"):
         with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
@@ -77,15 +72,11 @@ def measure(folder: Path, size: float, rounds: int) -> None:
         touch_all(read, tracks)
     random = np.random.default_rng(0)
     values = {"gigabytes": stored / 1e9, "tracks": float(len(tracks)), "seconds_to_write": seconds}
-    rates = {
-        name: compare(readers | slow if dtype == "float16" else readers, tracks, dtype, rounds, random)
-        for name, dtype in (("", "float16"), ("_float32", "float32"))
-    }
-    for suffix, found in rates.items():
-        values |= {f"{name}{suffix}_patches_per_second": rate for name, rate in found.items()}
+    rates = compare(readers | slow, tracks, rounds, random)
+    values |= {f"{name}_patches_per_second": rate for name, rate in rates.items()}
     for compression in COMPRESSIONS:
         values |= compressed_values(folder, compression, max(1, rounds // 10), random)
-    report(values, rates[""], rates["_float32"])
+    report(values, rates)
 
 
 def make_store(path: Path, size: float, compression: Compression) -> SpectrogramStore:
@@ -114,15 +105,21 @@ def make_store(path: Path, size: float, compression: Compression) -> Spectrogram
     return SpectrogramStore.open(path)
 
 
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def with_vocsep(store: SpectrogramStore) -> Read:
+    """What training calls for every batch that it streams from the store."""
+    tier = StreamTier(store, channels=1)
+    index = {track.id: number for number, track in enumerate(store.tracks("train"))}
 
+    def read(places: list[Place], source: str) -> Array:
+        track, channel, start = (
+            np.array(column, dtype=np.int64)
+            for column in zip(*[(index[t.id], c, s) for t, c, s in places], strict=True)
+        )
+        frames = np.full(len(places), FRAMES, dtype=np.int64)
+        excerpts = tier.excerpts(source, track, channel, start, frames)
+        return excerpts.rows.numpy()[: len(places) * FRAMES].reshape(-1, FRAMES, BINS)
 
-def with_vocsep(store: SpectrogramStore, threads: int) -> Read:
-    """What is measured."""
-    reader = PatchReader(store, threads)
-    return lambda places, source, out: reader.read_batch(places, {source: out})
+    return read
 
 
 def with_memmap(store: SpectrogramStore) -> Read:
@@ -135,9 +132,12 @@ def with_memmap(store: SpectrogramStore) -> Read:
         for source, record in track.arrays.items()
     }
 
-    def read(places: list[Place], source: str, out: Array) -> None:
+    out = np.empty((BATCH, FRAMES, BINS), np.float16)
+
+    def read(places: list[Place], source: str) -> Array:
         for item, (track, channel, start) in enumerate(places):
             out[item] = maps[track.id, source][channel, start : start + FRAMES]
+        return out[: len(places)]
 
     return read
 
@@ -151,9 +151,12 @@ def with_zarr(store: SpectrogramStore) -> Read:
         for source in track.arrays
     }
 
-    def read(places: list[Place], source: str, out: Array) -> None:
+    out = np.empty((BATCH, FRAMES, BINS), np.float16)
+
+    def read(places: list[Place], source: str) -> Array:
         for item, (track, channel, start) in enumerate(places):
             out[item] = arrays[track.id, source][channel, start : start + FRAMES]
+        return out[: len(places)]
 
     return read
 
@@ -171,19 +174,17 @@ def draw_source(random: np.random.Generator) -> str:
 
 def touch_all(read: Read, tracks: list[TrackRecord]) -> None:
     """Read every frame once, so that no page is met for the first time later on."""
-    out = np.empty((1, FRAMES, BINS), np.float16)
     for track in tracks:
         for channel in range(CHANNELS):
             for start in [*range(0, track.frames - FRAMES, FRAMES), track.frames - FRAMES]:
                 for source in SPECTROGRAMS:
-                    read([(track, channel, start)], source, out)
+                    read([(track, channel, start)], source)
 
 
 def compare(
-    readers: dict[str, Read], tracks: list[TrackRecord], dtype: str, rounds: int, random: np.random.Generator
+    readers: dict[str, Read], tracks: list[TrackRecord], rounds: int, random: np.random.Generator
 ) -> dict[str, float]:
     """Patches per second of every reader."""
-    out = np.empty((BATCH, FRAMES, BINS), dtype)
     rates: dict[str, list[float]] = {name: [] for name in readers}
     names = list(readers)
     for number in range(rounds):
@@ -193,25 +194,21 @@ def compare(
             # Turns of much the same length, so that other work on the machine disturbs everyone alike.
             if name.startswith("zarr"):
                 places = places[:PATCHES_PER_TURN_OF_ZARR]
-            rates[name].append(rate_of(readers[name], places, draw_source(random), out))
-    check_equal(readers, draw(tracks, random), "vocals", out)
+            rates[name].append(rate_of(readers[name], places, draw_source(random)))
+    check_equal(readers, draw(tracks, random), "vocals")
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
-def rate_of(read: Read, places: list[Place], source: str, out: Array) -> float:
+def rate_of(read: Read, places: list[Place], source: str) -> float:
     """Patches per second."""
     begun = time.perf_counter()
-    read(places, source, out[: len(places)])
+    read(places, source)
     return len(places) / (time.perf_counter() - begun)
 
 
-def check_equal(readers: dict[str, Read], places: list[Place], source: str, out: Array) -> None:
-    """All readers must have read the same values."""
-    found = []
-    for read in readers.values():
-        out[:] = np.nan
-        read(places, source, out)
-        found.append(out.copy())
+def check_equal(readers: dict[str, Read], places: list[Place], source: str) -> None:
+    """All readers must read the same values."""
+    found = [read(places, source).copy() for read in readers.values()]
     if any(not np.array_equal(one, found[0]) for one in found):
         raise SystemExit("the readers' values differ")
 
@@ -219,48 +216,33 @@ def check_equal(readers: dict[str, Read], places: list[Place], source: str, out:
 def compressed_values(
     folder: Path, compression: Compression, rounds: int, random: np.random.Generator
 ) -> dict[str, float]:
-    """Share of the bytes that is left, and patches per second when chunks are decoded and when they were kept."""
+    """Share of the bytes that is left, and patches per second."""
     store = make_store(folder / f"{compression}.zarr", COMPRESSED_BYTES, compression)
     tracks = store.tracks("train")
     raw = sum(CHANNELS * track.frames * BINS * 2 * len(SPECTROGRAMS) for track in tracks)
-    read = with_vocsep(store, 1)
-    out = np.empty((BATCH, FRAMES, BINS), np.float16)
-    rates: dict[str, list[float]] = {"decoded": [], "kept": []}
-    cache_bytes = patches.MAXIMUM_CACHE_BYTES
-    for _ in range(rounds):
-        places, source = draw(tracks, random), draw_source(random)
-        patches.MAXIMUM_CACHE_BYTES = 0
-        rates["decoded"].append(rate_of(read, places[:PATCHES_PER_TURN_OF_ZARR], source, out))
-        patches.MAXIMUM_CACHE_BYTES = cache_bytes
-        read(places, source, out)
-        rates["kept"].append(rate_of(read, places, source, out))
-    return {f"{compression}_size": sum(track.bytes for track in tracks) / raw} | {
-        f"{compression}_{name}_patches_per_second": statistics.median(found) for name, found in rates.items()
+    read = with_vocsep(store)
+    rates = [rate_of(read, draw(tracks, random)[:PATCHES_PER_TURN_OF_ZARR], draw_source(random)) for _ in range(rounds)]
+    return {
+        f"{compression}_size": sum(track.bytes for track in tracks) / raw,
+        f"{compression}_patches_per_second": statistics.median(rates),
     }
 
 
-def report(values: dict[str, float], rates: dict[str, float], rates_float32: dict[str, float]) -> None:
+def report(values: dict[str, float], rates: dict[str, float]) -> None:
     """Print the table, then the JSON line."""
-    print(f"patches per second, median; batches of {BATCH}, warm page cache, {core_count()} cores")
-    print(f"{'reader':<16}{'to float16':>12}{'to float32':>12}{'vocsep / it':>13}")
+    print(f"patches per second, median; batches of {BATCH}, warm page cache")
+    print(f"{'reader':<16}{'patches/s':>12}{'vocsep / it':>13}")
     for name in READERS:
         if name in rates:
-            single = f"{rates_float32[name]:>12,.0f}" if name in rates_float32 else f"{'-':>12}"
-            print(f"{name:<16}{rates[name]:>12,.0f}{single}{rates['vocsep'] / rates[name]:>13.2f}")
+            print(f"{name:<16}{rates[name]:>12,.0f}{rates['vocsep'] / rates[name]:>13.2f}")
         else:
             print(f"{name:<16}{'not installed':>12}")
-    print(f"{'compressed':<16}{'decoded':>12}{'kept':>12}{'size left':>13}")
+    print(f"{'compressed':<16}{'patches/s':>12}{'size left':>13}")
     for name in COMPRESSIONS:
-        decoded, kept = (values[f"{name}_{kind}_patches_per_second"] for kind in ("decoded", "kept"))
-        print(f"{name:<16}{decoded:>12,.0f}{kept:>12,.0f}{values[f'{name}_size']:>13.2f}")
-    ratios = {
-        "to_memmap": rates["vocsep"] / rates["memmap"],
-        "to_memmap_float32": rates_float32["vocsep"] / rates_float32["memmap"],
-        "over_stock_zarr": rates["vocsep_threads"] / rates["zarr"],
-        "over_stock_zarr_one_thread": rates["vocsep"] / rates["zarr"],
-    }
+        print(f"{name:<16}{values[f'{name}_patches_per_second']:>12,.0f}{values[f'{name}_size']:>13.2f}")
+    ratios = {"to_memmap": rates["vocsep"] / rates["memmap"], "over_stock_zarr": rates["vocsep"] / rates["zarr"]}
     if "zarrs" in rates:
-        ratios["over_zarrs"] = rates["vocsep_threads"] / rates["zarrs"]
+        ratios["over_zarrs"] = rates["vocsep"] / rates["zarrs"]
     print(json.dumps({"name": "patches", "values": values, "ratios": ratios}))
 
 

@@ -1,19 +1,17 @@
 """`vocsep store ...`: looking at a spectrogram store, checking, mending and copying it."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vocsep.paths import CACHE, PICTURES, STORE
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from storage.integrity import Problem
     from storage.manifest import Manifest
+    from vocsep.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, help="Look at a spectrogram store, check, mend and copy it.")
 
@@ -84,10 +82,10 @@ def store_repair(store: StoreArgument = str(STORE)) -> None:
         done, next_step = "dropped", "; run preprocess or `vocsep store push` to put them back"
     else:
         from vocsep.preprocessing.repair import repair
-        from vocsep.progress import progress_bar
+        from vocsep.progress import progress_on_bar
 
-        with progress_bar(0, "repair", "songs") as bar:
-            names = repair(Path(store), _follow(bar))
+        with progress_on_bar("repair", "songs") as progress:
+            names = repair(Path(store), progress)
         done, next_step = "made again", ""
     for name in names:
         typer.echo(f"{done}: {name}")
@@ -171,18 +169,7 @@ def _problems(store: str) -> "list[Problem]":
         return problems(Path(store), on_bytes)
 
 
-@contextmanager
-def _byte_bar(description: str) -> "Iterator[Callable[[int, int], None]]":
-    """A progress bar in bytes, as a function of how many of how many are done."""
-    from vocsep.progress import progress_bar
+def _byte_bar(description: str) -> "AbstractContextManager[Progress]":
+    from vocsep.progress import progress_on_bar
 
-    with progress_bar(0, description, "B", unit_scale=True) as bar:
-        yield _follow(bar)
-
-
-def _follow(bar: "tqdm[Any]") -> Callable[[int, int], None]:
-    def follow(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return follow
+    return progress_on_bar(description, "B", unit_scale=True)

@@ -17,7 +17,7 @@ from vocsep.datasets.sources import source_blocks
 from vocsep.kernels import fill_magnitudes
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.config import SpectrogramConfig
-from vocsep.spectrograms.features import magnitude_blocks
+from vocsep.spectrograms.features import TooLoudError, magnitude_blocks
 from vocsep.spectrograms.stft import stft_blocks
 
 PAIR = ("mixture", "vocals")
@@ -63,7 +63,7 @@ def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackR
         try:
             for name, values in make(_taken(blocks), spectrogram):
                 arrays[name].write(values)
-        except OverflowError:
+        except TooLoudError:
             raise UserError(
                 f"{song.name}: too loud for {config.dtype}; its samples should lie within -1 and 1"
             ) from None
@@ -122,12 +122,12 @@ def half_magnitude_blocks(
 
     Raises
     ------
-    OverflowError
+    TooLoudError
         If a magnitude is above 65504 or not a number.
     """
     first_bin = 1 if config.dropped_bin == "dc" else 0
     for spectra in stft_blocks(blocks, config.n_fft, config.hop_length):
         bits = np.empty((3, *spectra.shape[1:-1], config.bins), dtype=np.uint16)
         if not fill_magnitudes(spectra.view(np.float32), first_bin, bits):
-            raise OverflowError
+            raise TooLoudError
         yield from zip(SPECTROGRAMS, bits.view(np.float16), strict=True)

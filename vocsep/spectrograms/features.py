@@ -11,6 +11,10 @@ from vocsep.spectrograms.config import SpectrogramConfig
 from vocsep.spectrograms.stft import stft, stft_blocks
 
 
+class TooLoudError(OverflowError):
+    """A magnitude that float16 cannot hold, or that is not a number."""
+
+
 def drop_bin(spectrum: npt.NDArray[np.generic], config: SpectrogramConfig) -> npt.NDArray[np.generic]:
     """The bins that `config.dropped_bin` keeps of `n_fft // 2 + 1`, last axis."""
     if config.dropped_bin == "none":
@@ -44,7 +48,7 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
 
     Raises
     ------
-    OverflowError
+    TooLoudError
         If a magnitude is infinite or not a number.
     """
     for spectrum in stft_blocks(blocks, config.n_fft, config.hop_length):
@@ -52,7 +56,7 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
         for name, part in (("mixture", mixture), ("vocals", vocals), ("accompaniment", mixture - vocals)):
             values = np.abs(part)
             if not np.isfinite(values.max()):
-                raise OverflowError
+                raise TooLoudError
             yield name, values
 
 

@@ -28,12 +28,14 @@ from tests.flows.prefect_api import found, last_step
 
 ROOT = Path(flows.__file__).parents[1]
 LONG_TRAINING = {
-    "steps": 1_000_000,
-    "width": 2,
-    "channels": 1,
-    "batch_size": 2,
-    "device": "cpu",
-    "checkpoint_seconds": 0.2,
+    "training": {
+        "steps": 1_000_000,
+        "width": 2,
+        "channels": 1,
+        "batch_size": 2,
+        "device": "cpu",
+        "checkpoint_seconds": 0.2,
+    },
 }
 
 
@@ -177,9 +179,11 @@ def test_unknown_parameters_are_refused_before_there_is_a_run(served: Served, fl
 
 def test_wrong_value_from_another_terminal_is_refused_and_named(served: Served) -> None:
     # The folder says which server to use: the environment names none.
-    result = served.command("prefect", "deployment", "run", "train/local", "--param", 'config={"steps": 0}')
+    result = served.command(
+        "prefect", "deployment", "run", "train/local", "--param", 'config={"training": {"steps": 0}}'
+    )
     assert result.returncode == 1
-    assert "config.steps" in result.stdout + result.stderr
+    assert "config.training.steps" in result.stdout + result.stderr
     assert served.runs("train") == []
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,57 @@ def test_help_lists_the_commands_of_both_programs(tmp_path: Path) -> None:
     assert all(command in text for command in ("demo-data", "store", "separate", "evaluate", "models"))
     text = flows("--help", folder=tmp_path).stdout
     assert all(command in text for command in ("preprocess", "train", "evaluate", "separate"))
+
+
+HEAVY = {"zarr", "librosa", "museval", "musdb", "matplotlib", "lightning", "torch", "numba", "prefect", "dask", "av"}
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import json, sys\n"
+        "from vocsep.cli.main import app\n"
+        "try:\n    app(['--help'])\n"
+        "finally:\n    print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    result = run("-c", program, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert HEAVY & set(json.loads(result.stdout.splitlines()[-1])) == set()
+
+
+def test_short_help_and_version(tmp_path: Path) -> None:
+    assert vocsep("-h", folder=tmp_path).stdout == vocsep("--help", folder=tmp_path).stdout
+    assert "--preset" in vocsep("preprocess", "-h", folder=tmp_path).stdout
+    assert vocsep("--version", folder=tmp_path).stdout.strip() == f"vocsep {version('vocsep')}"
+    assert "--install-completion" in vocsep("-h", folder=tmp_path).stdout
+
+
+def test_package_gives_the_steps_lazily(tmp_path: Path) -> None:
+    program = (
+        "import json, sys\nimport vocsep\n"
+        "heavy = sorted({name.split('.')[0] for name in sys.modules})\n"
+        "print(json.dumps([heavy, [callable(getattr(vocsep, name)) for name in vocsep.__all__ if name[0] != '_']]))\n"
+        "print(vocsep.__version__)\n"
+    )
+    heavy, found = json.loads(run("-c", program, folder=tmp_path).stdout.splitlines()[0])
+    assert HEAVY & set(heavy) == set()
+    assert found
+    assert all(found)
+
+
+def test_every_step_runs_without_prefect(tmp_path: Path, demo_root: Path) -> None:
+    small = ("--steps", "2", "--batch-size", "2", "--width", "1", "--channels", "1", "--validations", "1")
+    for command in (
+        ("preprocess", "--dataset", str(demo_root), "--workers", "2"),
+        ("train", *small),
+        ("evaluate", "--workers", "2", "--json"),
+        ("separate", str(next(demo_root.glob("test/*"))), "-o", "out", "--workers", "1"),
+        ("retrain", *small, "--seed", "1"),
+    ):
+        result = vocsep(*command, folder=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert len(ModelRegistry(tmp_path / "data/models").versions()) == 2
+    assert (tmp_path / "data/reports/latest/report.html").is_file()
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 2
 
 
 @pytest.mark.parametrize(
