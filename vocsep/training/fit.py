@@ -1,6 +1,7 @@
 """Training a U-Net from the patches of a store, with whole-song validation in dB, into the model registry."""
 
 import logging
+import traceback
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,10 @@ def fit(
                 log.info("going on after step %d of %s", run.checkpoint.step, run.path)
         course = run_training(fabric, network, store, config, batches, run, progress)
         return _register(config, store, registry, run, course, device, promote) if run is not None else None
+    except BaseException as error:
+        # What failed still holds the network that processes share, and with it their group's threads.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         if run is not None:
             run.close()

@@ -233,8 +233,10 @@ def _of_all_processes(fabric: Fabric, own: tuple[float, ...]) -> Tensor:
     values = torch.tensor([own], dtype=torch.float64)
     if fabric.world_size == 1:
         return values
-    gathered = cast(Tensor, fabric.all_gather(values.to(fabric.device)))
-    return gathered.reshape(fabric.world_size, len(own)).cpu()
+    values = values.to(fabric.device)
+    every = [torch.empty_like(values) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(every, values)
+    return torch.cat(every).cpu()
 
 
 def _is_validation_due(config: TrainConfig, course: Course, budget: Budget, validation_share: float) -> bool:
