@@ -21,5 +21,5 @@ def one_line(path: object, done: str, error: BaseException) -> UserError:
     """The error `<path>: cannot be <done> (<reason>)`; an error that is meant for the user stays as it is."""
     if isinstance(error, UserError):
         return error
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return UserError(f"{path}: cannot be {done} ({reason})")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from storage.errors import UserError
+from storage.errors import InvalidInput
 from vocsep.audio.info import AudioInfo
 
 AudioFormat = Literal["wav", "flac", "mp3", "ogg", "m4a"]
@@ -99,14 +99,14 @@ def check_format(path: Path, container: str, bit_depth: str | None, like: AudioI
     if bit_depth not in (None, *kind.codecs):
         depths = [depth for depth in kind.codecs if depth is not None]
         choice = f"use {' or '.join(depths)}" if depths else "it has none"
-        raise UserError(f"{path}: {container} cannot have bit depth {bit_depth}; {choice}")
+        raise InvalidInput(f"{path}: {container} cannot have bit depth {bit_depth}; {choice}")
     if like.channels > kind.channels:
-        raise UserError(f"{path}: {container} holds at most {kind.channels} channels, not {like.channels}; use wav")
+        raise InvalidInput(f"{path}: {container} holds at most {kind.channels} channels, not {like.channels}; use wav")
     if kind.layouts and _layout(like, kind) not in kind.layouts:
-        raise UserError(f"{path}: {container} cannot have the channel layout {like.layout}; use wav or flac")
+        raise InvalidInput(f"{path}: {container} cannot have the channel layout {like.layout}; use wav or flac")
     listed = _LISTED_RATES.get(container)
     if like.sample_rate not in listed if listed else not kind.rates[0] <= like.sample_rate <= kind.rates[1]:
-        raise UserError(f"{path}: {container} cannot have a sample rate of {like.sample_rate} Hz; use wav or flac")
+        raise InvalidInput(f"{path}: {container} cannot have a sample rate of {like.sample_rate} Hz; use wav or flac")
 
 
 def _layout(like: AudioInfo, kind: _Format) -> str:

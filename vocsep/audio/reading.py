@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
-from storage.errors import UserError
+from storage.errors import NotFound, UserError, one_line
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import VORBIS_ORDER
 from vocsep.audio.info import AudioInfo
@@ -39,10 +39,9 @@ def _opened(path: Path) -> Iterator[InputContainer]:
         with av.open(path, mode="r", metadata_errors="replace", options=options) as container:
             yield container
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise NotFound(f"{path}: no such file") from None
     except (FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path}: cannot be read as audio ({reason})") from None
+        raise one_line(path, "read as audio", error) from None
 
 
 def _is_wav(path: Path) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 import soxr
 
-from storage.errors import UserError
+from storage.errors import InvalidInput
 from vocsep.arrays import Waveform
 
 
@@ -46,5 +46,5 @@ def to_channels(waveform: Waveform, channels: int) -> Waveform:
         mono: Waveform = waveform.mean(axis=0, keepdims=True)
         return mono
     if len(waveform) > channels:
-        raise UserError(f"{len(waveform)} channels; only mono and stereo songs can be used here")
+        raise InvalidInput(f"{len(waveform)} channels; only mono and stereo songs can be used here")
     return waveform

@@ -16,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.error import FFmpegError
 from av.packet import Packet, PacketSideData
 
-from storage.errors import UserError
+from storage.errors import one_line
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, _layout, check_format
 from vocsep.audio.info import AudioInfo
@@ -280,5 +280,4 @@ def _told(path: Path) -> Any:
     try:
         yield
     except (FFmpegError, OSError, ValueError, soundfile.LibsndfileError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path}: cannot be written ({reason})") from None
+        raise one_line(path, "written", error) from None

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from storage.errors import UserError
+from storage.errors import InvalidInput, NotFound, UserError
 from storage.manifest import SPLITS
 from vocsep.audio.formats import AUDIO_SUFFIXES
 from vocsep.datasets.songs import AudioSource, Dataset, Song, hashed_share, track_id
@@ -56,9 +56,9 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
     """
     kinds = ("auto", *get_args(Kind))
     if kind not in kinds:
-        raise UserError(f"{kind!r} is no kind of dataset; use {', '.join(kinds)}")
+        raise InvalidInput(f"{kind!r} is no kind of dataset; use {', '.join(kinds)}")
     if not root.is_dir():
-        raise UserError(f"{root}: no such dataset folder; give the folder that holds train/ and test/")
+        raise NotFound(f"{root}: no such dataset folder; give the folder that holds train/ and test/")
     root = root.resolve()
     if kind == "auto":
         kind = DEMO_KIND if (root / DEMO_MARKER).is_file() else _recognise(root)

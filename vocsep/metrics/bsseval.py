@@ -48,7 +48,7 @@ import scipy.linalg
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from storage.errors import UserError
+from storage.errors import InvalidInput
 from vocsep.metrics.bsseval_short import is_short, short_song_filters
 
 Floats = NDArray[np.float64]
@@ -172,29 +172,29 @@ def _check(references: Waveforms, estimates: Waveforms, window: int, hop: int, f
     lengths = {"window": window, "hop": hop, "filter_length": filter_length}
     for name, length in lengths.items():
         if not isinstance(length, int | np.integer) or length < 1:
-            raise UserError(f"{name} is {length}: give a whole number of samples, 1 or more")
+            raise InvalidInput(f"{name} is {length}: give a whole number of samples, 1 or more")
     if references.shape != estimates.shape:
-        raise UserError(
+        raise InvalidInput(
             f"references {references.shape} and estimates {estimates.shape} differ in shape: "
             "both must be (sources, channels, samples), cut to the same length"
         )
     if references.ndim != 3:
-        raise UserError(f"references have shape {references.shape}: expected (sources, channels, samples)")
+        raise InvalidInput(f"references have shape {references.shape}: expected (sources, channels, samples)")
     sources, channels, samples = references.shape
     if 0 in references.shape:
-        raise UserError(f"references have shape {references.shape}: there is nothing to score")
+        raise InvalidInput(f"references have shape {references.shape}: there is nothing to score")
     if channels > samples:
-        raise UserError(
+        raise InvalidInput(
             f"{channels} channels of {samples} samples: the axes look swapped, expected (sources, channels, samples)"
         )
     for name, waveforms in (("references", references), ("estimates", estimates)):
         if waveforms.dtype not in (np.float32, np.float64):
-            raise UserError(f"{name} are {waveforms.dtype}: expected float32 or float64 samples")
+            raise InvalidInput(f"{name} are {waveforms.dtype}: expected float32 or float64 samples")
         for source in range(sources):
             for part in _blocks(slice(0, samples)):
                 block = waveforms[source, :, part]
                 if not (block.min() > -LOUDEST and block.max() < LOUDEST):
-                    raise UserError(
+                    raise InvalidInput(
                         f"{name}[{source}] has NaN, Inf or a value beyond {LOUDEST:g} "
                         f"between samples {part.start} and {part.stop}: nothing can be measured"
                     )

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from storage.errors import UserError
+from storage.errors import UserError, one_line
+from storage.files import writing
 from storage.registry import ModelRegistry
 from vocsep.arrays import Spectrogram
 from vocsep.config import validated
@@ -65,21 +66,17 @@ def export_model(name: str, registry: Path, export_format: ExportFormat, output:
     path = output or export_path(model, registry, SUFFIXES[export_format])
     write = write_onnx if export_format == "onnx" else write_torch
     read: Callable[[Path], _Masks] = OnnxNetwork if export_format == "onnx" else _TorchProgram
-    temporary = path.with_name(f".partial-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(folded(network), spectrogram.bins, model.description, temporary)
-        difference = _largest_difference(TorchNetwork(network), read(temporary), network.channels, spectrogram.bins)
-        if not difference <= LARGEST_DIFFERENCE:
-            raise UserError(
-                f"{path}: not written; the exported network's masks differ from the model's by {difference:.2g}, "
-                f"more than {LARGEST_DIFFERENCE:g}"
-            )
-        temporary.replace(path)
+        with writing(path) as temporary:
+            write(folded(network), spectrogram.bins, model.description, temporary)
+            difference = _largest_difference(TorchNetwork(network), read(temporary), network.channels, spectrogram.bins)
+            if not difference <= LARGEST_DIFFERENCE:
+                raise UserError(
+                    f"{path}: not written; the exported network's masks differ from the model's by {difference:.2g}, "
+                    f"more than {LARGEST_DIFFERENCE:g}"
+                )
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise one_line(path, "written", error) from None
     return Exported(path, difference)
 
 

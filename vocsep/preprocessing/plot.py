@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from storage.errors import UserError
+from storage.errors import UserError, one_line
 from storage.manifest import SPECTROGRAMS, TrackRecord
 from storage.store import SpectrogramStore
 from vocsep.spectrograms.config import SpectrogramConfig
@@ -73,7 +73,7 @@ def plot_track(
             dpi=DPI,
         )
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        raise one_line(path, "written", error) from None
 
 
 def reduced(spectrogram: npt.NDArray[np.generic], columns: int) -> npt.NDArray[np.float32]:

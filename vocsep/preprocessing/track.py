@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from storage.errors import UserError
+from storage.errors import NotFound, UserError
 from storage.files import file_digest
 from storage.manifest import SPECTROGRAMS, SourceFile, TrackRecord
 from storage.track_writer import track_writer
@@ -44,7 +44,7 @@ def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackR
     """
     for path in song.feature_paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file")
+            raise NotFound(f"{path}: no such file")
     sources = tuple(describe_source(path) for path in song.feature_paths)
     spectrogram = config.spectrogram
     blocks, seconds = _at_preset_rate(song, spectrogram)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.errors import UserError
+from storage.errors import one_line
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.audio.info import AudioInfo
 from vocsep.spectrograms.config import SpectrogramConfig
@@ -23,7 +23,7 @@ def temporary_folder(output: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".", dir=output) as folder:
             yield Path(folder)
     except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from None
+        raise one_line(output, "written", error) from None
 
 
 class Drawing:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.errors import UserError
+from storage.errors import UserError, one_line
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import check_format
 from vocsep.audio.info import AudioInfo
@@ -144,7 +144,7 @@ def _is_there(file: Path) -> bool:
             raise UserError(f"{file}: is a folder; give another output folder or --name")
         return file.is_file()
     except OSError as error:  # a name that is too long, or a folder that must not be looked into
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
+        raise one_line(file, "written", error) from None
 
 
 def _write(

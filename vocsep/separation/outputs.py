@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from storage.errors import UserError
+from storage.errors import UserError, one_line
 from vocsep.audio.formats import AUDIO_SUFFIXES
 
 OUTPUT_FIELDS = ("track", "stem", "folder", "suffix")
@@ -70,7 +70,7 @@ def inputs_to_separate(inputs: Iterable[Path], output: Path, name: str = "{track
             else:
                 raise UserError(f"{entry}: no such file or folder")
         except OSError as error:
-            raise UserError(f"{entry}: cannot be read ({error.strerror})") from None
+            raise one_line(entry, "read", error) from None
     files = list({path.resolve(): path for path in reversed(files)}.values())[::-1]  # each once, where first named
     by_output: dict[Path, Path] = {}
     for path in files:
