@@ -9,7 +9,6 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich import box
@@ -20,18 +19,11 @@ from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.sources import read_sources
 from vocsep.demo.dataset import make_demo
-from vocsep.evaluation.oracles import ideal_estimates
+from vocsep.evaluation.oracles import IDEAL_MASKS, ideal_estimates
 from vocsep.evaluation.scores import SOURCES
 from vocsep.metrics.bsseval import frame_sdr
 from vocsep.progress import progress_bar
 from vocsep.spectrograms.config import load_spectrogram_config, preset_names
-
-MASKS: dict[str, tuple[Literal[1, 2], bool]] = {
-    "irm1": (1, False),
-    "irm2": (2, False),
-    "irm1_full": (1, True),
-    "irm2_full": (2, True),
-}
 
 
 def song_medians(references: dict[str, Waveform], estimates: dict[str, Waveform], sample_rate: int) -> list[float]:
@@ -53,7 +45,7 @@ def measure(root: Path) -> dict[str, float]:
             scores.setdefault("mixture", []).append(floor)
             for preset in preset_names():
                 config = load_spectrogram_config(preset)
-                for name, (power, full_band) in MASKS.items():
+                for name, (power, full_band) in IDEAL_MASKS.items():
                     estimates = ideal_estimates(mixture, sources, sample_rate, config, power=power, full_band=full_band)
                     medians = song_medians(sources, estimates, sample_rate)
                     scores.setdefault(f"{preset}_{name}", []).append(medians)

@@ -10,6 +10,14 @@ from vocsep.spectrograms.features import features
 from vocsep.spectrograms.masking import apply_mask, own_rate_stft
 from vocsep.spectrograms.stft import istft, stft
 
+IDEAL_MASKS: dict[str, tuple[Literal[1, 2], bool]] = {
+    "irm1": (1, False),
+    "irm2": (2, False),
+    "irm1_full": (1, True),
+    "irm2_full": (2, True),
+}
+"""Row of a report to `power` and `full_band` of `ideal_estimates`."""
+
 
 def ideal_ratio_mask(vocals: Spectrogram, accompaniment: Spectrogram, power: Literal[1, 2] = 1) -> Spectrogram:
     """|V|^p / (|V|^p + |A|^p): IRM1 for power 1, IRM2 for 2; 0 where both are silent (SiSEC 2018, Stöter et al.).

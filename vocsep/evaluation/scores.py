@@ -1,30 +1,14 @@
-"""Scoring: BSSEval v4 of a model or of foreign estimates on songs with known stems, beside floor and ceilings."""
+"""Scores of songs, and how they are summed up over songs."""
 
-import importlib.metadata
-import importlib.util
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from storage.errors import UserError
-from storage.files import write_atomically
-from vocsep.arrays import Waveform
-from vocsep.datasets.songs import Song
-from vocsep.datasets.sources import read_sources
-from vocsep.evaluation.oracles import ideal_estimates
-from vocsep.evaluation.subjects import Subject
-from vocsep.metrics.bsseval import METRICS, bss_eval
-from vocsep.metrics.song import si_sdr, song_sdr
+from vocsep.metrics.bsseval import METRICS
 
 SOURCES = ("vocals", "accompaniment")
 WHOLE_SONG_METRICS = ("SI-SDR", "song SDR")
-WINDOW_SECONDS = 1.0
-
-Engine = Literal["fast", "museval"]
 
 
 @dataclass(frozen=True)
@@ -70,139 +54,6 @@ class SongScores:
         silent = np.isnan(self.rows["mixture"]["vocals"]["SDR"])
         dropped = np.isnan(values)
         return int(np.isfinite(values).sum()), int((dropped & silent).sum()), int((dropped & ~silent).sum())
-
-
-def bss_scores(
-    references: dict[str, Waveform], estimates: dict[str, Waveform], sample_rate: int, engine: Engine = "fast"
-) -> dict[str, dict[str, list[float]]]:
-    """BSSEval v4 of the two sources in frames of 1 s without overlap.
-
-    Parameters
-    ----------
-    references, estimates
-        `vocals` and `accompaniment`, each `(channels, samples)`, all of one shape.
-    engine
-        `fast` is `vocsep.bsseval`, which has museval's values; `museval` is the reference itself, many times slower.
-
-    Returns
-    -------
-    scores
-        Source to metric (SDR, ISR, SIR, SAR) to one value in dB per frame.
-
-    Raises
-    ------
-    UserError
-        If shapes differ or an estimate is not finite.
-    """
-    shapes = {waveform.shape for waveform in (*references.values(), *estimates.values())}
-    if len(shapes) != 1:
-        raise UserError(f"references and estimates differ in shape: {', '.join(map(str, sorted(shapes)))}")
-    channels, samples = shapes.pop()
-    if channels > samples:
-        raise UserError(f"{channels} channels of {samples} samples: the axes look swapped")
-    if not all(np.isfinite(estimate).all() for estimate in estimates.values()):
-        raise UserError("an estimate holds NaN or infinite samples")
-    window = round(WINDOW_SECONDS * sample_rate)
-    true, estimated = (np.stack([stems[source] for source in SOURCES]) for stems in (references, estimates))
-    silent = not all(stem.sum(axis=0).any() for stem in (*references.values(), *estimates.values()))
-    if engine == "fast" or silent:  # museval refuses songs in which a source is silent throughout; fast gives NaN
-        scores = bss_eval(true, estimated, window=window, hop=window)
-        measures = (scores.sdr, scores.isr, scores.sir, scores.sar)
-    else:
-        # museval's convention is (sources, samples, channels).
-        measures = _museval_metrics().bss_eval(
-            true.swapaxes(1, 2),
-            estimated.swapaxes(1, 2),
-            compute_permutation=False,
-            window=window,
-            hop=window,
-            framewise_filters=False,
-            bsseval_sources_version=False,
-        )[:4]
-    values = dict(zip(METRICS, measures, strict=True))
-    return {
-        source: {metric: [float(value) for value in values[metric][index]] for metric in METRICS}
-        for index, source in enumerate(SOURCES)
-    }
-
-
-def _museval_metrics() -> Any:
-    """museval's file of metrics alone: importing its package asks for the program ffmpeg, which no metric needs."""
-    package = importlib.util.find_spec("museval")
-    if package is None or package.origin is None:
-        raise UserError("the package museval is not installed; install it with `pip install museval`")
-    spec = importlib.util.spec_from_file_location("museval_metrics", Path(package.origin).with_name("metrics.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    metrics = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(metrics)
-    return metrics
-
-
-def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine: Engine = "fast") -> SongScores:
-    """Score all subjects on one song, beside floor and ceilings, and write museval-schema JSON files.
-
-    Parameters
-    ----------
-    subjects
-        Row to what makes its estimates; `model` must be among them, and its band is that of the ceilings.
-    report
-        `<report>/<row>/<split>/<track id>.json` is written for every row.
-
-    Raises
-    ------
-    UserError
-        If the song, a model or an estimate cannot be read, or estimates do not go with the song.
-    """
-    sources, sample_rate = read_sources(song, ("mixture", *SOURCES))
-    mixture = sources.pop("mixture")
-    scores = SongScores(song.id, song.name, seconds=mixture.shape[1] / sample_rate, rows={}, whole={})
-    # One row at a time: the stems of all of them together would be many times the song.
-    for row, estimates in _estimates(song, subjects, mixture, sources, sample_rate):
-        scores.rows[row] = bss_scores(sources, estimates, sample_rate, engine)
-        scores.whole[row] = {
-            source: {
-                "SI-SDR": si_sdr(sources[source], estimates[source]),
-                "song SDR": song_sdr(sources[source], estimates[source]),
-            }
-            for source in SOURCES
-        }
-    for row in scores.rows:
-        write_atomically(report / row / song.split / f"{song.id}.json", _museval_json(scores, row).encode())
-    return scores
-
-
-def _estimates(
-    song: Song, subjects: dict[str, Subject], mixture: Waveform, sources: dict[str, Waveform], sample_rate: int
-) -> Iterator[tuple[str, dict[str, Waveform]]]:
-    """Rows and their stems: the subjects, the floor, the ceilings."""
-    for row, subject in subjects.items():
-        yield row, subject.estimate(song, mixture, sample_rate)
-    yield "mixture", dict.fromkeys(SOURCES, mixture)
-    config = subjects["model"].spectrogram
-    ideal: tuple[tuple[str, Literal[1, 2], bool], ...] = (
-        ("irm1", 1, False),
-        ("irm2", 2, False),
-        ("irm1_full", 1, True),
-        ("irm2_full", 2, True),
-    )
-    for row, power, full_band in ideal:
-        yield row, ideal_estimates(mixture, sources, sample_rate, config, power=power, full_band=full_band)
-
-
-def _museval_json(scores: SongScores, row: str) -> str:
-    """Scores of one row in museval's schema: five decimals, NaN for what is not finite."""
-
-    def frame(values: dict[str, list[float]], index: int) -> dict[str, Any]:
-        found = {metric: values[metric][index] for metric in ("SDR", "SIR", "SAR", "ISR")}
-        shown = {metric: round(value, 5) if np.isfinite(value) else float("nan") for metric, value in found.items()}
-        return {"time": index * WINDOW_SECONDS, "duration": WINDOW_SECONDS, "metrics": shown}
-
-    targets = [
-        {"name": source, "frames": [frame(values, index) for index in range(len(values["SDR"]))]}
-        for source, values in scores.rows[row].items()
-    ]
-    return json.dumps({"targets": targets, "museval_version": importlib.metadata.version("museval")}, indent=2)
 
 
 def summarize(songs: Sequence[SongScores]) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:

@@ -7,11 +7,12 @@ from typing import Any
 
 from vocsep.datasets.songs import Song
 from vocsep.evaluation.config import EvaluateConfig
-from vocsep.evaluation.exhibits import Exhibit, make_exhibit
+from vocsep.evaluation.examples import Example, make_example
 from vocsep.evaluation.report.text import summary_lines
-from vocsep.evaluation.report.writing import report_folder, songs_to_exhibit, write_report
+from vocsep.evaluation.report.writing import example_songs, report_folder, write_report
 from vocsep.evaluation.score_files import read_scores, save_scores
-from vocsep.evaluation.scores import SongScores, evaluate_song
+from vocsep.evaluation.scores import SongScores
+from vocsep.evaluation.song import evaluate_song
 from vocsep.evaluation.target import Target, resolve
 from vocsep.mapping import Map, Outcome, SomeFailed, failures_of, serial
 from vocsep.progress import Progress
@@ -84,17 +85,17 @@ def evaluate(
     outcomes = map(evaluate_song, pending, (target.subjects, folder, config.engine), on_outcome=on_outcome)
     scored += [outcome.result for outcome in outcomes if outcome.result is not None]
     failures = failures_of(outcomes)
-    summary = write_report(folder, target, scored, failures, _exhibits(map, target, scored, folder))
+    summary = write_report(folder, target, scored, failures, _examples(map, target, scored, folder))
     result = EvaluateResult(str(config.reports / folder.name), summary, tuple(scored))
     if failures:
         raise SomeFailed(failures, len(target.songs), "songs", result)
     return result
 
 
-def _exhibits(map: Map, target: Target, scored: Sequence[SongScores], folder: Path) -> dict[str, Exhibit]:
+def _examples(map: Map, target: Target, scored: Sequence[SongScores], folder: Path) -> dict[str, Example]:
     """The songs that the report shows, drawn and cut."""
     songs = {song.id: song for song in target.songs}
-    chosen = {title: songs[scores.track_id] for title, scores in songs_to_exhibit(scored).items()}
-    outcomes = map(make_exhibit, list(chosen.values()), (target.subjects["model"], folder / "exhibits"))
+    chosen = {title: songs[scores.track_id] for title, scores in example_songs(scored).items()}
+    outcomes = map(make_example, list(chosen.values()), (target.subjects["model"], folder / "examples"))
     made = {outcome.item.id: outcome.result for outcome in outcomes if outcome.result is not None}
     return {title: made[song.id] for title, song in chosen.items() if song.id in made}

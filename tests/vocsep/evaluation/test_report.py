@@ -26,10 +26,10 @@ from storage.registry import ModelVersion
 from tests.vocsep.evaluation.test_scores import INF, MADE_UP_ROWS, NAN, add_model, made_up, write_stems
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
-from vocsep.evaluation.exhibits import SOUNDS, Exhibit, make_exhibit
+from vocsep.evaluation.examples import SOUNDS, Example, make_example
 from vocsep.evaluation.report.plots import plot_over_time, plot_songs
 from vocsep.evaluation.report.text import findings, summary_lines, tracks_csv
-from vocsep.evaluation.report.writing import best_first, report_folder, songs_to_exhibit, summarize_report, write_report
+from vocsep.evaluation.report.writing import best_first, example_songs, report_folder, summarize_report, write_report
 from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores, summarize
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
 from vocsep.evaluation.target import Target
@@ -581,11 +581,11 @@ def test_page_shows_names_that_look_like_html_as_they_are(tmp_path: Path) -> Non
     sounds = {name: tmp_path / f"{name}.mp3" for name in SOUNDS}
     for path in sounds.values():
         soundfile.write(path, np.zeros((44100, 2)), 44100, format="MP3")
-    exhibits = {title: Exhibit("id", name, picture, sounds) for title, name in zip("abcde", NASTY_NAMES, strict=True)}
+    examples = {title: Example("id", name, picture, sounds) for title, name in zip("abcde", NASTY_NAMES, strict=True)}
     target = target_of(tmp_path)
     model = replace(target.models["model"], path=tmp_path / "<i>models" / "</title><script>")
     folder = made(tmp_path / "reports" / "one")
-    write_report(folder, replace(target, models={"model": model}), songs, failures, exhibits)
+    write_report(folder, replace(target, models={"model": model}), songs, failures, examples)
     page = parsed_page(folder / "report.html")
     assert_self_contained(page)
     assert [row[0] for row in page.tables[1][1:]] == [*reversed(NASTY_NAMES[1:]), NASTY_NAMES[0]]
@@ -638,7 +638,7 @@ def test_excerpt_is_taken_where_the_singing_is() -> None:
 
 def titles_of(medians: Sequence[float]) -> dict[str, float]:
     """Titles to the medians of the songs that are shown, of songs with these medians."""
-    chosen = songs_to_exhibit(songs_of(medians))
+    chosen = example_songs(songs_of(medians))
     assert len({song.track_id for song in chosen.values()}) == len(chosen)
     return {title: song.median("model", "vocals", "SDR") for title, song in chosen.items()}
 
@@ -676,39 +676,39 @@ def test_songs_stand_best_first_and_those_without_a_score_last_by_name() -> None
     assert order == ["song 3", "song 1", "song 4", "song 0", "song 2", "song 5"]
 
 
-Exhibited = tuple[Path, dict[str, Exhibit], dict[str, dict[str, Waveform]]]
-EXHIBIT_RATE = 8000
+Shown = tuple[Path, dict[str, Example], dict[str, dict[str, Waveform]]]
+EXAMPLE_RATE = 8000
 SECONDS = {"Long Song": 15.0, "Short & <b>Mono": 1.5}
 
 
 @pytest.fixture(scope="module")
-def exhibited(tmp_path_factory: pytest.TempPathFactory) -> Exhibited:
-    """A stereo song of 15 s that is sung from 2 s on, and a mono song of 1.5 s: folder, exhibits and stems."""
-    folder = tmp_path_factory.mktemp("exhibits")
+def made_examples(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """A stereo song of 15 s that is sung from 2 s on, and a mono song of 1.5 s: folder, examples and stems."""
+    folder = tmp_path_factory.mktemp("examples")
     random = np.random.default_rng(0)
     stems: dict[str, dict[str, Waveform]] = {}
     for channels, (name, seconds) in zip((2, 1), SECONDS.items(), strict=True):
-        shape = (channels, round(seconds * EXHIBIT_RATE))
+        shape = (channels, round(seconds * EXAMPLE_RATE))
         vocals, accompaniment = random.uniform(-0.9, 0.9, (2, *shape)).astype(np.float32)
-        vocals[:, : 2 * EXHIBIT_RATE if channels == 2 else 0] *= 0.01
+        vocals[:, : 2 * EXAMPLE_RATE if channels == 2 else 0] *= 0.01
         stems[name] = {"vocals": vocals, "accompaniment": accompaniment}
-        write_stems(folder / "songs" / "test" / name, stems[name], EXHIBIT_RATE)
+        write_stems(folder / "songs" / "test" / name, stems[name], EXAMPLE_RATE)
     add_model(folder / "models")
     subject = ModelSubject(folder / "models", "1")
     songs = open_dataset(folder / "songs", "folder").split("test")
-    return folder, {song.name: make_exhibit(song, subject, folder / "exhibits" / song.id) for song in songs}, stems
+    return folder, {song.name: make_example(song, subject, folder / "examples" / song.id) for song in songs}, stems
 
 
-def test_exhibit_has_a_picture_and_a_sound_of_the_excerpts_length_for_everything(exhibited: Exhibited) -> None:
-    _, exhibits, _ = exhibited
-    assert set(exhibits) == set(SECONDS)
+def test_example_has_a_picture_and_a_sound_of_the_excerpts_length_for_everything(made_examples: Shown) -> None:
+    _, examples, _ = made_examples
+    assert set(examples) == set(SECONDS)
     for channels, (name, seconds) in zip((2, 1), SECONDS.items(), strict=True):
-        exhibit = exhibits[name]
-        assert exhibit.name == name
-        check_picture(exhibit.picture)
-        assert list(exhibit.sounds) == ["mixture", "true vocals", "estimated vocals", "estimated accompaniment"]
-        assert len({path.read_bytes() for path in exhibit.sounds.values()}) == 4
-        for path in exhibit.sounds.values():
+        example = examples[name]
+        assert example.name == name
+        check_picture(example.picture)
+        assert list(example.sounds) == ["mixture", "true vocals", "estimated vocals", "estimated accompaniment"]
+        assert len({path.read_bytes() for path in example.sounds.values()}) == 4
+        for path in example.sounds.values():
             found, loudest, found_channels = seconds_of_sound(path.read_bytes())
             # Coding to mp3 adds up to three of its frames of 1152 samples.
             assert min(seconds, 12.0) - 0.001 <= found <= min(seconds, 12.0) + 0.08
@@ -721,56 +721,56 @@ def decoded(path: Path) -> Array:
         return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
 
 
-def test_sounds_are_the_loudest_singing_at_one_level(exhibited: Exhibited) -> None:
-    _, exhibits, stems = exhibited
+def test_sounds_are_the_loudest_singing_at_one_level(made_examples: Shown) -> None:
+    _, examples, stems = made_examples
     true = stems["Long Song"]
     mixture = true["vocals"] + true["accompaniment"]
-    singing = loudest_span(true["vocals"], EXHIBIT_RATE)
-    assert singing.start >= 2 * EXHIBIT_RATE - 100
+    singing = loudest_span(true["vocals"], EXAMPLE_RATE)
+    assert singing.start >= 2 * EXAMPLE_RATE - 100
     # Peaks between the samples count: they are samples at the rate of the mp3.
-    peak = np.abs(soxr.resample(mixture[:, singing].T, EXHIBIT_RATE, 44100)).max()
+    peak = np.abs(soxr.resample(mixture[:, singing].T, EXAMPLE_RATE, 44100)).max()
     assert peak > 1
     for name, waveform in (("mixture", mixture), ("true vocals", true["vocals"])):
-        power = np.mean(decoded(exhibits["Long Song"].sounds[name]).astype(np.float64) ** 2)
+        power = np.mean(decoded(examples["Long Song"].sounds[name]).astype(np.float64) ** 2)
         expected = np.mean((waveform[:, singing] / peak).astype(np.float64) ** 2)
         assert 10 * np.log10(power / expected) == pytest.approx(0.0, abs=0.5)
     sum_of_parts = sum(
-        decoded(exhibits["Long Song"].sounds[name]) for name in ("estimated vocals", "estimated accompaniment")
+        decoded(examples["Long Song"].sounds[name]) for name in ("estimated vocals", "estimated accompaniment")
     )
-    whole = decoded(exhibits["Long Song"].sounds["mixture"])
+    whole = decoded(examples["Long Song"].sounds["mixture"])
     assert np.mean((sum_of_parts - whole) ** 2) < 0.1 * np.mean(whole**2)
 
 
-def test_page_holds_every_picture_and_sound_and_needs_nothing_else(exhibited: Exhibited, tmp_path: Path) -> None:
-    _, exhibits, _ = exhibited
+def test_page_holds_every_picture_and_sound_and_needs_nothing_else(made_examples: Shown, tmp_path: Path) -> None:
+    _, examples, _ = made_examples
     songs = [made_up(name, [float(number)]) for number, name in enumerate(SECONDS)]
-    shown = dict(zip(("best", "worst"), exhibits.values(), strict=True))
+    shown = dict(zip(("best", "worst"), examples.values(), strict=True))
     folder = made(tmp_path / "reports" / "one")
     write_report(folder, target_of(tmp_path), songs, {}, shown)
     page = parsed_page(folder / "report.html")
     assert_self_contained(page)
     sounds = [content_of(attributes["src"]) for attributes in page.attributes("audio")]
-    assert sounds == [path.read_bytes() for exhibit in shown.values() for path in exhibit.sounds.values()]
+    assert sounds == [path.read_bytes() for example in shown.values() for path in example.sounds.values()]
     assert all("controls" in attributes for attributes in page.attributes("audio"))
-    for number, exhibit in enumerate(shown.values()):
+    for number, example in enumerate(shown.values()):
         for sound in sounds[4 * number : 4 * number + 4]:
-            assert seconds_of_sound(sound)[0] == pytest.approx(min(SECONDS[exhibit.name], 12.0), abs=0.08)
+            assert seconds_of_sound(sound)[0] == pytest.approx(min(SECONDS[example.name], 12.0), abs=0.08)
     pictures = [content_of(attributes["src"]) for attributes in page.attributes("img")]
     assert len(pictures) == len(shown) + 2
-    assert pictures[:2] == [exhibit.picture.read_bytes() for exhibit in shown.values()]
+    assert pictures[:2] == [example.picture.read_bytes() for example in shown.values()]
     for picture in pictures:
         check_picture(io.BytesIO(picture))
-    for title, exhibit in shown.items():
-        assert f"{title}: {exhibit.name}" in page.text
+    for title, example in shown.items():
+        assert f"{title}: {example.name}" in page.text
 
 
 @pytest.mark.parametrize(("samples", "level"), [(1, 0.5), (100, 0.5), (4000, 0.0), (4000, 5.0)])
 def test_tiny_silent_and_loud_songs_are_shown_all_the_same(tmp_path: Path, samples: int, level: float) -> None:
     stems = {source: np.full((2, samples), level, np.float32) for source in SOURCES}
-    write_stems(tmp_path / "songs" / "test" / "Song", stems, EXHIBIT_RATE)
-    write_stems(tmp_path / "estimates" / "Song", stems, EXHIBIT_RATE)
+    write_stems(tmp_path / "songs" / "test" / "Song", stems, EXAMPLE_RATE)
+    write_stems(tmp_path / "estimates" / "Song", stems, EXAMPLE_RATE)
     (song,) = open_dataset(tmp_path / "songs", "folder").split("test")
-    exhibit = make_exhibit(song, FolderSubject(tmp_path / "estimates"), tmp_path / "exhibits")
-    check_picture(exhibit.picture)
-    for path in exhibit.sounds.values():
+    example = make_example(song, FolderSubject(tmp_path / "estimates"), tmp_path / "examples")
+    check_picture(example.picture)
+    for path in example.sounds.values():
         assert np.isfinite(decoded(path)).all()

@@ -21,19 +21,11 @@ from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
 from vocsep.datasets.sources import read_sources
-from vocsep.evaluation.config import EvaluateConfig
+from vocsep.evaluation.config import Engine, EvaluateConfig
 from vocsep.evaluation.oracles import ideal_estimates
 from vocsep.evaluation.report.writing import summarize_report
-from vocsep.evaluation.scores import (
-    SOURCES,
-    WHOLE_SONG_METRICS,
-    Engine,
-    SongScores,
-    _museval_json,
-    bss_scores,
-    evaluate_song,
-    summarize,
-)
+from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores, summarize
+from vocsep.evaluation.song import _museval_json, bss_scores, evaluate_song
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
 from vocsep.evaluation.target import Target, resolve
 from vocsep.metrics.bsseval import METRICS

@@ -15,7 +15,8 @@ from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Song
 from vocsep.datasets.sources import read_sources
-from vocsep.evaluation.scores import SOURCES, SongScores, evaluate_song, summarize
+from vocsep.evaluation.scores import SOURCES, SongScores, summarize
+from vocsep.evaluation.song import evaluate_song
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
 from vocsep.metrics.bsseval import METRICS
 from vocsep.separation.cache import cached_separator

@@ -9,13 +9,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from vocsep.evaluation.exhibits import Exhibit
+from vocsep.evaluation.examples import Example
 from vocsep.evaluation.report.text import EXPLANATION, findings, song_table, summary_table
 from vocsep.evaluation.scores import SongScores
 
 
 def report_html(
-    summary: dict[str, Any], songs: Sequence[SongScores], exhibits: dict[str, Exhibit], folder: Path
+    summary: dict[str, Any], songs: Sequence[SongScores], examples: dict[str, Example], folder: Path
 ) -> str:
     """The page.
 
@@ -23,7 +23,7 @@ def report_html(
     ----------
     songs
         In the order in which they shall stand.
-    exhibits
+    examples
         Title to song to look at and listen to.
     folder
         Where `songs.png` and `over_time.png` are.
@@ -34,11 +34,11 @@ def report_html(
     shown = [
         {
             "title": title,
-            "name": exhibit.name,
-            "picture": _embedded(exhibit.picture),
-            "sounds": {name: _embedded(path) for name, path in exhibit.sounds.items()},
+            "name": example.name,
+            "picture": _embedded(example.picture),
+            "sounds": {name: _embedded(path) for name, path in example.sounds.items()},
         }
-        for title, exhibit in exhibits.items()
+        for title, example in examples.items()
     ]
     return template.render(
         summary=summary,
@@ -47,7 +47,7 @@ def report_html(
         song_table=song_table(songs),
         explanation=EXPLANATION,
         findings=findings(summary),
-        exhibits=shown,
+        examples=shown,
         songs_picture=_embedded(folder / "songs.png"),
         over_time_picture=_embedded(folder / "over_time.png"),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.files import new_folder, write_atomically, write_json
-from vocsep.evaluation.exhibits import Exhibit
+from vocsep.evaluation.examples import Example
 from vocsep.evaluation.report.html import report_html
 from vocsep.evaluation.report.plots import plot_over_time, plot_songs
 from vocsep.evaluation.report.text import report_markdown, tracks_csv
@@ -33,7 +33,7 @@ def best_first(songs: Sequence[SongScores]) -> list[SongScores]:
     return sorted(songs, key=key)
 
 
-def songs_to_exhibit(songs: Sequence[SongScores]) -> dict[str, SongScores]:
+def example_songs(songs: Sequence[SongScores]) -> dict[str, SongScores]:
     """The best, the median and the worst song by vocals SDR; fewer, and none twice, if there are fewer."""
     scored = [song for song in best_first(songs) if not math.isnan(song.median("model", "vocals", "SDR"))]
     if not scored:
@@ -47,7 +47,7 @@ def write_report(
     target: Target,
     songs: Sequence[SongScores],
     failures: dict[str, str],
-    exhibits: dict[str, Exhibit] | None = None,
+    examples: dict[str, Example] | None = None,
 ) -> dict[str, Any]:
     """Write all files of the report, point `latest` beside the folder to it, and return the summary.
 
@@ -55,7 +55,7 @@ def write_report(
     ----------
     failures
         Songs without scores, and why.
-    exhibits
+    examples
         Title to song to look at and listen to in the HTML page.
     """
     ordered = best_first(songs)
@@ -63,9 +63,9 @@ def write_report(
     write_json(folder / "summary.json", summary)
     write_atomically(folder / "tracks.csv", tracks_csv(sorted(songs, key=lambda song: song.name)).encode())
     plot_songs(folder / "songs.png", ordered)
-    plot_over_time(folder / "over_time.png", songs_to_exhibit(songs))
+    plot_over_time(folder / "over_time.png", example_songs(songs))
     write_atomically(folder / "report.md", report_markdown(summary, ordered).encode())
-    write_atomically(folder / "report.html", report_html(summary, ordered, exhibits or {}, folder).encode())
+    write_atomically(folder / "report.html", report_html(summary, ordered, examples or {}, folder).encode())
     _point_latest(folder)
     return summary
 

@@ -17,7 +17,7 @@ SOUNDS = ("mixture", "true vocals", "estimated vocals", "estimated accompaniment
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Example:
     """Files of one song, by what they show; `sounds` by their names in `SOUNDS`."""
 
     track_id: str
@@ -26,7 +26,7 @@ class Exhibit:
     sounds: dict[str, Path]
 
 
-def make_exhibit(song: Song, subject: Subject, folder: Path) -> Exhibit:
+def make_example(song: Song, subject: Subject, folder: Path) -> Example:
     """Draw a song's spectrograms and write mp3 excerpts of its loudest singing into `folder`.
 
     Raises
@@ -60,4 +60,4 @@ def make_exhibit(song: Song, subject: Subject, folder: Path) -> Exhibit:
         subject.spectrogram,
         start_seconds=span.start / sample_rate,
     )
-    return Exhibit(song.id, song.name, picture, sounds)
+    return Example(song.id, song.name, picture, sounds)
