@@ -31,6 +31,8 @@ DESCRIPTION_NAME = "model.json"
 CHAMPION_NAME = "champion"
 
 HISTORY_LENGTH = 100
+KEEP = 10
+"""Newest versions that pruning leaves unless told otherwise."""
 _LOCK_NAME = ".lock"
 _WEIGHTS_DIGEST = "weights_sha256"
 _DESCRIPTION_DIGEST = "description_sha256"

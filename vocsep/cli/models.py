@@ -1,20 +1,16 @@
 """`vocsep models ...`: the trained models, where they come from, and which of them is in use."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from storage.errors import UserError
+from storage.registry import KEEP, ModelRegistry, ModelVersion
 from vocsep.cli.main import OTHERS
 from vocsep.paths import MODELS
 
-if TYPE_CHECKING:
-    from storage.registry import ModelRegistry, ModelVersion
-
 app = typer.Typer(no_args_is_help=True, help=OTHERS["models"])
-
-KEEP = 10
 
 ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
 VersionArgument = Annotated[str, typer.Argument(help="champion, latest, a version's number or a model folder.")]
@@ -120,9 +116,7 @@ def models_prune(
     typer.echo(f"{'would delete' if dry_run else 'deleted'} {len(versions)} versions: {named}")
 
 
-def _registry(models: Path) -> "ModelRegistry":
-    from storage.registry import ModelRegistry
-
+def _registry(models: Path) -> ModelRegistry:
     registry = ModelRegistry(models)
     if not registry.versions():
         raise UserError(f"{models}: no model yet; run `make train` first")
@@ -140,7 +134,7 @@ def _row(description: dict[str, Any]) -> list[str]:
     ]
 
 
-def _name(model: "ModelVersion") -> str:
+def _name(model: ModelVersion) -> str:
     return f"version {model.version}" if model.version is not None else str(model.path)
 
 

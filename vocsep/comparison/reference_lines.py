@@ -9,6 +9,7 @@ import torch
 from storage.errors import UserError
 from storage.store import SpectrogramStore
 from vocsep.arrays import Spectrogram
+from vocsep.comparison.runs import PROBED_STEPS
 from vocsep.models.constant_masks import best_constant_mask
 from vocsep.models.objective import oracle_mask
 from vocsep.models.objective_config import Objective
@@ -20,7 +21,6 @@ from vocsep.training.config import TrainConfig
 from vocsep.training.probe import open_probe
 from vocsep.training.validation import load_song, median_frame_sdr
 
-PROBED_STEPS = 8
 SHOWN_SECONDS = 6.0
 
 

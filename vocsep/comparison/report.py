@@ -12,7 +12,7 @@ from vocsep.comparison.effects import Effect, Scores, problem_effects
 from vocsep.comparison.objectives import PROBLEMS, ladder, objective_with, objectives
 from vocsep.comparison.plots import plot_curves, plot_problems
 from vocsep.comparison.reference_lines import draw_estimates, reference_lines
-from vocsep.comparison.runs import Run, run_folder
+from vocsep.comparison.runs import Run, folder_of
 from vocsep.models.objective_config import Objective
 from vocsep.tables import decibels, markdown_table
 from vocsep.training.config import TrainConfig
@@ -31,7 +31,7 @@ def write_comparison(
     curves = {name: scores.of(objective) for name, objective in systems.items() if scores.of(objective)}
     plot_curves(output / "curves.png", curves, lines)
     models = {
-        name: run_folder(Run(name, config.training(systems[name], 0)), store, output) / "models" for name in curves
+        name: folder_of(Run(name, config.training(systems[name], 0)), store, output) / "models" for name in curves
     }
     song = draw_estimates(output / "spectrograms.png", store, models)
     table = _system_table(curves)

@@ -108,7 +108,7 @@ def run_comparison(
     return [result for result in results if result is not None]
 
 
-def run_folder(run: Run, store: SpectrogramStore, output: Path) -> Path:
+def folder_of(run: Run, store: SpectrogramStore, output: Path) -> Path:
     """Where a run lives: the same place for the same settings and songs."""
     settings = run.config.identity() | {"steps": run.config.steps, "validations": run.config.validations}
     return output / "runs" / value_digest({"config": settings, "data": training_digest(store)})[:16]
@@ -116,7 +116,7 @@ def run_folder(run: Run, store: SpectrogramStore, output: Path) -> Path:
 
 def load_result(run: Run, store: SpectrogramStore, output: Path) -> dict[str, Any] | None:
     """What a finished run came to; None if it is not finished."""
-    path = run_folder(run, store, output) / RESULT_NAME
+    path = folder_of(run, store, output) / RESULT_NAME
     return read_json(path) | {"name": run.name} if path.is_file() else None
 
 
@@ -125,7 +125,7 @@ def _result(run: Run, store: SpectrogramStore, output: Path, on_progress: Progre
     found = load_result(run, store, output)
     if found is not None:
         return found
-    folder = run_folder(run, store, output)
+    folder = folder_of(run, store, output)
     with contextlib.ExitStack() as lock:
         try:
             lock.enter_context(locked(folder / ".lock"))

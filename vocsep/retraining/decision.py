@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from storage.registry import ModelRegistry, ModelVersion
-from vocsep.config import Settings
 from vocsep.evaluation.scores import SongScores
 from vocsep.metrics.statistics import lower_bound, paired_difference
 
 
-class Decision(Settings):
+@dataclass(frozen=True)
+class Decision:
     """Whether a challenger becomes the champion, and why.
 
     Attributes

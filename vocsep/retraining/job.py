@@ -50,7 +50,7 @@ class Job:
     def decision(self) -> Decision | None:
         """What became of the challenger, once that is known."""
         held = self.content.get("decision")
-        return None if held is None else Decision.model_validate(held)
+        return None if held is None else Decision(**held)
 
     def write(self, **more: Any) -> None:
         """Add to the job, on disk as well."""

@@ -5,7 +5,7 @@ the stage that it was in, and does nothing twice.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from storage.errors import UserError
 from storage.lock import require_free, store_lock
-from storage.registry import ModelRegistry
+from storage.registry import KEEP, ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.config import Settings
 from vocsep.datasets.layouts import DEMO_KIND, open_dataset
@@ -36,8 +36,6 @@ from vocsep.training.config import TrainConfig
 from vocsep.training.fit import TrainResult
 from vocsep.training.run_folder import finished_version
 from vocsep.training.step import TrainJob, train
-
-KEEP = 10
 
 
 class RetrainSongs(PreprocessConfig):
@@ -210,7 +208,7 @@ def _decide(config: RetrainConfig, job: Job, registry: ModelRegistry, steps: Ste
     held = None if champion is None else registry.open(str(champion))
     scores = list(read_scores(folder).values())
     decision = decide(registry.open(str(job.challenger)), held, scores, config.confidence)
-    job.write(decision=decision.model_dump(mode="json"))
+    job.write(decision=asdict(decision))
     return failures
 
 

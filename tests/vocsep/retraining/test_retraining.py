@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,7 @@ def decide_and_finish(folder: Path) -> None:
             if f"id-{number}" not in read_scores(report):
                 save_scores(report, scores(f"{number}", new, old))
         songs = list(read_scores(report).values())
-        job.write(decision=decide(registry.open("2"), registry.open("1"), songs, 0.95).model_dump(mode="json"))
+        job.write(decision=asdict(decide(registry.open("2"), registry.open("1"), songs, 0.95)))
     assert job.decision is not None
     apply(job.decision, registry)
     finish(job, song_digests(store.manifest), "done")
