@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from storage.errors import UserError
 from storage.files import read_json, write_json
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
@@ -180,7 +181,7 @@ def test_run_whose_model_could_not_be_registered_does_so_when_it_goes_on(
     folder = tmp_path / "parts"
     folder.mkdir()
     (folder / "models").write_text("a file where the models shall be")
-    with pytest.raises(OSError, match="models"):
+    with pytest.raises(UserError, match="models"):
         train(store, folder)
     (folder / "models").unlink()
     rest = train(store, folder, resume="auto")
