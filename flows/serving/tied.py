@@ -1,4 +1,4 @@
-"""`python -m flows.tied MODULE ...`: run a module as `python -m` does, for no longer than the starting process lives.
+"""`python -m flows.serving.tied MODULE ...`: `python -m MODULE ...` for no longer than the starting process lives.
 
 The starting process keeps the other end of this one's standard input, which the system closes when it dies.
 """

@@ -1,6 +1,6 @@
 """What runs a trained network on raw magnitudes: the interface that masks are predicted through, and its engines.
 
-Nothing here imports torch: `vocsep.inference_torch` and `vocsep.inference_onnx` do what an engine needs.
+Nothing here imports torch: `vocsep.models.torch_network` and `vocsep.models.onnx_network` do what an engine needs.
 """
 
 import os

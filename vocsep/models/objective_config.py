@@ -11,7 +11,7 @@ OutputName = Literal["mask", "log-mask", "magnitude"]
 
 
 class Objective(Settings):
-    """What training minimises, as five independent choices and a starting point; formulas: `vocsep.objective`."""
+    """What training minimises, as five choices and a starting point; formulas: `vocsep.models.objective`."""
 
     input: InputName = Field(
         default="root",

@@ -67,7 +67,7 @@ class UNet(nn.Module):
     scaled_bins
         Bins of an input that goes through `InputScaling`; None where `input` is another.
     input, output
-        What the network makes of raw magnitudes, and what its numbers mean: names in `vocsep.objective`.
+        What the network makes of raw magnitudes, and what its numbers mean: names in `vocsep.models.objective`.
     drops_dc
         Whether the lowest of the bins that come in stays outside; it gets the mask of the second.
 

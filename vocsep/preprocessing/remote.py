@@ -40,7 +40,7 @@ def _require_dataset(held: RemoteStore, dataset: Dataset) -> None:
 def updating_remote(
     url: str, dataset: Dataset, config: StoreConfig, *, prune: bool = False
 ) -> Iterator[tuple[RemoteStore, Plan]]:
-    """Bring the store at `url` up to date with a dataset, as `preprocessing.updating` does with one on disk.
+    """Bring the store at `url` up to date with a dataset, as `update.updating` does with one on disk.
 
     The body has `preprocess_song_to` run for the plan's pending songs, and adds the tracks that it returns. Tracks of
     changed songs leave the manifest before they are made again. However the body ends, what it added is saved, if the

@@ -1,6 +1,6 @@
 """From songs to spectrograms in the store: what there is to do, and naming what is done.
 
-Songs are independent: `song_spectrograms.preprocess_song` runs in any process on any machine that sees the files; the
+Songs are independent: `track.preprocess_song` runs in any process on any machine that sees the files; the
 one process that is in `updating` names finished tracks in the manifest.
 """
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from storage.errors import UserError
 from storage.registry import ModelRegistry
 from vocsep.config import Settings
-from vocsep.mapping import Map, Outcome, SomeFailed, failures_of, serial
+from vocsep.mapping import Map, Outcome, SomeFailed, serial
 from vocsep.paths import MODELS, SEPARATED
 from vocsep.progress import Progress
 from vocsep.separation.outputs import inputs_to_separate
@@ -106,7 +106,8 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
         (output, models, settings),
         on_outcome=on_outcome,
     )
-    failures = failures_of(outcomes)
+    # By their paths: files in two folders may have one name.
+    failures = {str(outcome.item): outcome.error for outcome in outcomes if outcome.error is not None}
     if failures and len(songs) == 1:
         raise UserError(next(iter(failures.values())))
     ordered = sorted(outcomes, key=lambda outcome: songs.index(outcome.item))

@@ -1,6 +1,6 @@
 """Fourier transforms of frames, and what else is done to every sample of them: SciPy's, or a faster library's.
 
-`vocsep.inference_torch.TorchTransforms` is the other one.
+`vocsep.models.torch_network.TorchTransforms` is the other one.
 """
 
 from typing import Protocol

@@ -38,7 +38,7 @@ def check(job: TrainJob) -> None:
 
 
 def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = True) -> TrainResult | None:
-    """Train a model (see `vocsep.training.fit`) with as many processes as `training.devices` says.
+    """Train a model (see `vocsep.training.fit.fit`) with as many processes as `training.devices` says.
 
     Parameters
     ----------

@@ -3,7 +3,6 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from tests.helpers import one_line
 from tests.reference import musdb
 from vocsep.audio.reading import BLOCK_SAMPLES
 from vocsep.datasets.layouts import musdb_table, open_dataset
@@ -50,17 +50,6 @@ def only_song(root: Path, kind: str = "auto") -> Song:
     assert dataset.problems == {}
     (song,) = dataset.songs
     return song
-
-
-def one_line(action: Callable[[], object], *parts: object) -> str:
-    """Message of the `UserError` that `action` raises, which names all `parts`."""
-    with pytest.raises(UserError) as error:
-        action()
-    message = str(error.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message
-    return message
 
 
 def splits_of(dataset: Dataset) -> dict[str, str]:
