@@ -36,11 +36,13 @@ from vocsep.audio.info import AudioInfo
 from vocsep.audio.reading import decode, decode_blocks
 from vocsep.audio.writing import AudioWriter
 from vocsep.demo.dataset import make_demo
+from vocsep.models.architecture import TfcTdfArchitecture
 from vocsep.models.export import write_onnx
+from vocsep.models.mask_module import MaskModule
 from vocsep.models.network import MaskNetwork, available_cores
+from vocsep.models.networks import build_network
 from vocsep.models.onnx_network import OnnxNetwork
 from vocsep.models.torch_network import TorchNetwork, folded, load_network
-from vocsep.models.unet import UNet
 from vocsep.separation.files import separate_file
 from vocsep.separation.separator import Separator
 from vocsep.separation.stream import segments
@@ -69,11 +71,13 @@ def main() -> None:
     report(seconds, 60 * arguments.minutes)
 
 
-def the_model(models: Path | None, name: str) -> tuple[UNet, SpectrogramConfig]:
+def the_model(models: Path | None, name: str) -> tuple[MaskModule, SpectrogramConfig]:
     """Network in evaluation mode, and what it sees."""
     if models is None:
         torch.manual_seed(0)
-        return UNet(channels=2, scaled_bins=512).eval(), load_spectrogram_config("fine")
+        return build_network(
+            TfcTdfArchitecture(channels=2, bins=512, scaled_bins=512, input="root")
+        ).eval(), load_spectrogram_config("fine")
     model = ModelRegistry(models).open(name)
     return load_network(model), SpectrogramConfig.model_validate(model.description["spectrogram"])
 
@@ -93,7 +97,7 @@ def the_song(path: Path | None, folder: Path, minutes: float) -> Waveform:
 
 
 def measure(
-    network: UNet, config: SpectrogramConfig, waveform: Waveform, folder: Path, rounds: int
+    network: MaskModule, config: SpectrogramConfig, waveform: Waveform, folder: Path, rounds: int
 ) -> dict[str, float]:
     """Median wall seconds of every contender."""
     files = {kind: folder / f"song.{kind}" for kind in ("wav", "mp3")}

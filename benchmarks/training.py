@@ -39,8 +39,9 @@ from storage.manifest import SPECTROGRAMS
 from storage.store import SpectrogramStore
 from vocsep.datasets.layouts import open_dataset
 from vocsep.demo.dataset import make_demo
+from vocsep.models.mask_module import MaskModule
+from vocsep.models.networks import build_network
 from vocsep.models.torch_network import pick_device
-from vocsep.models.unet import UNet, build_network
 from vocsep.patches.maker import Batch
 from vocsep.patches.tiers import TierName, open_tier
 from vocsep.preprocessing.config import StoreConfig
@@ -164,7 +165,7 @@ class Clock:
             self.seconds_per_step, self.wait_share = seconds / self.steps, waited / seconds
 
 
-def train(config: TrainConfig, network: UNet, device: torch.device, batches: Iterable[Any], clock: Clock) -> None:
+def train(config: TrainConfig, network: MaskModule, device: torch.device, batches: Iterable[Any], clock: Clock) -> None:
     """The steps of a run, without what a run does between them."""
     accelerator = {"cuda": "gpu"}.get(device.type, device.type)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=pick_precision(device.type, config.precision))
@@ -243,7 +244,7 @@ def sampled_utilisation(device: torch.device, found: list[float]) -> Iterator[No
             found += [float(line) for line in process.communicate()[0].split()]
 
 
-def compare_means(network: UNet, config: TrainConfig, batch: Batch, steps: int) -> dict[str, float]:
+def compare_means(network: MaskModule, config: TrainConfig, batch: Batch, steps: int) -> dict[str, float]:
     """Seconds per step on one batch, each of the means in use together with those before it."""
     found = {}
     for number, name in enumerate(MEANS):

@@ -31,6 +31,7 @@ class ComparisonConfig(Settings):
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            network="unet",
             width=self.width,
             validations=self.validations,
             seed=seed,

@@ -55,7 +55,7 @@ def _findings(config: TrainConfig, store: SpectrogramStore) -> Iterator[Finding]
             broken |= set(finding.values["songs"])
         yield finding
     yield domain_finding(config.objective)
-    yield bins_finding(config.objective, store)
+    yield bins_finding(config, store)
     sound = without_songs(store, broken)
     if sound.tracks("train"):
         probe = open_probe(probed(config, sound), sound, STEPS)

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from storage.store import SpectrogramStore
 from vocsep.doctor.finding import Finding, Status
 from vocsep.models.constant_masks import mask_loss
+from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import predict_mask
 from vocsep.models.objective import distance, oracle_mask
 from vocsep.models.torch_network import TorchNetwork
-from vocsep.models.unet import STRIDE_PRODUCT, UNet
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.separation.separator import Separator
 from vocsep.training.loop import pick_precision
 from vocsep.training.probe import Probe
 from vocsep.training.validation import load_song
 
-# What is learned by heart, without dropout: half a patch, all that the strides leave one frame of; and how far its loss
-# must fall.
-FRAMES, ONE_BATCH_STEPS, ONE_BATCH_FALL = STRIDE_PRODUCT, 250, 0.9
+# What is learned by heart, without dropout: half a patch, of which the U-Net's strides leave one frame; and how far its
+# loss must fall.
+FRAMES, ONE_BATCH_STEPS, ONE_BATCH_FALL = 64, 250, 0.9
 # Learning rates of the range test; each starts anew.
 RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 RANGE_STEPS = 40
@@ -91,7 +91,7 @@ def one_batch_findings(probe: Probe, rate: float) -> list[Finding]:
 
 
 @torch.no_grad()
-def _statistics_finding(network: UNet, mixture: Tensor) -> Finding:
+def _statistics_finding(network: MaskModule, mixture: Tensor) -> Finding:
     """Batch norm's running statistics beside those of the batch that the network has just been trained on."""
     in_training = network.train().estimates(mixture)[0].mask().clamp(0, 1)
     in_use = network.eval().estimates(mixture)[0].mask().clamp(0, 1)
@@ -142,7 +142,9 @@ def _rest(probe: Probe, rate: float) -> float:
     return min(2.0, last / losses[0]) if np.isfinite(last) and losses[0] > 0 else 2.0
 
 
-def _learn_by_heart(probe: Probe, rate: float, steps: int, least: float | None = None) -> tuple[list[float], UNet]:
+def _learn_by_heart(
+    probe: Probe, rate: float, steps: int, least: float | None = None
+) -> tuple[list[float], MaskModule]:
     """Losses of so many steps on one small batch, without dropout, and the network after them.
 
     Parameters
@@ -198,7 +200,7 @@ def agreement_finding(probe: Probe, store: SpectrogramStore) -> Finding:
     )
 
 
-def _loss_and_gradients(probe: Probe, network: UNet) -> tuple[float, list[Tensor | None]]:
+def _loss_and_gradients(probe: Probe, network: MaskModule) -> tuple[float, list[Tensor | None]]:
     """Of the first batch."""
     mixture, vocals = probe.batches()[0]
     torch.manual_seed(probe.config.seed)
@@ -208,12 +210,12 @@ def _loss_and_gradients(probe: Probe, network: UNet) -> tuple[float, list[Tensor
     return float(loss.detach()), [weight.grad for _, weight in _weights(network)]
 
 
-def _weights(network: UNet) -> list[tuple[str, nn.Parameter]]:
+def _weights(network: MaskModule) -> list[tuple[str, nn.Parameter]]:
     """Weights of the layers, without biases and the figures of normalisations."""
-    return [(name.removesuffix(".weight"), value) for name, value in network.named_parameters() if value.dim() == 4]
+    return [(name.removesuffix(".weight"), value) for name, value in network.named_parameters() if value.dim() >= 2]
 
 
-def _count_dead(network: UNet) -> dict[str, float]:
+def _count_dead(network: MaskModule) -> dict[str, float]:
     """Share of every ReLU's maps that are 0 for the whole batch; filled when the network runs."""
     found: dict[str, float] = {}
 
@@ -229,7 +231,7 @@ def _count_dead(network: UNet) -> dict[str, float]:
     return found
 
 
-def _without_dropout(network: UNet) -> UNet:
+def _without_dropout(network: MaskModule) -> MaskModule:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -6,11 +6,12 @@ from torch import Tensor
 from storage.store import SpectrogramStore
 from vocsep.doctor.finding import Finding, Status
 from vocsep.models.constant_masks import best_constant_mask, best_mask_per_bin, mask_loss
+from vocsep.models.networks import NETWORKS
 from vocsep.models.objective import HIGHEST_LOG, LOWEST_LOG, OUTPUTS, distances, fitting_bias, oracle_mask
 from vocsep.models.objective_config import Objective
-from vocsep.models.unet import STRIDE_PRODUCT
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.spectrograms.config import PATCH_FRAMES
+from vocsep.training.config import TrainConfig
 from vocsep.training.probe import Probe
 
 # Which domain an input lies in, and whether its level is still there; and the domain that a target wants.
@@ -61,8 +62,9 @@ def domain_finding(objective: Objective) -> Finding:
     )
 
 
-def bins_finding(objective: Objective, store: SpectrogramStore) -> Finding:
+def bins_finding(config: TrainConfig, store: SpectrogramStore) -> Finding:
     """What of bins and frames is padded or lost."""
+    objective, network = config.objective, NETWORKS[config.network]
     spectrogram = spectrogram_config(store)
     held = spectrogram.bins
     if objective.bins == "all" and spectrogram.dropped_bin != "none":
@@ -74,20 +76,21 @@ def bins_finding(objective: Objective, store: SpectrogramStore) -> Finding:
             {"bins": held, "wanted": held + 1},
         )
     seen = held - (objective.bins == "even" and spectrogram.dropped_bin == "none")
-    padded = -seen % STRIDE_PRODUCT
+    padded = -seen % network.bin_stride
     short = sum(track.frames < PATCH_FRAMES for track in store.tracks("train"))
     status: Status = "warn" if padded or short > len(store.tracks("train")) / 2 else "pass"
-    advice = "Bins and frames are multiples of what the six strides divide by; nothing is padded or lost."
+    advice = "Bins and frames are multiples of what the network's strides divide by; nothing is padded or lost."
     if padded:
-        advice = f"Leave out a bin (--bins even), or take an n_fft whose half is a multiple of {STRIDE_PRODUCT}."
+        advice = f"Leave out a bin (--bins even), or take an n_fft whose half is a multiple of {network.bin_stride}."
     elif status == "warn":
         advice = "Most songs are shorter than a patch and are filled up with silence: take a preset of shorter patches."
     return Finding(
         "bins",
         status,
-        f"{seen} bins are padded by {padded} to a multiple of {STRIDE_PRODUCT} ({padded / (seen + padded):.0%} of the "
-        f"work); {PATCH_FRAMES} frames by {-PATCH_FRAMES % STRIDE_PRODUCT}; {short} of "
-        f"{len(store.tracks('train'))} songs are shorter than a patch",
+        f"{seen} bins are padded by {padded} to a multiple of {network.bin_stride} "
+        f"({padded / (seen + padded):.0%} of the work); {PATCH_FRAMES} frames by "
+        f"{-PATCH_FRAMES % network.frame_stride}; {short} of {len(store.tracks('train'))} songs are shorter than a "
+        "patch",
         advice,
         {"bins": seen, "padded": padded, "short_songs": short},
     )

@@ -16,9 +16,9 @@ from storage.files import writing
 from storage.registry import ModelRegistry
 from vocsep.arrays import Spectrogram
 from vocsep.config import validated
+from vocsep.models.mask_module import MaskModule
 from vocsep.models.onnx_network import METADATA_KEY, OnnxNetwork, export_path
 from vocsep.models.torch_network import TorchNetwork, folded, load_network
-from vocsep.models.unet import STRIDE_PRODUCT, UNet
 from vocsep.spectrograms.config import SpectrogramConfig
 
 ExportFormat = Literal["onnx", "torch"]
@@ -26,6 +26,8 @@ SUFFIXES: dict[str, str] = {"onnx": "onnx", "torch": "pt2"}
 LARGEST_DIFFERENCE = 1e-4
 """Of masks, between the exported network and the model; more is refused."""
 
+# Of all networks' strides; what torch.export makes takes multiples of it.
+FRAMES_MULTIPLE = 64
 _CHECKED_STRIDES = (2, 3, 36)
 
 _Masks = Callable[[Spectrogram], Spectrogram]
@@ -80,7 +82,7 @@ def export_model(name: str, registry: Path, export_format: ExportFormat, output:
     return Exported(path, difference)
 
 
-def write_onnx(network: UNet, bins: int, description: dict[str, Any], path: Path) -> None:
+def write_onnx(network: MaskModule, bins: int, description: dict[str, Any], path: Path) -> None:
     """Write a network as ONNX; `description` goes into the file's metadata as JSON, under `METADATA_KEY`.
 
     Raises
@@ -99,7 +101,7 @@ def write_onnx(network: UNet, bins: int, description: dict[str, Any], path: Path
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network,
-            (torch.zeros(2, network.channels, 3 * STRIDE_PRODUCT, bins),),
+            (torch.zeros(2, network.channels, 3 * FRAMES_MULTIPLE, bins),),
             input_names=["magnitudes"],
             output_names=["masks"],
             dynamic_shapes=({0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")},),
@@ -114,10 +116,10 @@ def write_onnx(network: UNet, bins: int, description: dict[str, Any], path: Path
     path.write_bytes(model.SerializeToString())
 
 
-def write_torch(network: UNet, bins: int, description: dict[str, Any], path: Path) -> None:
+def write_torch(network: MaskModule, bins: int, description: dict[str, Any], path: Path) -> None:
     """Write a network as a program of torch.export, with `description` as an extra file of JSON."""
-    shapes = ({0: torch.export.Dim("batch"), 2: STRIDE_PRODUCT * torch.export.Dim("strides", min=2)},)
-    example = torch.zeros(2, network.channels, 3 * STRIDE_PRODUCT, bins)
+    shapes = ({0: torch.export.Dim("batch"), 2: FRAMES_MULTIPLE * torch.export.Dim("strides", min=2)},)
+    example = torch.zeros(2, network.channels, 3 * FRAMES_MULTIPLE, bins)
     program = torch.export.export(network, (example,), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(description)})
 
@@ -139,7 +141,7 @@ def _largest_difference(model: _Masks, exported: _Masks, channels: int, bins: in
     random = np.random.default_rng(0)
     differences = []
     for examples, strides in enumerate(_CHECKED_STRIDES, start=1):
-        noise = random.rayleigh(size=(examples, channels, strides * STRIDE_PRODUCT, bins))
+        noise = random.rayleigh(size=(examples, channels, strides * FRAMES_MULTIPLE, bins))
         magnitudes = (30 * np.exp(-np.arange(bins) / 60) * noise).astype(np.float32)
         magnitudes[..., ::7] *= np.float32(1e-9)
         magnitudes[..., ::11, :] = 0

@@ -9,7 +9,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from storage.errors import UserError
 from storage.registry import ModelVersion
 from vocsep.arrays import Spectrogram
-from vocsep.models.unet import UNet, build_network
+from vocsep.models.architecture import parse_architecture
+from vocsep.models.mask_module import MaskModule
+from vocsep.models.networks import build_network
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -33,7 +35,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def load_network(model: ModelVersion) -> UNet:
+def load_network(model: ModelVersion) -> MaskModule:
     """Network of a saved model, on the CPU, in evaluation mode.
 
     Raises
@@ -41,33 +43,41 @@ def load_network(model: ModelVersion) -> UNet:
     UserError
         If the model's files are damaged or of a kind that this version does not know.
     """
-    network = build_network(model.description.get("architecture", {}))
-    weights = {name: torch.from_numpy(value) for name, value in model.load_weights().items()}
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{model.path}: weights do not fit the architecture ({reason})") from None
-    return network.eval()
+        architecture = parse_architecture(model.description.get("architecture"))
+    except UserError as error:
+        raise UserError(f"{model.path}: {error}") from None
+    # Sizes that the weights do not have must not be asked memory for.
+    with torch.device("meta"):
+        network = build_network(architecture)
+    weights = {name: torch.from_numpy(value) for name, value in model.load_weights().items()}
+    expected = network.state_dict()
+    different = sorted(expected.keys() ^ weights.keys()) or sorted(
+        name for name, value in expected.items() if value.shape != weights[name].shape
+    )
+    if different:
+        raise UserError(f"{model.path}: weights do not fit the architecture ({different[0]})")
+    network.load_state_dict(weights, assign=True)
+    return network.requires_grad_(True).eval()
 
 
-def folded(network: UNet) -> UNet:
+def folded(network: MaskModule) -> MaskModule:
     """A copy in evaluation mode whose batch norms are part of the convolutions before them: the same masks, faster."""
     copied = copy.deepcopy(network).eval()
     for block in [module for module in copied.modules() if isinstance(module, nn.Sequential)]:
-        convolution, norm = block[0], block[1]
-        assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        transposed = isinstance(convolution, nn.ConvTranspose2d)
-        block[0] = fuse_conv_bn_eval(convolution, norm, transposed)
-        block[1] = nn.Identity()
+        for index in range(len(block) - 1):
+            convolution, norm = block[index], block[index + 1]
+            if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                transposed = isinstance(convolution, nn.ConvTranspose2d)
+                block[index] = fuse_conv_bn_eval(convolution, norm, transposed)
+                block[index + 1] = nn.Identity()
     return copied
 
 
 class TorchNetwork:
     """A network in evaluation mode as `vocsep.inference.MaskNetwork`, on the device that it lies on."""
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: MaskModule) -> None:
         self._network = network
         self._device = next(network.parameters()).device
 

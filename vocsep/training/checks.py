@@ -1,20 +1,19 @@
 """What can be told to be wrong with a training before its first step."""
 
-import numpy as np
 import psutil
 import torch
 
 from storage.errors import UserError
 from storage.store import SpectrogramStore
-from vocsep.models.unet import LEVELS
+from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
+from vocsep.models.networks import step_values
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
+from vocsep.training.description import describe_architecture
 
 # Values that a step keeps per weight: the weight, its gradient, two moments of the optimiser, the average.
 VALUES_PER_WEIGHT = 5
-# Copies of a level's output that a step keeps for the way back: convolution, normalisation, activation, both ways.
-COPIES_PER_LEVEL = 6
 
 
 def check_songs(store: SpectrogramStore, config: TrainConfig) -> None:
@@ -78,16 +77,15 @@ def check_sound(store: SpectrogramStore) -> None:
             )
 
 
-def needed_bytes(config: TrainConfig, bins: int, processes: int = 1) -> int:
+def needed_bytes(
+    architecture: UNetArchitecture | TfcTdfArchitecture, batch_size: int, bins: int, processes: int = 1
+) -> int:
     """About how much memory one step takes, in bytes, on one of several processes."""
-    maps = [config.channels] + [config.width * 2**level for level in range(LEVELS)]
-    weights = sum(25 * maps[level] * maps[level + 1] * 3 for level in range(LEVELS))
-    sizes = [maps[level + 1] * np.ceil(PATCH_FRAMES / 2**level) * np.ceil(bins / 2**level) for level in range(LEVELS)]
-    values = COPIES_PER_LEVEL * sum(sizes) * config.batch_size / processes
-    return int(4 * (VALUES_PER_WEIGHT * weights + values))
+    weights, values = step_values(architecture, PATCH_FRAMES, bins)
+    return int(4 * (VALUES_PER_WEIGHT * weights + values * batch_size / processes))
 
 
-def check_memory(config: TrainConfig, bins: int, device: torch.device, processes: int = 1) -> None:
+def check_memory(config: TrainConfig, store: SpectrogramStore, device: torch.device, processes: int = 1) -> None:
     """Refuse a model that is larger than the memory that is free.
 
     Raises
@@ -96,7 +94,8 @@ def check_memory(config: TrainConfig, bins: int, device: torch.device, processes
         That says how much is needed and what to lower.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    needed = needed_bytes(config, bins, processes)
+    bins = spectrogram_config(store).bins
+    needed = needed_bytes(describe_architecture(config, store), config.batch_size, bins, processes)
     if needed > free:
         raise UserError(
             f"width {config.width} with batches of {config.batch_size} needs about {needed / 1e9:.1f} GB of memory, "

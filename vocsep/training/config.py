@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vocsep.config import Settings
+from vocsep.models.architecture import MOST_MAPS, NetworkName
 from vocsep.models.objective_config import Objective
 from vocsep.patches.sampling import Augmentation
 
@@ -57,8 +58,11 @@ class TrainConfig(Settings):
     channels: Literal[1, 2] = Field(
         default=2, description="1: each channel on its own; 2: stereo, where the store has it."
     )
-    width: int = Field(default=16, ge=1, description="Feature maps of the network's first block.")
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="In the first three decoder blocks.")
+    network: NetworkName = Field(
+        default="tfc-tdf", description="tfc-tdf (small, sees all frequencies at once), or unet (Jansson et al. 2017)."
+    )
+    width: int = Field(default=16, ge=1, le=MOST_MAPS, description="Feature maps of the network's first block.")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="In the first three decoder blocks of unet.")
     fine_tune: str | None = Field(default=None, description="Model to start from: champion, a number or a folder.")
     validations: int = Field(default=10, ge=1, description="How often validation songs are scored.")
     shown_songs: int = Field(

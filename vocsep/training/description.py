@@ -11,24 +11,27 @@ import torch
 
 from storage.files import file_digest, value_digest
 from storage.store import SpectrogramStore
+from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture, parse_architecture
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.training.config import TrainConfig
 
 
-def describe_architecture(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
-    """What a model file says of the network."""
+def describe_architecture(config: TrainConfig, store: SpectrogramStore) -> UNetArchitecture | TfcTdfArchitecture:
+    """The network that settings mean for the songs of a store."""
     objective, spectrogram = config.objective, spectrogram_config(store)
     drops_dc = objective.bins == "even" and spectrogram.dropped_bin == "none"
-    return {
-        "name": "unet",
+    bins = spectrogram.bins - drops_dc
+    architecture = {
+        "name": config.network,
         "channels": config.channels,
         "width": config.width,
         "targets": len(config.targets),
-        "scaled_bins": spectrogram.bins - drops_dc if objective.input == "root" else None,
+        "scaled_bins": bins if objective.input == "root" else None,
         "input": objective.input,
         "output": objective.output,
         "drops_dc": drops_dc,
     }
+    return parse_architecture(architecture | ({"bins": bins} if config.network == "tfc-tdf" else {}))
 
 
 def training_digest(store: SpectrogramStore) -> str:
@@ -56,7 +59,7 @@ def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, An
         "format": "vocsep-model",
         "format_version": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "architecture": describe_architecture(config, store),
+        "architecture": describe_architecture(config, store).model_dump(mode="json"),
         "spectrogram": spectrogram_config(store).model_dump(mode="json"),
         "objective": config.objective.model_dump(mode="json"),
         "targets": list(config.targets),

@@ -104,7 +104,7 @@ def fit(
     if config.batch_size % processes:
         raise UserError(f"batch_size {config.batch_size} cannot be shared by {processes} processes; take a multiple")
     device = pick_device(config.device)
-    check_memory(config, spectrogram_config(store).bins, device, processes)
+    check_memory(config, store, device, processes)
     torch.manual_seed(config.seed)
     network = initial_network(config, store, registry, sampler)
     run = open_run(runs, resume, config.identity(), training_digest(store)) if rank == 0 else None

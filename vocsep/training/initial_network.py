@@ -7,9 +7,11 @@ from torch import Tensor
 from storage.errors import UserError
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from vocsep.models.architecture import parse_architecture
+from vocsep.models.mask_module import MaskModule
+from vocsep.models.networks import build_network
 from vocsep.models.objective import fitting_bias, oracle_mask
 from vocsep.models.torch_network import load_network
-from vocsep.models.unet import UNet, build_network, complete
 from vocsep.patches.sampling import PatchSampler
 from vocsep.patches.tiers import StreamTier, gather_rows
 from vocsep.preprocessing.config import spectrogram_config
@@ -23,7 +25,7 @@ MEASURED_STEPS = 16
 
 def initial_network(
     config: TrainConfig, store: SpectrogramStore, registry: ModelRegistry, sampler: PatchSampler
-) -> UNet:
+) -> MaskModule:
     """A new network, or that of the model to start from.
 
     Raises
@@ -45,8 +47,9 @@ def initial_network(
         return network
     model = registry.open(config.fine_tune)
     trained = load_network(model)
-    wanted = architecture | {"spectrogram": spectrogram_config(store).model_dump(mode="json")}
-    held = complete(model.description["architecture"]) | {"spectrogram": model.description["spectrogram"]}
+    wanted = architecture.model_dump(mode="json") | {"spectrogram": spectrogram_config(store).model_dump(mode="json")}
+    held = parse_architecture(model.description["architecture"]).model_dump(mode="json")
+    held |= {"spectrogram": model.description["spectrogram"]}
     if different := [name for name in wanted if held.get(name) != wanted[name]]:
         name = different[0]
         raise UserError(f"{model.path}: cannot be fine-tuned to this: {name} is {held.get(name)}, not {wanted[name]}")
@@ -54,13 +57,13 @@ def initial_network(
     return network
 
 
-def _bias(network: UNet) -> Tensor:
+def _bias(network: MaskModule) -> Tensor:
     assert network.to_mask.bias is not None
     return network.to_mask.bias
 
 
 def _measured_bias(
-    config: TrainConfig, network: UNet, store: SpectrogramStore, sampler: PatchSampler, target: str
+    config: TrainConfig, network: MaskModule, store: SpectrogramStore, sampler: PatchSampler, target: str
 ) -> float:
     """Bias that fits the mean of the oracle masks."""
     mixtures, sources = (_first_patches(source, store, sampler) for source in ("mixture", target))

@@ -16,9 +16,9 @@ from storage.errors import UserError
 from storage.files import write_json
 from storage.store import SpectrogramStore
 from vocsep.models.distributed import share_batches
+from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective import distance
 from vocsep.models.objective_config import Objective
-from vocsep.models.unet import UNet
 from vocsep.patches.maker import Batch
 from vocsep.progress import Progress
 from vocsep.training.batches import StepBatches
@@ -39,7 +39,7 @@ NAMED_PATCHES = 8
 
 def run_training(
     fabric: Fabric,
-    network: UNet,
+    network: MaskModule,
     store: SpectrogramStore,
     config: TrainConfig,
     batches: StepBatches,
@@ -96,7 +96,7 @@ def run_training(
             started, sdr_db, estimates = time.monotonic(), 0.0, {}
             if run is not None:
                 average.network.eval()
-                result = validate(store, cast(UNet, average.network), keep_songs=config.shown_songs)
+                result = validate(store, cast(MaskModule, average.network), keep_songs=config.shown_songs)
                 sdr_db, estimates = result.sdr_db, result.estimates
             sdr_db = fabric.broadcast(sdr_db)
             schedule.on_validation(sdr_db)
@@ -182,7 +182,7 @@ def run_training(
 class BatchLoss(nn.Module):
     """Loss of a batch: the mean over the targets."""
 
-    def __init__(self, network: UNet, objective: Objective) -> None:
+    def __init__(self, network: MaskModule, objective: Objective) -> None:
         super().__init__()
         self.network = network
         self.objective = objective

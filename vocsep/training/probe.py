@@ -7,8 +7,8 @@ from torch import Tensor
 
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective import distance
-from vocsep.models.unet import UNet
 from vocsep.patches.maker import PatchMaker
 from vocsep.patches.tiers import StreamTier
 from vocsep.preprocessing.config import spectrogram_config
@@ -31,7 +31,7 @@ class Probe:
     """
 
     config: TrainConfig
-    network: UNet
+    network: MaskModule
     mixture: Tensor
     vocals: Tensor
 

@@ -130,10 +130,15 @@ def _unfinished(runs: Path) -> list[Path]:
 
 
 def _differences(held: dict[str, Any], expected: dict[str, Any]) -> str:
-    config = config_differences(held.get("config", {}), expected["config"])
+    config = config_differences(_complete(held.get("config", {})), expected["config"])
     if held.get("data_digest") != expected["data_digest"]:
         return ", ".join(part for part in (config, "other training data") if part)
     return config
+
+
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings with what version 0.1.0 had no choice of."""
+    return {"network": "unet"} | settings
 
 
 def finished_version(runs: Path) -> int | None:
@@ -174,7 +179,7 @@ def with_settings_of(resume: str, given: dict[str, Any]) -> dict[str, Any]:
     """
     if resume in ("auto", "never"):
         return dict(given)
-    settings: dict[str, Any] = _read(Path(resume)).get("settings", {})
+    settings = _complete(_read(Path(resume)).get("settings", {}))
     inner = {
         name: settings[name] | value
         for name, value in given.items()

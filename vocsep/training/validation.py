@@ -9,9 +9,9 @@ from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.metrics.bsseval import frame_sdr
+from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import predict_mask
 from vocsep.models.torch_network import TorchNetwork
-from vocsep.models.unet import UNet
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.masking import apply_mask
 
@@ -32,7 +32,7 @@ def load_song(store: SpectrogramStore, track: TrackRecord) -> tuple[Waveform, Wa
     return mixture, vocals
 
 
-def validate(store: SpectrogramStore, network: UNet | None, keep_songs: int = 0) -> Validation:
+def validate(store: SpectrogramStore, network: MaskModule | None, keep_songs: int = 0) -> Validation:
     """Vocals SDR in dB over the validation songs: median of 1-s frames per song, then median over songs.
 
     Measured at the store's sample rate, on the stored waveforms; a frame's SDR is that of museval (see `frame_sdr`), so
@@ -83,7 +83,7 @@ def _spectrogram_rate(store: SpectrogramStore) -> int:
     return StoreConfig.model_validate(store.manifest.config).spectrogram.sample_rate
 
 
-def _separate(store: SpectrogramStore, track: TrackRecord, mixture: Waveform, network: UNet) -> Waveform:
+def _separate(store: SpectrogramStore, track: TrackRecord, mixture: Waveform, network: MaskModule) -> Waveform:
     config = StoreConfig.model_validate(store.manifest.config).spectrogram
     magnitudes: Spectrogram = np.array(store.array(track, "mixture"), dtype=np.float32)
     return apply_mask(mixture, config.sample_rate, predict_mask(TorchNetwork(network), magnitudes), config)

@@ -14,8 +14,8 @@ import soundfile
 
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from tests.vocsep.models.small_models import unet
 from vocsep.models.objective_config import Objective
-from vocsep.models.unet import UNet
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_model
 
@@ -52,7 +52,7 @@ def models(demo_store: SpectrogramStore, tmp_path_factory: pytest.TempPathFactor
     """A registry with one untrained model."""
     registry = ModelRegistry(tmp_path_factory.mktemp("models"))
     config = TrainConfig(width=2, channels=1, objective=Objective(input="raw"))
-    weights = {name: value.numpy() for name, value in UNet(channels=1, width=2).state_dict().items()}
+    weights = {name: value.numpy() for name, value in unet(channels=1, width=2).state_dict().items()}
     description = describe_model(config, demo_store) | {
         "metrics": {"valid_sdr_db": 1.0, "valid_floor_sdr_db": 0.0},
         "training": {"steps_done": 0},

@@ -158,9 +158,9 @@ def test_song_in_both_splits_is_caught_by_the_splits(demo_store: SpectrogramStor
 
 
 def test_frozen_layer_is_caught_by_the_gradients(demo_store: SpectrogramStore) -> None:
-    probe = probe_of(settings(), demo_store)
+    probe = probe_of(settings(network="unet"), demo_store)
     assert gradient_finding(probe).status == "pass"
-    for parameter in probe.network.encoder[2].parameters():
+    for parameter in probe.network.get_submodule("encoder.2").parameters():
         parameter.requires_grad_(False)
     finding = gradient_finding(probe)
     assert finding.status == "fail"

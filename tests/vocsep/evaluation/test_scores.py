@@ -17,6 +17,7 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
 from tests.reference import museval
+from tests.vocsep.models.small_models import unet
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
@@ -29,7 +30,6 @@ from vocsep.evaluation.song import _museval_json, bss_scores, evaluate_song
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
 from vocsep.evaluation.target import Target, resolve
 from vocsep.metrics.bsseval import METRICS
-from vocsep.models.unet import UNet
 from vocsep.separation.cache import cached_separator
 from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import load_spectrogram_config
@@ -60,7 +60,7 @@ def _one_thread() -> Iterator[None]:
 def add_model(folder: Path, data: dict[str, Any] | None = None, seed: int = 0) -> ModelVersion:
     """An untrained network as the next version of a registry."""
     torch.manual_seed(seed)
-    weights = {name: value.numpy() for name, value in UNet(1, width=2).state_dict().items()}
+    weights = {name: value.numpy() for name, value in unet(1, width=2).state_dict().items()}
     description: dict[str, Any] = {
         "architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 1, "scaled_bins": None},
         "spectrogram": load_spectrogram_config("fine").model_dump(mode="json"),

@@ -2,23 +2,30 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from storage.registry import ModelRegistry, ModelVersion
 from vocsep.arrays import Waveform
+from vocsep.models.architecture import UNetArchitecture
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.models.unet import UNet
 from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import load_spectrogram_config
 
 
+def unet(channels: int = 1, width: int = 16, dropout: float = 0.5, **more: Any) -> UNet:
+    """A new U-Net; `more` is of its architecture."""
+    return UNet(UNetArchitecture.model_validate({"channels": channels, "width": width} | more), dropout)
+
+
 @functools.cache
 def lively(channels: int, seed: int = 0, targets: int = 1, scaled_bins: int | None = None) -> UNet:
     """An untrained network whose masks differ from place to place, in evaluation mode; not to be changed."""
     torch.manual_seed(seed)
-    network = UNet(channels, width=2, targets=targets, scaled_bins=scaled_bins)
+    network = unet(channels, width=2, targets=targets, scaled_bins=scaled_bins)
     with torch.no_grad():
         for _ in range(20):
             network(10 * torch.rand(2, channels, 128, scaled_bins or 128) ** 4)

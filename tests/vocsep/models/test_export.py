@@ -9,7 +9,7 @@ import torch
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry
-from tests.vocsep.models.small_models import add_model, lively, music
+from tests.vocsep.models.small_models import add_model, lively, music, unet
 from vocsep.models import export
 from vocsep.models.export import export_model
 from vocsep.models.onnx_network import OnnxNetwork, open_onnx
@@ -118,7 +118,7 @@ def test_file_that_is_no_export_is_one_line_that_names_it(models: Path, tmp_path
 
 def add_objective(models: Path, options: dict[str, Any], preset: str) -> tuple[UNet, SpectrogramConfig]:
     torch.manual_seed(0)
-    network = UNet(1, width=2, **options).eval()
+    network = unet(1, width=2, **options).eval()
     spectrogram = load_spectrogram_config(preset)
     description = {
         "architecture": {"name": "unet", "channels": 1, "width": 2, "targets": 1, "scaled_bins": None, **options},

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, distributed, nn
 
+from tests.vocsep.models.small_models import unet
 from tests.vocsep.training.training_runs import Child
 from vocsep.models.distributed import SharedBatchNorm, SharedDropout, share_batches
-from vocsep.models.unet import InputScaling, UNet
+from vocsep.models.mask_module import InputScaling
+from vocsep.models.unet import UNet
 
 Array = NDArray[Any]
 
@@ -36,7 +38,7 @@ def parameters_of_the_paper(channels: int) -> int:
 def lively(channels: int = 1, width: int = 2) -> UNet:
     """A network whose masks differ from place to place, in evaluation mode."""
     torch.manual_seed(0)
-    network = UNet(channels, width)
+    network = unet(channels, width)
     with torch.no_grad():
         for _ in range(20):
             network(torch.rand(4, channels, 128, 64))
@@ -45,14 +47,14 @@ def lively(channels: int = 1, width: int = 2) -> UNet:
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_number_of_parameters_is_that_of_the_papers_layer_table(channels: int) -> None:
-    count = sum(parameter.numel() for parameter in UNet(channels).parameters())
+    count = sum(parameter.numel() for parameter in unet(channels).parameters())
     assert count == parameters_of_the_paper(channels)
     assert count == {1: 9_821_809, 2: 9_823_010}[channels]
 
 
 @pytest.mark.parametrize("width", [1, 3, 16])
 def test_feature_maps_double_from_the_width_to_32_times_the_width(width: int) -> None:
-    maps = [module.out_channels for module in UNet(1, width).encoder.modules() if isinstance(module, nn.Conv2d)]
+    maps = [module.out_channels for module in unet(1, width).encoder.modules() if isinstance(module, nn.Conv2d)]
     assert maps == [width * factor for factor in (1, 2, 4, 8, 16, 32)]
 
 
@@ -66,7 +68,7 @@ def test_feature_maps_double_from_the_width_to_32_times_the_width(width: int) ->
 def test_mask_has_the_shape_of_any_input_and_lies_between_0_and_1(
     batch: int, channels: int, frames: int, bins: int
 ) -> None:
-    network = UNet(channels, width=1).eval()
+    network = unet(channels, width=1).eval()
     with torch.inference_mode():
         mask = network(100 * torch.rand(batch, channels, frames, bins))
     assert mask.shape == (batch, channels, frames, bins)
@@ -76,7 +78,7 @@ def test_mask_has_the_shape_of_any_input_and_lies_between_0_and_1(
 @pytest.mark.parametrize(("frames", "bins"), [(1, 512), (1, 1), (128, 513), (63, 513), (65, 512), (129, 511)])
 def test_sizes_beside_the_multiples_of_64_keep_their_shape(frames: int, bins: int) -> None:
     with torch.inference_mode():
-        assert UNet(width=2).eval()(torch.rand(1, 1, frames, bins)).shape == (1, 1, frames, bins)
+        assert unet(width=2).eval()(torch.rand(1, 1, frames, bins)).shape == (1, 1, frames, bins)
 
 
 def test_padding_to_multiples_of_64_is_that_with_zeros() -> None:
@@ -107,7 +109,7 @@ def test_in_evaluation_the_same_input_gives_the_same_mask() -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_gradients_reach_every_parameter(channels: int) -> None:
     torch.manual_seed(0)
-    network = UNet(channels, width=2)
+    network = unet(channels, width=2)
     network(torch.rand(2, channels, 128, 128)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -116,21 +118,21 @@ def test_gradients_reach_every_parameter(channels: int) -> None:
 
 
 def test_dropout_of_half_stands_in_exactly_the_first_three_decoder_blocks() -> None:
-    network = UNet()
+    network = unet()
     shares = [[module.p for module in block.modules() if isinstance(module, nn.Dropout)] for block in network.decoder]
     assert shares == [[0.5], [0.5], [0.5], [], []]
     assert sum(isinstance(module, nn.Dropout) for module in network.modules()) == 3
 
 
 def test_every_convolution_but_the_last_is_followed_by_batch_norm() -> None:
-    network = UNet(width=3)
+    network = unet(width=3)
     maps = [module.num_features for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert maps == [3, 6, 12, 24, 48, 96, 48, 24, 12, 6, 3]
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) == 11
 
 
 def test_activations_are_leaky_by_a_fifth_down_and_rectified_up() -> None:
-    network = UNet()
+    network = unet()
     slopes = [module.negative_slope for module in network.encoder.modules() if isinstance(module, nn.LeakyReLU)]
     assert slopes == [0.2] * 6
     assert sum(isinstance(module, nn.ReLU) for module in network.decoder.modules()) == 5
@@ -141,12 +143,12 @@ def test_activations_are_leaky_by_a_fifth_down_and_rectified_up() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_two_targets_have_a_mask_for_each_channel_and_share_all_but_the_last_layer(channels: int) -> None:
-    network = UNet(channels, width=2, targets=2).eval()
+    network = unet(channels, width=2, targets=2).eval()
     with torch.inference_mode():
         assert network(torch.rand(3, channels, 70, 64)).shape == (3, 2 * channels, 70, 64)
     sizes, single = (
         {name: value.numel() for name, value in one.named_parameters()}
-        for one in (network, UNet(channels, width=2, targets=1))
+        for one in (network, unet(channels, width=2, targets=1))
     )
     differing = {name for name in sizes if sizes[name] != single[name]}
     assert differing == {"to_mask.weight", "to_mask.bias"}
@@ -154,7 +156,7 @@ def test_two_targets_have_a_mask_for_each_channel_and_share_all_but_the_last_lay
 
 
 def test_masks_of_the_first_target_come_before_those_of_the_second() -> None:
-    network = UNet(channels=2, width=2, targets=2).eval()
+    network = unet(channels=2, width=2, targets=2).eval()
     with torch.no_grad():
         assert network.to_mask.bias is not None
         network.to_mask.weight.zero_()
@@ -186,18 +188,18 @@ def test_bins_that_are_always_silent_stay_finite() -> None:
 
 
 def test_scaling_is_learned_and_part_of_the_network_only_where_asked_for() -> None:
-    network = UNet(width=2, scaled_bins=64)
+    network = unet(width=2, scaled_bins=64)
     network(torch.rand(2, 1, 64, 64)).square().sum().backward()
     assert network.scaling is not None
     for parameter in network.scaling.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().max() > 0
-    assert UNet(width=2).scaling is None
-    assert not any(name.startswith("scaling") for name in UNet(width=2).state_dict())
+    assert unet(width=2).scaling is None
+    assert not any(name.startswith("scaling") for name in unet(width=2).state_dict())
 
 
 def test_network_with_scaled_input_takes_any_number_of_frames() -> None:
-    network = UNet(width=2, scaled_bins=50).eval()
+    network = unet(width=2, scaled_bins=50).eval()
     with torch.inference_mode():
         assert network(torch.rand(1, 1, 70, 50)).shape == (1, 1, 70, 50)
 
@@ -272,7 +274,7 @@ def drop(kind: type[nn.Dropout], rank: int, processes: int) -> dict[str, Array]:
 def gradients(rank: int, processes: int) -> dict[str, Array]:
     """Of a whole network in training, for the mean of a share of the batch."""
     torch.manual_seed(4)
-    network = UNet(channels=1, width=2)
+    network = unet(channels=1, width=2)
     if processes > 1:
         share_batches(network)
     magnitudes = torch.rand(8, 1, 128, 64)[rank::processes]
@@ -323,7 +325,7 @@ def test_batch_norm_of_two_processes_is_torchs_on_the_whole_batch(shares: list[d
 
 
 def test_shared_layers_keep_the_names_and_values_of_the_state() -> None:
-    network = UNet(channels=1, width=2)
+    network = unet(channels=1, width=2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     share_batches(network)
     after = network.state_dict()
@@ -340,7 +342,7 @@ def test_dropouts_of_two_processes_are_the_rows_of_that_of_one(shares: list[dict
 
 def test_mean_gradient_of_two_processes_is_that_of_one_on_the_whole_batch(shares: list[dict[str, Array]]) -> None:
     whole = gradients(0, 1)
-    assert len(whole) == len(list(UNet(width=2).parameters()))
+    assert len(whole) == len(list(unet(width=2).parameters()))
     for name, gradient in whole.items():
         mean = sum(share[name] for share in shares) / PROCESSES
         np.testing.assert_allclose(mean, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max(), err_msg=name)

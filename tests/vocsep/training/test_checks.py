@@ -9,6 +9,7 @@ import pytest
 from storage.errors import UserError
 from storage.store import SpectrogramStore
 from tests.vocsep.training.training_runs import Arrays, quick, small_store, train
+from vocsep.models.architecture import UNetArchitecture
 from vocsep.training.checks import check_songs, check_sound, needed_bytes
 
 PAIR = ("train", "train", "valid")
@@ -101,17 +102,18 @@ def test_validation_songs_without_any_vocals_are_told_before_training(tmp_path: 
 
 def test_network_too_large_for_the_memory_is_told_in_gigabytes(tmp_path: Path) -> None:
     store = small_store(tmp_path / "store.zarr", PAIR)
-    line = refusal(store, tmp_path, width=8192)
-    assert "width 8192" in line
+    line = refusal(store, tmp_path, width=1024)
+    assert "width 1024" in line
     assert " GB" in line
     assert "batch_size" in line
 
 
 def test_needed_memory_grows_with_width_and_batch_and_is_shared_by_processes() -> None:
-    base = needed_bytes(quick(width=16, batch_size=16), bins=512)
-    assert needed_bytes(quick(width=32, batch_size=16), bins=512) > 1.9 * base
-    assert base < needed_bytes(quick(width=16, batch_size=32), bins=512) < 2 * base
-    assert needed_bytes(quick(width=16, batch_size=32), bins=512, processes=2) == base
+    narrow, wide = UNetArchitecture(channels=1, width=16), UNetArchitecture(channels=1, width=32)
+    base = needed_bytes(narrow, batch_size=16, bins=512)
+    assert needed_bytes(wide, batch_size=16, bins=512) > 1.9 * base
+    assert base < needed_bytes(narrow, batch_size=32, bins=512) < 2 * base
+    assert needed_bytes(narrow, batch_size=32, bins=512, processes=2) == base
     # Weights of the network of width 16 alone: 9.8 million, five values of 4 bytes for each.
     assert base > 5 * 4 * 9.8e6
 

@@ -17,6 +17,7 @@ from vocsep.patches.tiers import open_tier
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.log import read_metrics
+from vocsep.training.run_folder import with_settings_of
 
 WRITTEN = Path(__file__).parents[2] / "data" / "version-0.1.0"
 
@@ -28,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def settings() -> TrainConfig:
-    return TrainConfig.model_validate(read_json(WRITTEN / "runs" / "run" / "run.json")["settings"])
+    return TrainConfig.model_validate(with_settings_of(str(WRITTEN / "runs" / "run"), {}))
 
 
 def test_model_gives_finite_masks_of_the_size_of_its_input(folder: Path) -> None:

@@ -14,6 +14,7 @@ from storage.errors import UserError
 from storage.files import read_json
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from tests.vocsep.models.small_models import unet
 from tests.vocsep.training.training_runs import are_equal, fit_plainly, quick, scripted, small_store, train, weights_of
 from vocsep.models.torch_network import load_network
 from vocsep.models.unet import UNet
@@ -77,7 +78,7 @@ def test_description_says_what_the_model_is_and_where_it_comes_from(
 ) -> None:
     result, folder = run
     description = ModelRegistry(folder / "models").open("1").description
-    assert {"name": "unet", "channels": 1, "width": 2, "targets": 1}.items() <= description["architecture"].items()
+    assert {"name": "tfc-tdf", "channels": 1, "width": 2, "targets": 1}.items() <= description["architecture"].items()
     assert description["spectrogram"] == load_spectrogram_config("fine").model_dump(mode="json")
     assert description["objective"]["loss"] == "l1"
     assert description["targets"] == ["vocals"]
@@ -241,7 +242,7 @@ def test_loss_falls_and_validation_beats_floor_silence_and_the_untrained_network
     losses = [entry["train_loss"] for entry in history]
     assert losses[-1] < 0.8 * losses[0]
     torch.manual_seed(0)
-    untrained = validate(demo_store, UNet(1, 4).eval()).sdr_db
+    untrained = validate(demo_store, unet(1, 4).eval()).sdr_db
     # A mask of zeros scores 0 dB.
     assert result.valid_sdr_db > max(result.floor_sdr_db, untrained, 0.0) + 2
 
@@ -394,7 +395,7 @@ def test_fine_tuning_refuses_another_spectrogram(store: SpectrogramStore, tuned:
 
 def held_model(registry: ModelRegistry, store: SpectrogramStore, valid_sdr_db: float) -> int:
     """A champion that says it scored so on the validation songs of `store`."""
-    weights = {name: value.numpy() for name, value in UNet(1, 2).state_dict().items()}
+    weights = {name: value.numpy() for name, value in unet(1, 2).state_dict().items()}
     description = describe_model(quick(), store) | {"metrics": {"valid_sdr_db": valid_sdr_db}}
     held = registry.add(weights, description).version
     assert held is not None

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from storage.errors import UserError
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from tests.vocsep.models.small_models import unet
 from tests.vocsep.training.training_runs import ALL_BINS, small_store, train
+from vocsep.models.architecture import parse_architecture
+from vocsep.models.mask_module import MaskModule
+from vocsep.models.networks import build_network
 from vocsep.models.objective import oracle_mask
 from vocsep.models.objective_config import Objective
 from vocsep.models.torch_network import load_network
-from vocsep.models.unet import UNet, build_network
 from vocsep.separation.separator import Separator
 from vocsep.training.config import TrainConfig
 from vocsep.training.settings_files import load_settings, system_names
@@ -73,7 +76,7 @@ def test_every_system_trains_is_saved_and_separates(name: str | None, store: Spe
     np.testing.assert_allclose(stems["vocals"] + stems["accompaniment"], waveform, atol=1e-6)
 
 
-def network_of(store: SpectrogramStore, tmp_path: Path, **objective: object) -> UNet:
+def network_of(store: SpectrogramStore, tmp_path: Path, **objective: object) -> MaskModule:
     """The network of a run of one step with a learning rate of next to nothing."""
     train(store, tmp_path, steps=1, learning_rate=1e-12, warmup=0, ema=0, objective=objective)
     return load_network(ModelRegistry(tmp_path / "models").open("1"))
@@ -108,7 +111,7 @@ def test_objective_of_all_bins_is_refused_on_a_store_without_them(tmp_path: Path
 
 def test_network_of_even_bins_sees_nothing_of_the_lowest_bin_and_gives_it_the_mask_of_the_second() -> None:
     torch.manual_seed(0)
-    network = UNet(width=2, drops_dc=True).eval()
+    network = unet(width=2, drops_dc=True).eval()
     magnitudes = torch.rand(1, 1, 64, 33)
     other = magnitudes.clone()
     other[..., 0] = 100
@@ -121,7 +124,7 @@ def test_network_of_even_bins_sees_nothing_of_the_lowest_bin_and_gives_it_the_ma
 
 def test_network_of_all_bins_gives_every_bin_a_mask_of_its_own() -> None:
     torch.manual_seed(0)
-    network = UNet(width=2).eval()
+    network = unet(width=2).eval()
     with torch.inference_mode():
         mask = network(torch.rand(1, 1, 128, 513))
     assert mask.shape == (1, 1, 128, 513)
@@ -144,7 +147,7 @@ def test_networks_of_all_and_of_even_bins_see_the_same_patches(store: Spectrogra
 def test_model_files_of_before_still_load() -> None:
     old = {"name": "unet", "channels": 1, "width": 2, "targets": 1}
     for bins in (None, 40):
-        network = build_network(old | {"scaled_bins": bins})
+        network = build_network(parse_architecture(old | {"scaled_bins": bins}))
         assert (network.input, network.output, network.drops_dc) == ("raw" if bins is None else "root", "mask", False)
 
 
@@ -153,6 +156,6 @@ def test_model_files_of_before_still_load() -> None:
 )
 def test_unknown_words_in_a_model_file_are_refused(wrong: dict[str, object]) -> None:
     architecture = {"name": "unet", "channels": 1, "width": 2, "targets": 1, "scaled_bins": None, "input": "raw"}
-    build_network(architecture)
+    parse_architecture(architecture)
     with pytest.raises(UserError, match="not known"):
-        build_network(architecture | wrong)
+        parse_architecture(architecture | wrong)

@@ -9,6 +9,7 @@ from storage.errors import UserError
 from storage.store import SpectrogramStore
 from tests.vocsep.training.training_runs import SAMPLES, SMALL, Array, Arrays, small_store, song
 from vocsep.metrics.bsseval import frame_sdr
+from vocsep.models.architecture import UNetArchitecture
 from vocsep.models.unet import UNet
 from vocsep.spectrograms.masking import apply_mask
 from vocsep.training.validation import load_song, median_frame_sdr, validate
@@ -18,7 +19,7 @@ class Constant(UNet):
     """A network whose mask is the same everywhere."""
 
     def __init__(self, value: float) -> None:
-        super().__init__(channels=1, width=1)
+        super().__init__(UNetArchitecture(channels=1, width=1))
         self.value = value
         self.eval()
 

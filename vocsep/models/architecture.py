@@ -1,0 +1,90 @@
+"""What a model file says of its network: enough to build it again."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from storage.errors import UserError
+from vocsep.config import Settings
+from vocsep.models.objective_config import InputName, OutputName
+
+NetworkName = Literal["unet", "tfc-tdf"]
+# Far beyond what is useful: a file from elsewhere must not ask for all memory.
+MOST_MAPS, MOST_BINS = 1024, 1 << 16
+
+
+class NetworkArchitecture(Settings):
+    """What all networks have in common.
+
+    Attributes
+    ----------
+    channels
+        Audio channels that one example holds: 1 treats every channel of a song on its own, 2 sees stereo.
+    width
+        Feature maps of the first block.
+    targets
+        How many sources there are masks for.
+    scaled_bins
+        Bins of an input that goes through `InputScaling`; None where `input` is another than `root`.
+    input, output
+        What the network makes of raw magnitudes, and what its numbers mean: names in `vocsep.models.objective`.
+    drops_dc
+        Whether the lowest of the bins that come in stays outside; it gets the mask of the second.
+    """
+
+    channels: Literal[1, 2]
+    width: int = Field(default=16, ge=1, le=MOST_MAPS)
+    targets: Literal[1, 2] = 1
+    scaled_bins: int | None = Field(default=None, ge=1, le=MOST_BINS)
+    input: InputName = "raw"
+    output: OutputName = "mask"
+    drops_dc: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, content: Any) -> Any:
+        """Files of version 0.1.0 may lack `input`."""
+        if isinstance(content, dict) and "input" not in content:
+            return content | {"input": "raw" if content.get("scaled_bins") is None else "root"}
+        return content
+
+    @model_validator(mode="after")
+    def _check(self) -> "NetworkArchitecture":
+        if (self.input == "root") != (self.scaled_bins is not None):
+            raise ValueError("scaled_bins goes with the input root, and with no other")
+        return self
+
+
+class UNetArchitecture(NetworkArchitecture):
+    """Of `vocsep.models.unet.UNet`."""
+
+    name: Literal["unet"] = "unet"
+
+
+class TfcTdfArchitecture(NetworkArchitecture):
+    """Of `vocsep.models.tfc_tdf.TfcTdf`; its layers along frequency are made for so many `bins`."""
+
+    name: Literal["tfc-tdf"] = "tfc-tdf"
+    bins: int = Field(ge=1, le=MOST_BINS)
+
+
+Architecture = Annotated[UNetArchitecture | TfcTdfArchitecture, Field(discriminator="name")]
+_ARCHITECTURE: TypeAdapter[UNetArchitecture | TfcTdfArchitecture] = TypeAdapter(Architecture)
+
+
+def parse_architecture(content: Any) -> UNetArchitecture | TfcTdfArchitecture:
+    """A model file's `architecture`.
+
+    Raises
+    ------
+    UserError
+        If it is not one that this version knows.
+    """
+    try:
+        return _ARCHITECTURE.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"architecture is not known to this version of vocsep ({': '.join(filter(None, [place, first['msg']]))})"
+        ) from None
