@@ -29,6 +29,7 @@ from storage.shards import padded_shape
 from storage.store import SpectrogramStore
 from storage.track_writer import Compression, track_writer
 from vocsep.kernels import StoredRows, fill_patch
+from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import StreamTier
 
 FRAMES, BINS, CHANNELS, BATCH = 128, 512, 2, 16
@@ -130,7 +131,7 @@ def make_store(path: Path, size: float, compression: Compression) -> Spectrogram
 
 def with_vocsep(store: SpectrogramStore) -> Read:
     """What is measured: a batch of excerpts, then the kernel. Without remixes it reads vocals and mixture."""
-    tier = StreamTier(store, CHANNELS)
+    tier = StreamTier(SongPool(store), CHANNELS)
     frames, bins = np.full(BATCH, FRAMES), np.full(BATCH, BINS)
     whole, gain = np.zeros(BATCH, np.int64), np.ones(BATCH, np.float32)
     remixed, cosines = np.zeros(BATCH, bool), np.zeros(1, np.float32)

@@ -43,6 +43,7 @@ from vocsep.models.mask_module import MaskModule
 from vocsep.models.networks import build_network
 from vocsep.models.torch_network import pick_device
 from vocsep.patches.maker import Batch
+from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import TierName, open_tier
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.plan import plan
@@ -135,9 +136,9 @@ def measure(store: SpectrogramStore, config: TrainConfig, device: torch.device, 
 
 def open_tiers(store: SpectrogramStore, config: TrainConfig, device: torch.device) -> dict[str, StepBatches]:
     """The same patches from every tier, the fastest first."""
-    sampler = patch_sampler(config, store)
+    sampler = patch_sampler(config, SongPool(store))
     names: tuple[TierName, ...] = ("device", "host", "stream") if device.type == "cuda" else ("host", "stream")
-    tiers = {name: open_tier(store, SPECTROGRAMS, config.channels, device, name)[0] for name in names}
+    tiers = {name: open_tier(SongPool(store), SPECTROGRAMS, config.channels, device, name)[0] for name in names}
     return {name: StepBatches(tier, sampler, config, rank=0, processes=1) for name, tier in tiers.items()}
 
 

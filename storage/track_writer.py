@@ -207,7 +207,7 @@ def track_writer(
         writer = TrackWriter(temporary, group, compression)
         yield writer
         arrays = writer.finish(f"{split}/{track_id}")
-    channels, frames = arrays["mixture"].shape[:2]
+    channels, frames = next(iter(arrays.values())).shape[:2]
     writer.record = TrackRecord(
         id=track_id,
         name=name,

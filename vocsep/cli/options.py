@@ -49,7 +49,9 @@ def command_with_settings(
         for name, (path, field) in places.items():
             value = given.pop(name)
             if value not in (None, []):
-                _put(values, path, name, value.split(",") if isinstance(value, str) and _is_tuple(field) else value)
+                if _is_tuple(field) and not isinstance(value[0], Path):
+                    value = [part for one in value for part in one.split(",")]
+                _put(values, path, name, value)
         command(values=values, **given)
 
     config = _parameter("config", str | None, typer.Option(help="YAML file with any of these settings."))
@@ -113,8 +115,8 @@ def _plain(kind: Any) -> Any:
     members = [one for one in get_args(kind) if one is not type(None)] if _is_union(kind) else [kind]
     if len(members) == 1 and members[0] in (int, float, bool, Path):
         return members[0] | None
-    if get_origin(members[0]) is tuple and get_args(members[0])[0] is Path:
-        return list[Path] | None
+    if get_origin(members[0]) is tuple:
+        return list[Path] | None if get_args(members[0])[0] is Path else list[str] | None
     if get_origin(members[0]) is Literal and all(isinstance(value, int) for value in get_args(members[0])):
         return int | None
     return str | None

@@ -18,7 +18,7 @@ from storage.manifest import SPLITS
 from vocsep.audio.formats import AUDIO_SUFFIXES
 from vocsep.datasets.songs import AudioSource, Dataset, Song, hashed_share, track_id
 
-Kind = Literal["musdb18", "musdb18-hq", "folder", "karaoke", "demo"]
+Kind = Literal["musdb18", "musdb18-hq", "folder", "karaoke", "vocals", "accompaniment", "demo"]
 DEMO_KIND = "demo"
 DEMO_MARKER = "demo.json"
 VALID_SHARE = 0.15
@@ -34,6 +34,7 @@ class _Listed:
     mixture: tuple[AudioSource, ...]
     vocals: tuple[AudioSource, ...]
     accompaniment: tuple[AudioSource, ...]
+    only: Literal["vocals", "accompaniment"] | None = None
 
 
 def open_dataset(root: Path, kind: str = "auto") -> Dataset:
@@ -46,8 +47,9 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
     kind
         `musdb18` (`<split>/<song>.stem.mp4`), `musdb18-hq` (`<split>/<song>/{mixture,drums,bass,other,vocals}.wav`),
         `folder` (`<split>/<song>/{vocals,accompaniment or other stems,mixture}.<any audio>`), `karaoke`
-        (`[<split>/]<song>.<any audio>`, accompaniment in the left channel, voice in the right), or `auto`, which
-        recognises all but `karaoke`: any stereo file looks like one.
+        (`[<split>/]<song>.<any audio>`, accompaniment in the left channel, voice in the right), `vocals` or
+        `accompaniment` (any audio in any folder below, each a training song that has this source alone), or `auto`,
+        which recognises all but the last three.
 
     Raises
     ------
@@ -70,8 +72,10 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
         listed = list(_list_hq(root, setup, problems) if kind == "musdb18-hq" else _list_stems(root, setup))
     elif kind == "folder":
         listed = list(_list_folders(root, problems))
-    else:
+    elif kind == "karaoke":
         listed = list(_list_karaoke(root))
+    else:
+        listed = list(_list_sources(root, "vocals" if kind == "vocals" else "accompaniment"))
     listed = list(_distinct(listed, problems))
     problems = {_shown(name): _shown(problem) for name, problem in problems.items()}
     if not listed and not problems:
@@ -178,6 +182,15 @@ def _list_karaoke(root: Path) -> Iterable[_Listed]:
             yield _Listed(path.stem, split, mixture=(band, voice), vocals=(voice,), accompaniment=(band,))
 
 
+def _list_sources(root: Path, source: Literal["vocals", "accompaniment"]) -> Iterable[_Listed]:
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root)
+        is_hidden = any(part.startswith(".") for part in inside.parts)
+        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not is_hidden:
+            name = " - ".join((*inside.parent.parts, path.stem))
+            yield _Listed(name, "train", mixture=(AudioSource(path),), vocals=(), accompaniment=(), only=source)
+
+
 def _entries(root: Path) -> list[tuple[str, Path]]:
     """Every entry of every split folder, as `(split, path)`, in order."""
     return [(split, path) for split in SPLITS if (root / split).is_dir() for path in sorted((root / split).iterdir())]
@@ -216,7 +229,8 @@ def _with_splits(kind: str, root: Path, listed: list[_Listed], valid_names: set[
                 "remove one, or the scores would be of songs that were trained on"
             )
     training = {name for name, split in split_of.items() if split == "train"}
-    if "valid" not in split_of.values():
+    # Songs of one source can be learned from, but not scored.
+    if "valid" not in split_of.values() and not all(song.only for song in listed):
         for name in (valid_names & training) or hashed_share(training, VALID_SHARE):
             split_of[name] = "valid"
     return tuple(
@@ -227,6 +241,7 @@ def _with_splits(kind: str, root: Path, listed: list[_Listed], valid_names: set[
             mixture=song.mixture,
             vocals=song.vocals,
             accompaniment=song.accompaniment,
+            only=song.only,
         )
         for song in listed
     )

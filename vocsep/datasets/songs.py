@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class AudioSource:
 class Song:
     """A song and what its sources are made of; each source is the sum of its parts.
 
-    An empty `accompaniment` means: mixture minus vocals.
+    An empty `accompaniment` means: mixture minus vocals. A song of which there is `only` one source has it as its
+    mixture, and nothing else.
     """
 
     id: str
@@ -30,6 +32,7 @@ class Song:
     mixture: tuple[AudioSource, ...]
     vocals: tuple[AudioSource, ...]
     accompaniment: tuple[AudioSource, ...]
+    only: Literal["vocals", "accompaniment"] | None = None
 
     @property
     def feature_paths(self) -> list[Path]:

@@ -3,16 +3,15 @@
 The draws of a step depend on nothing but the songs' lengths, the settings, the seed and the step.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from storage.manifest import TrackRecord
 from vocsep.arrays import Flags, Floats, Integers
 from vocsep.config import Settings
+from vocsep.patches.pool import DRAWN, SongPool
 
 
 class Augmentation(Settings):
@@ -105,24 +104,25 @@ class Draws:
 class PatchSampler:
     """Draws the patches of any step.
 
-    A song is drawn with a probability proportional to its length, then a start frame uniformly over all possible
-    ones, the last included; a song shorter than a patch is padded with zeros by whoever reads it.
+    A song is drawn with a probability proportional to its length within its set, then a start frame uniformly over all
+    possible ones, the last included; a song shorter than a patch is padded with zeros by whoever reads it. A song that
+    has but one source is always mixed with another one.
 
     Parameters
     ----------
-    tracks
+    pool
         The training songs.
     frames
         Frames per patch.
     """
 
-    def __init__(
-        self, tracks: Sequence[TrackRecord], *, batch_size: int, frames: int, augmentation: Augmentation, seed: int
-    ) -> None:
-        self._tracks = tracks
-        self._lengths = np.array([track.frames for track in tracks], dtype=np.int64)
-        self._channels = np.array([track.channels for track in tracks], dtype=np.int64)
-        self._ends = np.cumsum(self._lengths) / self._lengths.sum()
+    def __init__(self, pool: SongPool, *, batch_size: int, frames: int, augmentation: Augmentation, seed: int) -> None:
+        self._tracks = pool.tracks
+        self._lengths = np.array([track.frames for track in pool.tracks], dtype=np.int64)
+        self._channels = np.array([track.channels for track in pool.tracks], dtype=np.int64)
+        self._has_mixture = np.array(["mixture" in track.arrays for track in pool.tracks])
+        self._ends = {source: np.cumsum(pool.probabilities(source)) for source in DRAWN}
+        self._gains = {source: pool.gains(source) for source in DRAWN}
         self._batch_size = batch_size
         self._frames = frames
         self._augmentation = augmentation
@@ -132,8 +132,9 @@ class PatchSampler:
         """The patches of step `step`, counted from 0."""
         random = np.random.default_rng((self._seed, step))
         remixed = random.random(self._batch_size) < self._augmentation.remix
-        vocals = self._draw_source(random)
-        other = self._draw_source(random)
+        vocals = self._draw_source(random, "vocals")
+        other = self._draw_source(random, "accompaniment")
+        remixed |= ~self._has_mixture[vocals.track]
         accompaniment = SourceDraws(
             *(
                 np.where(remixed, getattr(other, field.name), getattr(vocals, field.name)).astype(
@@ -155,7 +156,7 @@ class PatchSampler:
             for index in range(len(draws.remixed))
         ]
 
-    def _draw_source(self, random: np.random.Generator) -> SourceDraws:
+    def _draw_source(self, random: np.random.Generator, source: str) -> SourceDraws:
         count = self._batch_size
         settings = self._augmentation
 
@@ -163,7 +164,8 @@ class PatchSampler:
             flags: Flags = random.random(count) < probability
             return flags
 
-        track = np.minimum(np.searchsorted(self._ends, random.random(count), side="right"), len(self._ends) - 1)
+        ends = self._ends[source]
+        track = np.minimum(np.searchsorted(ends, random.random(count), side="right"), np.searchsorted(ends, ends[-1]))
         channel = (random.random(count) * self._channels[track]).astype(np.int64)
         tempo_range = np.log2(settings.tempo_factor)
         tempo = np.where(changed(settings.tempo), 2 ** random.uniform(-tempo_range, tempo_range, count), 1.0)
@@ -173,4 +175,5 @@ class PatchSampler:
         pitch = np.where(changed(settings.pitch), 2 ** (semitones / 12), 1.0).astype(np.float32)
         decibels = random.uniform(-settings.gain_db, settings.gain_db, count)
         gain = np.where(changed(settings.gain), 10 ** (decibels / 20), 1.0).astype(np.float32)
+        gain *= self._gains[source][track]
         return SourceDraws(track, channel, start, frames, pitch, gain, changed(settings.swap))

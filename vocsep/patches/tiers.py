@@ -3,7 +3,6 @@
 All of them give the same values.
 """
 
-import math
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -11,10 +10,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from storage.manifest import TrackRecord
-from storage.patch_reader import PatchReader
-from storage.store import SpectrogramStore
 from vocsep.arrays import Integers
+from vocsep.patches.pool import SongPool, training_bytes
 
 TierName = Literal["device", "host", "stream"]
 
@@ -72,69 +69,75 @@ class PatchTier(Protocol):
 class ResidentTier:
     """All training songs in the memory of one device, one after the other."""
 
-    def __init__(self, store: SpectrogramStore, sources: tuple[str, ...], channels: int, device: torch.device) -> None:
-        tracks = store.tracks("train")
+    def __init__(self, pool: SongPool, sources: tuple[str, ...], channels: int, device: torch.device) -> None:
         self.name: TierName = "host" if device.type == "cpu" else "device"
         self.device = device
         self.channels = channels
-        self.bins = tracks[0].arrays[sources[0]].shape[2]
-        self._frames = np.array([track.frames for track in tracks], dtype=np.int64)
-        self._song_channels = np.array([track.channels for track in tracks], dtype=np.int64)
-        rows = self._frames * self._song_channels
-        self._first_row = np.concatenate([[0], np.cumsum(rows)])
+        self.bins = bins_of(pool)
+        self._frames = np.array([track.frames for track in pool.tracks], dtype=np.int64)
+        self._song_channels = np.array([track.channels for track in pool.tracks], dtype=np.int64)
+        self._first_row: dict[str, Integers] = {}
         self._rows: dict[str, Tensor] = {}
         for source in sources:
-            whole = torch.empty((int(rows.sum()), self.bins), dtype=_stored_type(tracks[0], source), device=device)
-            for index, track in enumerate(tracks):
-                song = torch.from_numpy(np.array(store.array(track, source))).view(-1, self.bins)
-                whole[self._first_row[index] : self._first_row[index + 1]] = song.to(device)
-            self._rows[source] = whole
+            held = np.array([source in track.arrays for track in pool.tracks])
+            first = np.concatenate([[0], np.cumsum(self._frames * self._song_channels * held)])
+            whole = torch.empty((int(first[-1]), self.bins), dtype=_stored_type(pool, source), device=device)
+            for index in map(int, np.flatnonzero(held)):
+                song = torch.from_numpy(np.array(pool.store(index).array(pool.tracks[index], source)))
+                whole[first[index] : first[index + 1]] = song.view(-1, self.bins).to(device)
+            self._first_row[source], self._rows[source] = first, whole
 
     def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
         """See `PatchTier.excerpts`."""
         length = self._frames[track]
         channels = (channel[:, None] + np.arange(self.channels)) % self._song_channels[track][:, None]
-        first = (self._first_row[track] + start)[:, None] + channels * length[:, None]
+        first = (self._first_row[source][track] + start)[:, None] + channels * length[:, None]
         return Excerpts(self._rows[source], first, np.minimum(frames, length - start))
 
 
 class StreamTier:
-    """Excerpts from the store's shards as they are needed."""
+    """Excerpts from the stores' shards as they are needed."""
 
     name: TierName = "stream"
     device = torch.device("cpu")
 
-    def __init__(self, store: SpectrogramStore, channels: int) -> None:
-        self._tracks = store.tracks("train")
-        self._reader = PatchReader(store)
+    def __init__(self, pool: SongPool, channels: int) -> None:
+        self._pool = pool
         self.channels = channels
-        self.bins = self._tracks[0].arrays["vocals"].shape[2]
+        self.bins = bins_of(pool)
         self._rows: dict[str, Tensor] = {}
 
     def excerpts(self, source: str, track: Integers, channel: Integers, start: Integers, frames: Integers) -> Excerpts:
         """See `PatchTier.excerpts`."""
-        songs = [self._tracks[index] for index in track]
+        songs = [self._pool.tracks[index] for index in track]
         available = np.minimum(frames, np.array([song.frames for song in songs]) - start)
         ends = np.cumsum(np.repeat(available, self.channels)).reshape(-1, self.channels)
         first = ends - available[:, None]
         rows = self._room(source, int(ends[-1, -1]))
         stored = rows.numpy()
         for item, song in enumerate(songs):
+            reader = self._pool.reader(track[item])
             for index, row in enumerate(first[item]):
                 one = int(channel[item] + index) % song.channels
-                self._reader.read(song, source, one, int(start[item]), stored[row : row + available[item]])
+                reader.read(song, source, one, int(start[item]), stored[row : row + available[item]])
         return Excerpts(rows, first, available)
 
     def _room(self, source: str, count: int) -> Tensor:
         """Memory for so many rows, the same one as before where it is large enough."""
         rows = self._rows.get(source)
         if rows is None or len(rows) < count:
-            rows = self._rows[source] = torch.empty((count, self.bins), dtype=_stored_type(self._tracks[0], source))
+            rows = self._rows[source] = torch.empty((count, self.bins), dtype=_stored_type(self._pool, source))
         return rows
 
 
-def _stored_type(track: TrackRecord, source: str) -> torch.dtype:
-    return torch.float16 if track.arrays[source].dtype == "float16" else torch.float32
+def bins_of(pool: SongPool) -> int:
+    """Bins of the pool's spectrograms."""
+    return next(iter(pool.tracks[0].arrays.values())).shape[2]
+
+
+def _stored_type(pool: SongPool, source: str) -> torch.dtype:
+    types = {track.arrays[source].dtype for track in pool.tracks if source in track.arrays}
+    return torch.float32 if "float32" in types else torch.float16
 
 
 def gather_rows(excerpts: Excerpts, out: Tensor) -> None:
@@ -147,14 +150,8 @@ def gather_rows(excerpts: Excerpts, out: Tensor) -> None:
     torch.mul(gathered, inside[..., None], out=out)
 
 
-def training_bytes(tracks: list[TrackRecord], sources: tuple[str, ...]) -> int:
-    """Bytes of the named spectrograms of all tracks in memory."""
-    arrays = [track.arrays[source] for track in tracks for source in sources]
-    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays)
-
-
 def open_tier(
-    store: SpectrogramStore,
+    pool: SongPool,
     sources: tuple[str, ...],
     channels: int,
     device: torch.device,
@@ -171,13 +168,13 @@ def open_tier(
     device
         That the network is on.
     """
-    size = training_bytes(store.tracks("train"), sources)
+    size = training_bytes(pool.tracks, sources)
     text = f"{size / 1e9:.2f} GB of training patches"
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         if wanted == "device" or (wanted == "auto" and size <= MEMORY_SHARE * free):
-            return ResidentTier(store, sources, channels, device), f"{text}, resident on {device}"
+            return ResidentTier(pool, sources, channels, device), f"{text}, resident on {device}"
     free = psutil.virtual_memory().available
     if wanted in ("device", "host") or (wanted == "auto" and size <= MEMORY_SHARE * free):
-        return ResidentTier(store, sources, channels, torch.device("cpu")), f"{text}, resident in host memory"
-    return StreamTier(store, channels), f"{text}, streamed from the store ({free / 1e9:.1f} GB of memory are free)"
+        return ResidentTier(pool, sources, channels, torch.device("cpu")), f"{text}, resident in host memory"
+    return StreamTier(pool, channels), f"{text}, streamed from the store ({free / 1e9:.1f} GB of memory are free)"

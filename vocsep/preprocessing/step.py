@@ -38,7 +38,9 @@ class PreprocessConfig(Settings):
     dataset: Path | None = Field(
         default=None, description="Root folder of the songs; without it, the demo songs are made and used."
     )
-    kind: str = Field(default="auto", description="auto, musdb18, musdb18-hq, folder, karaoke or demo.")
+    kind: str = Field(
+        default="auto", description="auto, musdb18, musdb18-hq, folder, karaoke, vocals, accompaniment or demo."
+    )
     preset: str = Field(default="fine", description="Spectral preset (fine, notebook) or YAML file.")
     dtype: Literal["float16", "float32"] = Field(default="float16", description="Stored type: float16 or float32.")
     compression: Compression = Field(default="none", description="none, zstd or blosc (smaller, read far slower).")

@@ -53,7 +53,9 @@ def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackR
     with track_writer(
         store_path, song.id, name=song.name, split=song.split, seconds=seconds, compression=config.compression
     ) as writer:
-        arrays = {name: writer.array(name, shape, config.dtype) for name in SPECTROGRAMS}
+        # What there is alone has been read as mixture.
+        written = {"mixture": song.only} if song.only else {name: name for name in SPECTROGRAMS}
+        arrays = {made: writer.array(name, shape, config.dtype) for made, name in written.items()}
         if song.split == "valid":
             for number, name in enumerate(PAIR):
                 waveform = writer.array(f"{name}_waveform", (channels, samples), np.float32)
@@ -61,8 +63,9 @@ def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackR
                     waveform.write(block[number])
         make = half_magnitude_blocks if config.dtype == "float16" else magnitude_blocks
         try:
-            for name, values in make(_taken(blocks), spectrogram):
-                arrays[name].write(values)
+            for made, values in make(_taken(blocks), spectrogram):
+                if made in arrays:
+                    arrays[made].write(values)
         except TooLoudError:
             raise UserError(
                 f"{song.name}: too loud for {config.dtype}; its samples should lie within -1 and 1"
@@ -90,7 +93,9 @@ def _at_preset_rate(song: Song, config: SpectrogramConfig) -> tuple[list[Wavefor
             np.stack(rows, out=piece[:, filled : filled + length])
         filled += length
 
-    for waveforms, sample_rate in source_blocks(song, PAIR):
+    for waveforms, sample_rate in source_blocks(song, ("mixture",) if song.only else PAIR):
+        if song.only:
+            waveforms["vocals"] = np.zeros_like(waveforms["mixture"])
         try:
             pair = [to_channels(waveforms[name], config.channels) for name in PAIR]
         except UserError as error:

@@ -5,8 +5,8 @@ from collections.abc import Generator, Iterator
 
 import torch
 
-from storage.store import SpectrogramStore
 from vocsep.patches.maker import Batch, PatchMaker
+from vocsep.patches.pool import SongPool
 from vocsep.patches.prefetch import PREFETCH_DEPTH, prefetched
 from vocsep.patches.sampling import Draws, PatchSampler
 from vocsep.patches.tiers import PatchTier
@@ -14,10 +14,10 @@ from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 
 
-def patch_sampler(config: TrainConfig, store: SpectrogramStore) -> PatchSampler:
+def patch_sampler(config: TrainConfig, pool: SongPool) -> PatchSampler:
     """What a training of these settings draws its patches with."""
     return PatchSampler(
-        store.tracks("train"),
+        pool,
         batch_size=config.batch_size,
         frames=PATCH_FRAMES,
         augmentation=config.augmentation,

@@ -7,6 +7,7 @@ from storage.errors import UserError
 from storage.store import SpectrogramStore
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import step_values
+from vocsep.patches.pool import SongPool
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
@@ -16,8 +17,13 @@ from vocsep.training.description import describe_architecture
 VALUES_PER_WEIGHT = 5
 
 
-def check_songs(store: SpectrogramStore, config: TrainConfig) -> None:
+def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | None = None) -> None:
     """Refuse songs that a model cannot be trained and validated on.
+
+    Parameters
+    ----------
+    pool
+        The songs that patches are drawn from, where they are not those of the store alone.
 
     Raises
     ------
@@ -26,14 +32,15 @@ def check_songs(store: SpectrogramStore, config: TrainConfig) -> None:
         splits, by name or by the content of its files.
     """
     train, valid = store.tracks("train"), store.tracks("valid")
+    drawn = pool.tracks if pool else train
     if not train:
         raise UserError(f"{store.path}: no training songs in the store; run `make preprocess` with a train split")
     if not valid:
         raise UserError(f"{store.path}: no validation songs in the store; preprocess at least two training songs")
-    if len(train) < 2 and config.augmentation.remix > 0:
+    if len(drawn) < 2 and config.augmentation.remix > 0:
         raise UserError(f"{store.path}: one training song is too few to mix songs; add songs, or set remix to 0")
-    names = {track.name for track in train}
-    digests = {source.sha256: track.name for track in train for source in track.sources}
+    names = {track.name for track in drawn}
+    digests = {source.sha256: track.name for track in drawn for source in track.sources}
     for track in valid:
         twins = [digests[source.sha256] for source in track.sources if source.sha256 in digests]
         if track.name in names or twins:

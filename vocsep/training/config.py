@@ -8,6 +8,7 @@ from vocsep.config import Settings
 from vocsep.models.architecture import MOST_MAPS, NetworkName
 from vocsep.models.objective_config import Objective
 from vocsep.patches.sampling import Augmentation
+from vocsep.training.songs import ExtraStore
 
 # A run goes on after these have changed: none of them decides what a step does.
 FREE_ON_RESUME = (
@@ -58,6 +59,11 @@ class TrainConfig(Settings):
     channels: Literal[1, 2] = Field(
         default=2, description="1: each channel on its own; 2: stereo, where the store has it."
     )
+    extra: tuple[ExtraStore, ...] = Field(
+        default=(),
+        description="Further stores to draw training patches from: STORE, STORE=SHARE, or STORE=VOCALS:ACCOMPANIMENT "
+        "(shares of all drawn vocals and accompaniments; default: by hours).",
+    )
     network: NetworkName = Field(
         default="tfc-tdf", description="tfc-tdf (small, sees all frequencies at once), or unet (Jansson et al. 2017)."
     )
@@ -90,4 +96,7 @@ class TrainConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """All settings that decide what a step does, as JSON-like values; a run cannot go on with others."""
-        return self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
+        settings = self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
+        # Stores may move; what they hold is part of the data's digest.
+        settings["extra"] = [{**one, "store": ""} for one in settings["extra"]]
+        return settings

@@ -12,6 +12,7 @@ import torch
 from storage.files import file_digest, value_digest
 from storage.store import SpectrogramStore
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture, parse_architecture
+from vocsep.patches.pool import SongPool
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.training.config import TrainConfig
 
@@ -34,14 +35,26 @@ def describe_architecture(config: TrainConfig, store: SpectrogramStore) -> UNetA
     return parse_architecture(architecture | ({"bins": bins} if config.network == "tfc-tdf" else {}))
 
 
-def training_digest(store: SpectrogramStore) -> str:
-    """Digest of the settings and of every stored byte that training reads; test songs do not change it."""
-    arrays = {
-        track.id: {name: array.crc32c for name, array in track.arrays.items()}
-        for split in ("train", "valid")
-        for track in store.tracks(split)
-    }
-    return value_digest({"config": store.manifest.config_digest, "arrays": arrays})
+def training_digest(store: SpectrogramStore, pool: SongPool | None = None) -> str:
+    """Digest of the settings and of every stored byte that training reads; test songs do not change it.
+
+    Parameters
+    ----------
+    pool
+        The songs that patches are drawn from, where they are not those of the store alone.
+    """
+
+    def content(one: SpectrogramStore, splits: tuple[str, ...]) -> dict[str, Any]:
+        arrays = {
+            track.id: {name: array.crc32c for name, array in track.arrays.items()}
+            for split in splits
+            for track in one.tracks(split)
+        }
+        return {"config": one.manifest.config_digest, "arrays": arrays}
+
+    first = content(store, ("train", "valid"))
+    extra = [content(one.store, ("train",)) for one in pool.sets[1:]] if pool else []
+    return value_digest(first | {"extra": extra} if extra else first)
 
 
 @functools.cache
@@ -52,9 +65,9 @@ def code_digest() -> str:
     return value_digest([[path.relative_to(root).as_posix(), file_digest(path)] for path in files])[:16]
 
 
-def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, Any]:
+def describe_model(config: TrainConfig, store: SpectrogramStore, pool: SongPool | None = None) -> dict[str, Any]:
     """What a model file says of the model's origin, as JSON-like values."""
-    manifest = store.manifest
+    manifest, pool = store.manifest, pool or SongPool(store)
     return {
         "format": "vocsep-model",
         "format_version": 1,
@@ -65,8 +78,8 @@ def describe_model(config: TrainConfig, store: SpectrogramStore) -> dict[str, An
         "targets": list(config.targets),
         "data": {
             "dataset": manifest.dataset["kind"],
-            "digest": training_digest(store),
-            "train": sorted(track.name for track in store.tracks("train")),
+            "digest": training_digest(store, pool),
+            "train": sorted(track.name for track in pool.tracks),
             "valid": sorted(track.name for track in store.tracks("valid")),
         },
         "versions": {

@@ -13,6 +13,7 @@ from storage.errors import UserError
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.models.torch_network import pick_device
+from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import open_tier
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.progress import Progress
@@ -27,6 +28,7 @@ from vocsep.training.processes import leave_group
 from vocsep.training.processes import processes as processes_here
 from vocsep.training.promotion import model_of_run, promote_if_better
 from vocsep.training.run_folder import RunFolder, open_run
+from vocsep.training.songs import song_pool
 from vocsep.training.state import Course
 
 log = logging.getLogger(__name__)
@@ -96,9 +98,10 @@ def fit(
         If the process was told to end; the run is saved and can go on.
     """
     config = config.model_copy(update={"channels": min(config.channels, spectrogram_config(store).channels)})
-    check_songs(store, config)
+    pool = song_pool(config.extra, store)
+    check_songs(store, config, pool)
     check_bins(store, config)
-    sampler = patch_sampler(config, store)
+    sampler = patch_sampler(config, pool)
     check_sound(store)
     rank, processes, local = processes_here()
     if config.batch_size % processes:
@@ -106,16 +109,16 @@ def fit(
     device = pick_device(config.device)
     check_memory(config, store, device, processes)
     torch.manual_seed(config.seed)
-    network = initial_network(config, store, registry, sampler)
-    run = open_run(runs, resume, config.identity(), training_digest(store)) if rank == 0 else None
+    network = initial_network(config, store, registry, pool, sampler)
+    run = open_run(runs, resume, config.identity(), training_digest(store, pool)) if rank == 0 else None
     try:
         fabric = _fabric(config, device, processes, local)
-        tier, tier_text = open_tier(store, _sources(config), config.channels, device, config.data)
+        tier, tier_text = open_tier(pool, _sources(config), config.channels, device, config.data)
         batches = StepBatches(tier, sampler, config, rank, processes)
         if run is not None:
             log.info(
                 "training on %d songs (%d for validation) for %s, on %s, %s; %s; run: %s",
-                len(store.tracks("train")),
+                len(pool.tracks),
                 len(store.tracks("valid")),
                 Budget.of(config, store),
                 f"{processes} x {device.type}" if processes > 1 else device.type,
@@ -126,7 +129,7 @@ def fit(
             if run.checkpoint is not None:
                 log.info("going on after step %d of %s", run.checkpoint.step, run.path)
         course = run_training(fabric, network, store, config, batches, run, progress)
-        return _register(config, store, registry, run, course, device, promote) if run is not None else None
+        return _register(config, store, pool, registry, run, course, device, promote) if run is not None else None
     except BaseException as error:
         # What failed still holds the network that processes share, and with it their group's threads.
         traceback.clear_frames(error.__traceback__)
@@ -140,6 +143,7 @@ def fit(
 def _register(
     config: TrainConfig,
     store: SpectrogramStore,
+    pool: SongPool,
     registry: ModelRegistry,
     run: RunFolder,
     course: Course,
@@ -150,7 +154,7 @@ def _register(
     share = round(course.validation_share, 4)
     seconds = round(course.seconds, 1)
     summary = {"steps_done": course.step, "seconds": seconds, "validation_share": share, "device": device.type}
-    description = describe_model(config, store) | {
+    description = describe_model(config, store, pool) | {
         "metrics": {"valid_sdr_db": course.best_sdr_db, "valid_floor_sdr_db": course.floor_sdr_db},
         "training": config.model_dump(mode="json") | summary | {"run": origin},
         "history": course.history,

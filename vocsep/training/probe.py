@@ -10,6 +10,7 @@ from storage.store import SpectrogramStore
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective import distance
 from vocsep.patches.maker import PatchMaker
+from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import StreamTier
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.spectrograms.config import PATCH_FRAMES
@@ -57,11 +58,12 @@ def open_probe(config: TrainConfig, store: SpectrogramStore, steps: int) -> Prob
     """The network of a training that starts from no model, and the patches of its first `steps` steps."""
     channels = min(config.channels, spectrogram_config(store).channels)
     config = config.model_copy(update={"channels": channels, "fine_tune": None})
-    sampler = patch_sampler(config, store)
+    pool = SongPool(store)
+    sampler = patch_sampler(config, pool)
     torch.manual_seed(config.seed)
-    network = initial_network(config, store, ModelRegistry(store.path), sampler)
+    network = initial_network(config, store, ModelRegistry(store.path), pool, sampler)
     maker = PatchMaker(
-        StreamTier(store, config.channels), frames=PATCH_FRAMES, seed=config.seed, with_accompaniment=False
+        StreamTier(pool, config.channels), frames=PATCH_FRAMES, seed=config.seed, with_accompaniment=False
     )
     batches = [maker.make(sampler.draw(step)) for step in range(steps)]
     mixture, vocals = torch.cat([batch.mixture for batch in batches]), torch.cat([batch.vocals for batch in batches])

@@ -138,7 +138,7 @@ def _differences(held: dict[str, Any], expected: dict[str, Any]) -> str:
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
     """A run's settings with what version 0.1.0 had no choice of."""
-    return {"network": "unet"} | settings
+    return {"network": "unet", "extra": []} | settings
 
 
 def finished_version(runs: Path) -> int | None:

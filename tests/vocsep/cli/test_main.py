@@ -51,7 +51,7 @@ def assert_one_line(result: Completed, *words: str) -> None:
 def models(demo_store: SpectrogramStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with one untrained model."""
     registry = ModelRegistry(tmp_path_factory.mktemp("models"))
-    config = TrainConfig(width=2, channels=1, objective=Objective(input="raw"))
+    config = TrainConfig(network="unet", width=2, channels=1, objective=Objective(input="raw"))
     weights = {name: value.numpy() for name, value in unet(channels=1, width=2).state_dict().items()}
     description = describe_model(config, demo_store) | {
         "metrics": {"valid_sdr_db": 1.0, "valid_floor_sdr_db": 0.0},

@@ -33,6 +33,8 @@ GIVEN: dict[str, Any] = {
     "ema": 0.9,
     "targets": ["vocals", "accompaniment"],
     "channels": 1,
+    "network": "unet",
+    "extra": [{"store": "more.zarr", "vocals": 0.25, "accompaniment": 0.5}],
     "width": 4,
     "dropout": 0.25,
     "fine_tune": "champion",
@@ -127,6 +129,8 @@ def test_values_of_all_options_arrive() -> None:
     assert GIVEN_AUGMENTATION.keys() == Augmentation.model_fields.keys()
     arguments = []
     for name, value in (GIVEN | GIVEN_AUGMENTATION | GIVEN_OBJECTIVE).items():
+        if name == "extra":
+            value = ["more.zarr=0.25:0.5"]
         arguments += [option(name), ",".join(value) if isinstance(value, list) else str(value)]
     config = config_of(*arguments)
     assert config.model_dump(mode="json") == GIVEN | INNER
@@ -134,6 +138,14 @@ def test_values_of_all_options_arrive() -> None:
     assert not [name for name, value in GIVEN.items() if untouched[name] == value]
     for setting, given in INNER.items():
         assert not [name for name, value in given.items() if untouched[setting][name] == value]
+
+
+def test_option_of_several_values_may_be_given_several_times() -> None:
+    config = config_of("--extra", "a.zarr", "--extra", "b.zarr=0.1,c.zarr=0.2:0")
+    found = [(str(one.store), one.vocals, one.accompaniment) for one in config.extra]
+    assert found == [("a.zarr", None, None), ("b.zarr", 0.1, 0.1), ("c.zarr", 0.2, 0.0)]
+    with pytest.raises(UserError, match="extra"):
+        config_of("--extra", "a.zarr=much")
 
 
 def test_without_options_the_settings_are_the_defaults() -> None:

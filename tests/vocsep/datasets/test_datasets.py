@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -247,6 +247,20 @@ def test_mono_file_is_no_karaoke(tmp_path: Path) -> None:
     put(tmp_path / "Song.wav", noise(1, channels=1))
     song = only_song(tmp_path, "karaoke")
     one_line(lambda: read_sources(song, ("vocals",)), tmp_path / "Song.wav", "1 channels")
+
+
+@pytest.mark.parametrize("source", ["vocals", "accompaniment"])
+def test_files_of_one_source_are_training_songs_wherever_they_lie(
+    tmp_path: Path, source: Literal["vocals", "accompaniment"]
+) -> None:
+    waveform = put(tmp_path / "An Album" / "First.wav", noise(1))
+    put(tmp_path / "Second.wav", noise(2))
+    put(tmp_path / ".trash" / "Third.wav", noise(3))
+    dataset = open_dataset(tmp_path, source)
+    assert splits_of(dataset) == {"An Album - First": "train", "Second": "train"}
+    assert all(song.only == source for song in dataset.songs)
+    song = next(song for song in dataset.songs if song.name == "An Album - First")
+    assert np.array_equal(read_sources(song, ["mixture"])[0]["mixture"], waveform)
 
 
 @pytest.mark.parametrize("other", ["Song.wav", "train/Song.flac"])

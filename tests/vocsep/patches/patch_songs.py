@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.manifest import TrackRecord
+from storage.manifest import ArrayRecord, Manifest, TrackRecord
 from storage.store import SpectrogramStore
 from storage.track_writer import Compression
 from tests.tracks import write_track
+from vocsep.patches.pool import SongPool
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.config import SpectrogramConfig
 
@@ -49,8 +50,19 @@ def record(frames: int, channels: int = 1, number: int = 1) -> TrackRecord:
         frames=frames,
         seconds=1.0,
         sources=(),
-        arrays={},
+        arrays={
+            source: ArrayRecord(
+                shard=source, shape=(channels, frames, BINS), dtype="float32", chunk_length=1, bytes=0, crc32c=0
+            )
+            for source in SOURCES
+        },
     )
+
+
+def pool_of(*tracks: TrackRecord) -> SongPool:
+    """Songs without files."""
+    manifest = Manifest(tool="", config={}, config_digest="", dataset={}, tracks={track.id: track for track in tracks})
+    return SongPool(SpectrogramStore(Path(), manifest))
 
 
 def training_songs(songs: Sequence[Made]) -> list[tuple[int, Made]]:

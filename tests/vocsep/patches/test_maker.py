@@ -17,6 +17,7 @@ from tests.vocsep.patches.patch_songs import SOURCES, Made, make_store, training
 from tests.vocsep.patches.test_tiers import make_tier
 from vocsep.kernels import StoredRows, fill_patch
 from vocsep.patches.maker import Batch, PatchMaker, remix_magnitudes, stretch, stretched_bins
+from vocsep.patches.pool import SongPool
 from vocsep.patches.sampling import Augmentation, Draws, PatchSampler, SourceDraws
 
 Array = NDArray[Any]
@@ -50,8 +51,7 @@ def store(values: dict[str, list[Array]], tmp_path_factory: pytest.TempPathFacto
 def sampler(
     store: SpectrogramStore, augmentation: Augmentation = EVERYTHING, batch_size: int = 12, frames: int = FRAMES
 ) -> PatchSampler:
-    tracks = store.tracks("train")
-    return PatchSampler(tracks, batch_size=batch_size, frames=frames, augmentation=augmentation, seed=5)
+    return PatchSampler(SongPool(store), batch_size=batch_size, frames=frames, augmentation=augmentation, seed=5)
 
 
 def maker(

@@ -14,6 +14,7 @@ from storage.errors import UserError
 from storage.store import SpectrogramStore
 from tests.vocsep.patches.patch_songs import SOURCES, Made, make_store
 from vocsep.patches.maker import Batch, PatchMaker
+from vocsep.patches.pool import SongPool
 from vocsep.patches.prefetch import PREFETCH_DEPTH, prefetched
 from vocsep.patches.sampling import Draws
 from vocsep.patches.tiers import TierName, open_tier
@@ -116,17 +117,17 @@ CONFIG = TrainConfig(batch_size=6, seed=4)
 
 
 def feed(store: SpectrogramStore, tier: TierName, rank: int = 0, processes: int = 1) -> StepBatches:
-    opened = open_tier(store, SOURCES, CONFIG.channels, torch.device("cpu"), tier)[0]
-    return StepBatches(opened, patch_sampler(CONFIG, store), CONFIG, rank, processes)
+    opened = open_tier(SongPool(store), SOURCES, CONFIG.channels, torch.device("cpu"), tier)[0]
+    return StepBatches(opened, patch_sampler(CONFIG, SongPool(store)), CONFIG, rank, processes)
 
 
 @pytest.fixture(scope="module")
 def expected(store: SpectrogramStore) -> Callable[[int], Batch]:
     """A function that gives the batch of a step, in memory of its own."""
-    tier = open_tier(store, SOURCES, CONFIG.channels, torch.device("cpu"), "host")[0]
+    tier = open_tier(SongPool(store), SOURCES, CONFIG.channels, torch.device("cpu"), "host")[0]
     with_accompaniment = "accompaniment" in CONFIG.targets
     making = PatchMaker(tier, frames=PATCH_FRAMES, seed=CONFIG.seed, with_accompaniment=with_accompaniment)
-    return cache(lambda step: making.make(patch_sampler(CONFIG, store).draw(step)))
+    return cache(lambda step: making.make(patch_sampler(CONFIG, SongPool(store)).draw(step)))
 
 
 def assert_equal(found: Batch, wanted: Batch) -> None:

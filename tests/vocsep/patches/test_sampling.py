@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from tests.vocsep.patches.patch_songs import record
+from tests.vocsep.patches.patch_songs import pool_of, record
 from vocsep.patches.sampling import Augmentation, Draws, PatchSampler, SourceDraws
 
 Array = NDArray[Any]
@@ -30,7 +30,7 @@ def sampler(
     """Of songs with so many frames and channels; nothing is changed but what is asked for."""
     tracks = [record(length, channels, number) for number, (length, channels) in enumerate(songs, start=1)]
     augmentation = Augmentation.model_validate(NOTHING.model_dump() | changed)
-    return PatchSampler(tracks, batch_size=batch_size, frames=frames, augmentation=augmentation, seed=seed)
+    return PatchSampler(pool_of(*tracks), batch_size=batch_size, frames=frames, augmentation=augmentation, seed=seed)
 
 
 def chosen(name: str, value: float) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from storage.errors import UserError
 from storage.store import SpectrogramStore
 from storage.track_writer import Compression
 from tests.vocsep.patches.patch_songs import BINS, SONGS, SOURCES, Made, make_store, recognisable, training_songs
-from vocsep.patches.tiers import Excerpts, PatchTier, ResidentTier, StreamTier, gather_rows, open_tier, training_bytes
+from vocsep.patches.pool import SongPool, training_bytes
+from vocsep.patches.tiers import Excerpts, PatchTier, ResidentTier, StreamTier, gather_rows, open_tier
 
 Array = NDArray[Any]
 
@@ -28,7 +29,8 @@ TIERS = ("host", "stream")
 
 def make_tier(name: str, store: SpectrogramStore, channels: int) -> PatchTier:
     """A tier by its name."""
-    return StreamTier(store, channels) if name == "stream" else ResidentTier(store, SOURCES, channels, CPU)
+    pool = SongPool(store)
+    return StreamTier(pool, channels) if name == "stream" else ResidentTier(pool, SOURCES, channels, CPU)
 
 
 def read(tier: PatchTier, source: str, track: Array, channel: Array, start: Array, frames: int) -> torch.Tensor:
@@ -206,15 +208,15 @@ def test_tier_is_host_memory_where_songs_take_at_most_half_of_what_is_free_else_
     store = stores("float32", "none")
     size = training_bytes(store.tracks("train"), SOURCES)
     free_memory(monkeypatch, 2 * size)
-    tier, text = open_tier(store, SOURCES, 1, CPU)
+    tier, text = open_tier(SongPool(store), SOURCES, 1, CPU)
     assert tier.name == "host"
     assert "resident in host memory" in text
     free_memory(monkeypatch, 2 * size - 2)
-    tier, text = open_tier(store, SOURCES, 1, CPU)
+    tier, text = open_tier(SongPool(store), SOURCES, 1, CPU)
     assert tier.name == "stream"
     assert "streamed" in text
     # One source fewer fits.
-    assert open_tier(store, SOURCES[:2], 1, CPU)[0].name == "host"
+    assert open_tier(SongPool(store), SOURCES[:2], 1, CPU)[0].name == "host"
 
 
 @pytest.mark.parametrize("wanted", ["host", "stream"])
@@ -223,12 +225,12 @@ def test_tier_that_is_asked_for_is_taken_whatever_is_free(
 ) -> None:
     for free in (0, 1e12):
         free_memory(monkeypatch, free)
-        assert open_tier(stores("float32", "none"), SOURCES, 1, CPU, wanted)[0].name == wanted
+        assert open_tier(SongPool(stores("float32", "none")), SOURCES, 1, CPU, wanted)[0].name == wanted
 
 
 def test_choice_is_told_in_one_line_with_the_size(stores: Callable[..., SpectrogramStore]) -> None:
     for wanted in ("host", "stream"):
-        text = open_tier(stores("float32", "none"), SOURCES, 1, CPU, wanted)[1]
+        text = open_tier(SongPool(stores("float32", "none")), SOURCES, 1, CPU, wanted)[1]
         assert "\n" not in text
         assert text.startswith("0.00 GB of training patches")
 
@@ -246,7 +248,7 @@ def test_missing_shard_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("channels", [1, 2])
 def test_songs_resident_on_a_gpu_give_the_stored_values(stores: Callable[..., SpectrogramStore], channels: int) -> None:
-    tier, text = open_tier(stores("float16", "none"), SOURCES, channels, torch.device("cuda"))
+    tier, text = open_tier(SongPool(stores("float16", "none")), SOURCES, channels, torch.device("cuda"))
     assert tier.name == "device"
     assert "cuda" in text
     track, start = np.array([0, 1, 2, 3]), np.array([6, 0, 0, 2])

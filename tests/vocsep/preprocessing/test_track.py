@@ -148,6 +148,16 @@ def test_silence_is_a_song_of_zeros(tmp_path: Path, store: Path) -> None:
         assert not values.any()
 
 
+@pytest.mark.parametrize("source", ["vocals", "accompaniment"])
+def test_song_of_one_source_has_its_spectrogram_and_no_other(tmp_path: Path, store: Path, source: str) -> None:
+    waveform = music(5, 3.0)
+    put(tmp_path / "songs" / "One.wav", waveform)
+    (song,) = open_dataset(tmp_path / "songs", source).songs
+    record = preprocess_song(song, store, EXACT)
+    assert set(record.arrays) == {source}
+    np.testing.assert_allclose(stored(store, record)[source], np.abs(expected(waveform, 44100)), rtol=1e-3, atol=1e-3)
+
+
 def test_mono_song_has_one_channel_and_mono_vocals_of_a_stereo_song_stand_in_both(tmp_path: Path, store: Path) -> None:
     mixture, vocals = music(5, 1.0), music(6, 1.0, channels=1)
     put(tmp_path / "mixture.wav", mixture)

@@ -13,6 +13,7 @@ from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.vocsep.training.training_runs import checkpoint_of, fit_plainly
 from vocsep.models.torch_network import TorchNetwork, load_network
+from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import open_tier
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
@@ -43,8 +44,8 @@ def test_model_gives_finite_masks_of_the_size_of_its_input(folder: Path) -> None
 def test_store_is_sound_and_gives_patches(folder: Path) -> None:
     assert problems(folder / "store.zarr") == []
     store, config = SpectrogramStore.open(folder / "store.zarr"), settings()
-    tier, _ = open_tier(store, ("vocals", "mixture"), config.channels, torch.device("cpu"), "stream")
-    batch = next(StepBatches(tier, patch_sampler(config, store), config, 0, 1).from_step(0))
+    tier, _ = open_tier(SongPool(store), ("vocals", "mixture"), config.channels, torch.device("cpu"), "stream")
+    batch = next(StepBatches(tier, patch_sampler(config, SongPool(store)), config, 0, 1).from_step(0))
     assert batch.mixture.shape == (config.batch_size, 1, 128, 512)
     assert torch.isfinite(batch.mixture).all()
     assert batch.vocals.any()

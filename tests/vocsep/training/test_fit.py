@@ -396,7 +396,7 @@ def test_fine_tuning_refuses_another_spectrogram(store: SpectrogramStore, tuned:
 def held_model(registry: ModelRegistry, store: SpectrogramStore, valid_sdr_db: float) -> int:
     """A champion that says it scored so on the validation songs of `store`."""
     weights = {name: value.numpy() for name, value in unet(1, 2).state_dict().items()}
-    description = describe_model(quick(), store) | {"metrics": {"valid_sdr_db": valid_sdr_db}}
+    description = describe_model(quick(network="unet"), store) | {"metrics": {"valid_sdr_db": valid_sdr_db}}
     held = registry.add(weights, description).version
     assert held is not None
     registry.promote(held)

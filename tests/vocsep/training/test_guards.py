@@ -21,6 +21,7 @@ from tests.vocsep.training.training_runs import (
     status_of,
     train,
 )
+from vocsep.patches.pool import SongPool
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.batches import patch_sampler
 
@@ -50,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
 def first_bad_step(store: SpectrogramStore, **settings: Any) -> tuple[int, list[int]]:
     """The first step, counted from 0, that reads frames of song 2 that hold NaN, and where such patches begin."""
     config = quick(**(SETTINGS | settings))
-    sampler = patch_sampler(config, store)
+    sampler = patch_sampler(config, SongPool(store))
     for step in range(60):
         draws = sampler.draw(step).vocals
         starts = [
