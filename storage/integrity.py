@@ -127,11 +127,7 @@ def _track_metadata(track: TrackRecord) -> dict[str, dict[str, Any]]:
     folder = f"{track.split}/{track.id}"
     attributes = {"name": track.name, "seconds": track.seconds}
     return {f"{folder}/{_METADATA}": {"node_type": "group", "attributes": attributes}} | {
-        f"{folder}/{name}/{_METADATA}": {
-            "node_type": "array",
-            "shape": list(record.shape),
-            "data_type": record.dtype,
-        }
+        f"{folder}/{name}/{_METADATA}": {"node_type": "array", "shape": list(record.shape), "data_type": record.dtype}
         for name, record in track.arrays.items()
     }
 

@@ -98,13 +98,7 @@ def write(
     sources: tuple[SourceFile, ...] = (),
 ) -> TrackRecord:
     return write_track(
-        store.path,
-        track_id,
-        name=f"Name of {track_id}",
-        split=split,
-        seconds=1.5,
-        arrays=arrays,
-        sources=sources,
+        store.path, track_id, name=f"Name of {track_id}", split=split, seconds=1.5, arrays=arrays, sources=sources
     )
 
 
@@ -202,10 +196,7 @@ def test_added_tracks_are_saved_now_and_then(tmp_path: Path) -> None:
 def test_store_is_written_under_its_lock_and_whatever_was_added_is_saved(tmp_path: Path) -> None:
     filled_store(tmp_path / "s.zarr")
     settings: dict[str, Any] = {"config": CONFIG, "dataset": DATASET, "tool": "test"}
-    with (
-        contextlib.suppress(ZeroDivisionError),
-        SpectrogramStore.writing(tmp_path / "s.zarr", **settings) as store,
-    ):
+    with contextlib.suppress(ZeroDivisionError), SpectrogramStore.writing(tmp_path / "s.zarr", **settings) as store:
         assert sorted(store.manifest.tracks) == ["a-1", "b-2", "c-3"]
         one_line(SpectrogramStore.writing(store.path, **settings).__enter__, store.path, "process")
         store.add(write(store, "d-4", spectrograms(4)))

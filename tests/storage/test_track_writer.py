@@ -36,14 +36,7 @@ def write(
     store: SpectrogramStore, arrays: dict[str, Array], compression: Compression, track_id: str = "t"
 ) -> TrackRecord:
     track = write_track(
-        store.path,
-        track_id,
-        name="x",
-        split="train",
-        seconds=1.0,
-        arrays=arrays,
-        sources=(),
-        compression=compression,
+        store.path, track_id, name="x", split="train", seconds=1.0, arrays=arrays, sources=(), compression=compression
     )
     store.add(track)
     return track

@@ -151,13 +151,7 @@ class _OggEncoder:
 
     def __init__(self, path: Path, like: AudioInfo) -> None:
         self._file = soundfile.SoundFile(
-            path,
-            "w",
-            like.sample_rate,
-            like.channels,
-            format="OGG",
-            subtype="VORBIS",
-            compression_level=_OGG_QUALITY,
+            path, "w", like.sample_rate, like.channels, format="OGG", subtype="VORBIS", compression_level=_OGG_QUALITY
         )
         self._order = list(VORBIS_ORDER.get(like.channels, range(like.channels)))
         for tag, name in _OGG_TAGS.items():

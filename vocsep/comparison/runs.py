@@ -69,10 +69,7 @@ def check_comparison(config: ComparisonConfig, store: SpectrogramStore) -> None:
 
 
 def run_comparison(
-    config: ComparisonConfig,
-    store: SpectrogramStore,
-    output: Path,
-    on_progress: Callable[[float], None] | None = None,
+    config: ComparisonConfig, store: SpectrogramStore, output: Path, on_progress: Callable[[float], None] | None = None
 ) -> list[dict[str, Any]]:
     """Train all that is not trained yet, and return what every run came to, in the order of `runs`.
 

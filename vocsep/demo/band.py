@@ -229,13 +229,7 @@ def _instrument(name: str, rate: int, rng: np.random.Generator) -> Sound:
 
 
 def _partials(
-    midi: float,
-    length: float,
-    rate: int,
-    levels: Array,
-    decay: float,
-    damping: float,
-    attack: float = 0.004,
+    midi: float, length: float, rate: int, levels: Array, decay: float, damping: float, attack: float = 0.004
 ) -> Signal:
     """One note as a sum of harmonics; harmonic k dies in `decay / (1 + damping * (k - 1))` seconds."""
     hertz = 440 * 2 ** ((midi - 69) / 12)

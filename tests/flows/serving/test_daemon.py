@@ -27,16 +27,8 @@ from tests.flows.conftest import QUIET, clean_environment, free_port
 from tests.flows.prefect_api import found, last_step
 
 ROOT = Path(flows.__file__).parents[1]
-LONG_TRAINING = {
-    "training": {
-        "steps": 1_000_000,
-        "width": 2,
-        "channels": 1,
-        "batch_size": 2,
-        "device": "cpu",
-        "checkpoint_seconds": 0.2,
-    },
-}
+SMALL = {"width": 2, "channels": 1, "batch_size": 2, "device": "cpu"}
+LONG_TRAINING = {"training": {"steps": 1_000_000, "checkpoint_seconds": 0.2, **SMALL}}
 
 
 class Served:

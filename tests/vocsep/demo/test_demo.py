@@ -63,12 +63,7 @@ def test_same_seed_gives_the_same_samples_and_another_seed_or_index_gives_others
 
 def test_rate_and_shortest_length_are_free_within_limits_and_refused_beyond() -> None:
     assert synthesize_song(0, 0, 1.0, 11025)["vocals"].shape == (2, 11025)
-    for seed, index, seconds, rate in (
-        (0, 0, 0.5, RATE),
-        (-1, 0, 3.0, RATE),
-        (0, -1, 3.0, RATE),
-        (0, 0, 3.0, 10),
-    ):
+    for seed, index, seconds, rate in ((0, 0, 0.5, RATE), (-1, 0, 3.0, RATE), (0, -1, 3.0, RATE), (0, 0, 3.0, 10)):
         with pytest.raises(ValueError, match=r"."):
             synthesize_song(seed, index, seconds, rate)
 

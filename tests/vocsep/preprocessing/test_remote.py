@@ -49,10 +49,7 @@ def test_workers_in_other_processes_make_the_store_that_a_local_run_makes(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     dataset = open_dataset(demo_root)
-    with (
-        updating_remote(url, dataset, CONFIG) as (remote, work),
-        ProcessPoolExecutor(2, get_context("spawn")) as pool,
-    ):
+    with updating_remote(url, dataset, CONFIG) as (remote, work), ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for future in [pool.submit(preprocess_song_to, song, url, CONFIG) for song in work.pending]:
             remote.add(future.result())
     assert without_manifest(objects(url)) == without_manifest(files(demo_store.path))

@@ -297,10 +297,7 @@ def test_changed_song_that_cannot_be_made_again_keeps_its_old_track(songs: Path,
 
 def test_songs_that_were_made_before_an_error_are_saved(demo_root: Path, tmp_path: Path) -> None:
     dataset = open_dataset(demo_root)
-    with (
-        contextlib.suppress(ZeroDivisionError),
-        updating(tmp_path / "s.zarr", dataset, FINE) as (update, todo),
-    ):
+    with contextlib.suppress(ZeroDivisionError), updating(tmp_path / "s.zarr", dataset, FINE) as (update, todo):
         update.add(preprocess_song(todo.pending[0], update.path, FINE))
         raise ZeroDivisionError
     assert saved(tmp_path / "s.zarr") == [todo.pending[0].name]
