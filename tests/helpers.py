@@ -1,5 +1,7 @@
-"""What many tests ask: which line a mistake gives, what lies in a folder, and one flipped bit."""
+"""What many tests ask: which line a mistake gives, what lies in a folder, one flipped bit, and other processes."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,3 +31,23 @@ def flip(path: Path, position: int | None = None) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2 if position is None else position] ^= 1
     path.write_bytes(content)
+
+
+def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    """A process that runs `code`."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def line_of(process: "subprocess.Popen[str]") -> str:
+    """The next line that a process prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def go_on(*processes: "subprocess.Popen[str]") -> None:
+    """Give each process a line of input."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()

@@ -23,7 +23,10 @@ from vocsep.retraining.step import RetrainConfig, RetrainSongs, check
 from vocsep.training.log import read_metrics
 
 STORE = Path("data/spectrograms.zarr")
-SETTINGS = "--steps 120 --batch-size 2 --width 2 --channels 1 --device cpu --checkpoint-seconds 0.5 --workers 1".split()
+SETTINGS = [
+    *("--steps", "120", "--batch-size", "2", "--width", "2", "--channels", "1", "--device", "cpu"),
+    *("--checkpoint-seconds", "0.5", "--workers", "1"),
+]
 
 
 def is_as_it_was(songs: Path, source: SourceFile) -> bool:

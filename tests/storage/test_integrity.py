@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
         arrays: dict[str, NDArray[Any]] = {
             name: generator.random((2, 300, 8)).astype(np.float16) for name in SPECTROGRAMS
         }
-        store.add(write_track(store.path, key, name=key.upper(), split=split, seconds=1.5, arrays=arrays, sources=()))
+        store.add(write_track(store.path, key, name=key.upper(), split=split, seconds=1.5, arrays=arrays))
     store.save()
     return store
 

@@ -117,7 +117,7 @@ def tone_store(path: Path, dropped_bin: str, name: str = "A Song") -> tuple[Spec
     arrays: dict[str, NDArray[Any]] = {key: np.zeros((2, 500, BINS), np.float16) for key in SPECTROGRAMS}
     arrays["mixture"][:, 200:300, 1000 * N_FFT // RATE - first_bin] = 10
     arrays["vocals"][:, 200:300, 500 * N_FFT // RATE - first_bin] = 1
-    track = write_track(path, "song-1", name=name, split="train", seconds=2.0, arrays=arrays, sources=())
+    track = write_track(path, "song-1", name=name, split="train", seconds=2.0, arrays=arrays)
     store.add(track)
     store.save()
     return store, track
