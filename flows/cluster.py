@@ -155,14 +155,8 @@ def map_items(
     outcomes: list[Outcome[Item, Result]] = []
     with progress_bar(len(items), description, unit) as bar:
         for future in as_completed(futures):
-            error = future.exception()
-            outcome: Outcome[Item, Result] = (
-                future.result()
-                if error is None
-                else Outcome(futures[future], None, f"{type(error).__name__}: {error}".splitlines()[0])
-            )
-            outcomes.append(outcome)
-            on_outcome(outcome, len(outcomes))
+            outcomes.append(mapping.outcome_of(future, futures[future]))
+            on_outcome(outcomes[-1], len(outcomes))
             bar.update(1)
             future.release()
     return outcomes

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from storage.errors import UserError
 from tests.reference import musdb
 from vocsep.demo import dataset as demo
-from vocsep.demo.dataset import FIRST_TEST_INDEX, make_demo, song_seconds, synthesize_song
+from vocsep.demo.dataset import FIRST_TEST_INDEX, STEMS, make_demo, song_seconds, synthesize_song
 from vocsep.demo.names import song_name
-from vocsep.demo.render import STEMS
 from vocsep.demo.song import VOICES, plan_song
 
 RATE = 44100
@@ -158,8 +157,8 @@ def test_decoded_streams_match_the_synthesised_song_sample_by_sample(small: Path
 
 def test_complete_demo_is_not_made_again_and_a_lost_song_is(small: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in small.rglob("*")}
-    made: list[str] = []
-    again = make_demo(small, train_songs=1, test_songs=1, seconds=SHORT, on_song=made.append)
+    made: list[tuple[float, float]] = []
+    again = make_demo(small, train_songs=1, test_songs=1, seconds=SHORT, progress=lambda *done: made.append(done))
     assert not made
     assert {p: p.stat().st_mtime_ns for p in small.rglob("*")} == before
     assert all(p.exists() for p in again)
@@ -167,8 +166,8 @@ def test_complete_demo_is_not_made_again_and_a_lost_song_is(small: Path) -> None
     assert json.loads((small / "demo.json").read_text()) == expected
     content = again[0].read_bytes()
     again[0].unlink()
-    make_demo(small, train_songs=1, test_songs=1, seconds=SHORT, on_song=made.append)
-    assert made == [song_name(0, 0)]
+    make_demo(small, train_songs=1, test_songs=1, seconds=SHORT, progress=lambda *done: made.append(done))
+    assert made == [(1, 1)]
     assert again[0].read_bytes() == content
 
 
@@ -179,7 +178,7 @@ def test_killed_run_leaves_whole_songs_and_a_second_run_finishes_with_the_same_b
     code = (
         "import sys; from pathlib import Path; from vocsep.demo.dataset import make_demo; "
         "make_demo(Path(sys.argv[1]), train_songs=5, test_songs=1, seconds=(3.0, 3.5), workers=2, "
-        "on_song=lambda name: print(name, flush=True))"
+        "progress=lambda done, total: print(done, flush=True))"
     )
     run = subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
