@@ -1,11 +1,14 @@
-"""What many tests ask: which line a mistake gives, what lies in a folder, one flipped bit, and other processes."""
+"""What many tests ask: the line that a mistake gives, what lies in a folder, one flipped bit, decibels, processes."""
 
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from storage.errors import UserError
 
@@ -31,6 +34,11 @@ def flip(path: Path, position: int | None = None) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2 if position is None else position] ^= 1
     path.write_bytes(content)
+
+
+def decibels(signal: NDArray[Any], noise: NDArray[Any]) -> float:
+    """Power of a signal over that of a noise, in dB."""
+    return float(10 * np.log10(np.sum(np.square(signal, dtype=float)) / np.sum(np.square(noise, dtype=float))))
 
 
 def start(code: str, *arguments: object) -> "subprocess.Popen[str]":

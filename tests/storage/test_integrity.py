@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import subprocess
@@ -267,6 +268,4 @@ def test_what_killed_writers_left_is_named_unless_a_writer_is_at_work_and_goes_w
 def test_unreadable_manifest_is_one_line_that_names_it(store: SpectrogramStore) -> None:
     (store.path / MANIFEST_NAME).write_text("{")
     for action in (problems, drop_damaged, Manifest.load):
-        with pytest.raises(UserError, match=MANIFEST_NAME) as error:
-            action(store.path)
-        assert "\n" not in str(error.value)
+        one_line(functools.partial(action, store.path), MANIFEST_NAME)

@@ -1,4 +1,3 @@
-import math
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from tests.helpers import decibels, one_line
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import AUDIO_SUFFIXES
-from vocsep.audio.reading import BLOCK_SAMPLES, _StreamBuffer, decode, decode_blocks, decode_streams
+from vocsep.audio.reading import BLOCK_SAMPLES, _StreamBuffer, decode, decode_blocks
 from vocsep.audio.resampling import Resampler, resample, to_channels
 
 RATE = 44100
@@ -74,17 +74,14 @@ def write(
             file.mux(stream.encode(None))
 
 
-def decibels(signal: NDArray[Any], noise: NDArray[Any]) -> float:
-    return 10 * math.log10(np.sum(np.square(signal, dtype=float)) / np.sum(np.square(noise, dtype=float)))
+def decode_streams(path: Path, streams: tuple[int, ...]) -> tuple[list[Waveform], int]:
+    blocks = list(decode_blocks(path, streams))
+    waveforms = [np.concatenate([block.waveforms[n] for block in blocks], axis=1) for n in range(len(streams))]
+    return waveforms, blocks[0].sample_rate
 
 
 def assert_refused(path: Path, action: Callable[[], object] | None = None) -> str:
-    with pytest.raises(UserError) as error:
-        (action or (lambda: decode(path)))()
-    message = str(error.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
+    return one_line(action or (lambda: decode(path)), path)
 
 
 # --- decoding -------------------------------------------------------------------------------------------

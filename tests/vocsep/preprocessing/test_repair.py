@@ -55,7 +55,7 @@ def test_every_kind_of_damage_is_made_good_from_the_songs_and_no_other_track_is_
     assert text.count(f'"name": "{edited.name}"') == 1
     manifest.write_text(text.replace(f'"name": "{edited.name}"', '"name": "Another"'))
 
-    progress: list[tuple[int, int]] = []
+    progress: list[tuple[float, float]] = []
     assert sorted(repair(store.path, lambda done, count: progress.append((done, count)))) == sorted(
         track.name for track in (flipped, cut, deleted, edited, half)
     )
