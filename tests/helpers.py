@@ -1,5 +1,6 @@
 """What many tests ask: the line that a mistake gives, what lies in a folder, one flipped bit, decibels, processes."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,3 +60,9 @@ def go_on(*processes: "subprocess.Popen[str]") -> None:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
+
+
+def free_port() -> int:
+    """A port of this machine that no program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

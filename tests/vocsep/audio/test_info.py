@@ -6,7 +6,7 @@ import soundfile
 
 from storage.errors import UserError
 from tests.helpers import one_line
-from tests.vocsep.audio.audio_files import KINDS, TAGS, write_song
+from tests.vocsep.audio.audio_files import KINDS, TAGS, write_film, write_song
 from tests.vocsep.models.small_models import music
 from vocsep.audio.reading import audio_info, decode
 
@@ -79,13 +79,5 @@ def test_missing_file_and_folder_are_one_line(tmp_path: Path) -> None:
 
 
 def test_film_without_sound_is_one_line(tmp_path: Path) -> None:
-    import av
-
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as file:
-        film = file.add_stream("mpeg4", rate=25)
-        film.width, film.height, film.pix_fmt = 32, 32, "yuv420p"
-        file.mux(film.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
-        file.mux(film.encode(None))
-    with pytest.raises(UserError, match="no sound"):
-        audio_info(path)
+    path = write_film(tmp_path / "clip.mp4")
+    one_line(lambda: audio_info(path), path, "no sound")

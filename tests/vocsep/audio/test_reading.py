@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from storage.errors import UserError
 from tests.helpers import decibels, one_line
+from tests.vocsep.audio.audio_files import LAYOUTS, write_film
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import AUDIO_SUFFIXES
 from vocsep.audio.reading import BLOCK_SAMPLES, _StreamBuffer, decode, decode_blocks
 from vocsep.audio.resampling import Resampler, resample, to_channels
 
 RATE = 44100
-LAYOUTS = {1: "mono", 2: "stereo"}
 
 
 def tones(seconds: float, rate: int = RATE, channels: int = 2, first: float = 330.0) -> Waveform:
@@ -409,14 +409,7 @@ def test_wav_without_samples_is_refused(tmp_path: Path) -> None:
 
 
 def test_video_without_sound_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    assert "0 audio streams" in assert_refused(path)
+    assert "0 audio streams" in assert_refused(write_film(tmp_path / "clip.mp4"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

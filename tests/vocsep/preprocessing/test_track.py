@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from storage.manifest import TrackRecord
 from tests.helpers import one_line, tree
+from tests.vocsep.audio.audio_files import write_film
 from vocsep.audio.reading import BLOCK_SAMPLES
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import AudioSource, Song
@@ -248,12 +249,7 @@ def test_stem_file_of_anything_else_is_refused(tmp_path: Path, store: Path, cont
 def test_stem_file_without_vocals_or_without_any_sound_is_refused(tmp_path: Path, store: Path) -> None:
     path = stem_file(tmp_path / "songs" / "train" / "Song.stem.mp4", 2)
     assert_refused(lambda: preprocess_song(stem_song(path), store, FINE), store, path, "has 2 audio streams")
-    with av.open(str(path), "w", format="mp4") as file:
-        video = file.add_stream("mpeg4", rate=25)
-        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
-        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-        file.mux(video.encode(picture))
-        file.mux(video.encode(None))
+    write_film(path)
     assert_refused(lambda: preprocess_song(stem_song(path), store, FINE), store, path, "has 0 audio streams")
 
 
