@@ -35,7 +35,7 @@ import numpy as np
 from distributed import Client
 
 from benchmarks.evaluation import peak_megabytes
-from flows.cluster import dask_client, map_items
+from flows.cluster import dask_client, map_songs
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Song
 from vocsep.datasets.sources import read_sources
@@ -201,9 +201,7 @@ def turn(client: Client, contender: Contender, songs: Sequence[Song], folder: Pa
     output = folder / "output"
     (output / "train").mkdir(parents=True)
     start = time.perf_counter()
-    outcomes = map_items(
-        client, contender, songs, (output,), description=contender.__name__, unit="songs", on_outcome=lambda *_: None
-    )
+    outcomes = map_songs(client, contender.__name__, contender, songs, (output,))
     seconds = time.perf_counter() - start
     shutil.rmtree(output)
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]

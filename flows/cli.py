@@ -78,9 +78,7 @@ def announce_server() -> None:
 
 
 @_others.command("schedule", help=OTHERS["schedule"])
-def schedule(
-    off: Annotated[bool, typer.Option("--off", help="Turn it off.")] = False,
-) -> None:
+def schedule(off: Annotated[bool, typer.Option("--off", help="Turn it off.")] = False) -> None:
     """Turn the weekly retraining on or off."""
     from flows.serving import daemon
 

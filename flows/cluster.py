@@ -108,8 +108,8 @@ def run_one(function: Callable[..., Result], item: Item, arguments: tuple[Any, .
 
 
 @contextlib.contextmanager
-def dask_map(workers: int | None, description: str, unit: str) -> Iterator[Map]:
-    """A `Map` over the workers of `dask_client`, which starts when it is first used, with a progress bar."""
+def dask_map(workers: int | None, description: str) -> Iterator[Map]:
+    """A `Map` of songs over the workers of `dask_client`, which starts when it is first used, with a progress bar."""
     with contextlib.ExitStack() as stack:
         clients: list[Client] = []
 
@@ -124,45 +124,27 @@ def dask_map(workers: int | None, description: str, unit: str) -> Iterator[Map]:
                 return []
             if not clients:
                 clients.append(stack.enter_context(dask_client(workers, len(items))))
-            return map_items(
-                clients[0],
-                function,
-                items,
-                arguments,
-                description=description,
-                unit=unit,
-                on_outcome=on_outcome or (lambda outcome, finished: None),
-            )
+            return map_songs(clients[0], description, function, items, arguments, on_outcome)
 
         yield run
 
 
-def map_items(
+def map_songs(
     client: Client,
-    function: Callable[..., Result],
-    items: Sequence[Item],
-    arguments: tuple[Any, ...],
-    *,
     description: str,
-    unit: str,
-    on_outcome: Callable[[Outcome[Item, Result], int], None],
+    function: Callable[..., Result],
+    songs: Sequence[Item],
+    arguments: tuple[Any, ...],
+    on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
 ) -> list[Outcome[Item, Result]]:
-    """Run `function(item, *arguments)` for every item, with a progress bar; failures of one cost the others nothing.
-
-    `on_outcome` is called here, in order of completion, with the outcome and the number of finished items.
-    """
-    futures = {client.submit(run_one, function, item, arguments, retries=RETRIES, pure=False): item for item in items}
+    """Outcomes of `function(song, *arguments)`, as a `Map` gives them, with a progress bar."""
+    futures = {client.submit(run_one, function, song, arguments, retries=RETRIES, pure=False): song for song in songs}
     outcomes: list[Outcome[Item, Result]] = []
-    with progress_bar(len(items), description, unit) as bar:
+    with progress_bar(len(songs), description, "songs") as bar:
         for future in as_completed(futures):
-            error = future.exception()
-            outcome: Outcome[Item, Result] = (
-                future.result()
-                if error is None
-                else Outcome(futures[future], None, f"{type(error).__name__}: {error}".splitlines()[0])
-            )
-            outcomes.append(outcome)
-            on_outcome(outcome, len(outcomes))
+            outcomes.append(mapping.outcome_of(future, futures[future]))
+            if on_outcome is not None:
+                on_outcome(outcomes[-1], len(outcomes))
             bar.update(1)
             future.release()
     return outcomes

@@ -7,13 +7,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import dask_map
-from flows.reporting import ProgressArtifact, failing_in_one_line, picture, result_of, say_what_to_do
+from flows.reporting import ProgressArtifact, failing_in_one_line, picture, result_of, say_what_to_do, shown
 from vocsep.evaluation import step
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.report.text import report_markdown, song_table
 from vocsep.evaluation.report.writing import best_first
 from vocsep.evaluation.step import EvaluateResult
-from vocsep.mapping import SomeFailed
 
 
 @task(name="score songs", cache_policy=NO_CACHE)
@@ -21,14 +20,8 @@ from vocsep.mapping import SomeFailed
 def score_songs(config: EvaluateConfig, folder: Path | None = None) -> EvaluateResult:
     """Score every song on a Dask worker, and write the report into `folder`, by default a new one."""
     artifact = ProgressArtifact("evaluate-progress", "Share of the songs that are scored")
-    try:
-        with dask_map(config.workers, "evaluate", "songs") as mapped:
-            result = step.evaluate(config, progress=artifact.update, map=mapped, folder=folder)
-    except SomeFailed as some:
-        _show(some.result)
-        raise
-    _show(result)
-    return result
+    with dask_map(config.workers, "evaluate") as mapped:
+        return shown(lambda: step.evaluate(config, progress=artifact.update, map=mapped, folder=folder), _show)
 
 
 def _show(result: EvaluateResult) -> None:

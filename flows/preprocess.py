@@ -5,8 +5,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import dask_map
-from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
-from vocsep.mapping import SomeFailed
+from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do, shown
 from vocsep.preprocessing import step
 from vocsep.preprocessing.step import PreprocessConfig, PreprocessResult
 
@@ -16,14 +15,8 @@ from vocsep.preprocessing.step import PreprocessConfig, PreprocessResult
 def preprocess_songs(config: PreprocessConfig) -> PreprocessResult:
     """Bring the store up to date, a song per Dask task."""
     artifact = ProgressArtifact("preprocess-progress", "Share of the songs that are done")
-    try:
-        with dask_map(config.workers, "preprocess", "songs") as mapped:
-            result = step.preprocess(config, progress=artifact.update, map=mapped)
-    except SomeFailed as some:
-        _show(some.result)
-        raise
-    _show(result)
-    return result
+    with dask_map(config.workers, "preprocess") as mapped:
+        return shown(lambda: step.preprocess(config, progress=artifact.update, map=mapped), _show)
 
 
 def _show(result: PreprocessResult) -> None:

@@ -74,6 +74,17 @@ def result_of(task: Task[Parameters, Returned], *args: Parameters.args, **kwargs
     return task(*args, return_state=True, **kwargs).result()
 
 
+def shown(step: Callable[[], Returned], show: Callable[[Returned], None]) -> Returned:
+    """What a step returns, after it was shown; where some songs failed, the rest is shown before that is raised."""
+    try:
+        result = step()
+    except SomeFailed as some:
+        show(some.result)
+        raise
+    show(result)
+    return result
+
+
 class ProgressArtifact:
     """A progress artifact of the running flow, updated at most once a second (each update costs 20 ms)."""
 

@@ -5,9 +5,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.evaluate import score_songs
 from flows.preprocess import preprocess_songs
-from flows.reporting import failing_in_one_line, result_of, say_what_to_do
+from flows.reporting import failing_in_one_line, result_of, say_what_to_do, shown
 from flows.train import fit_model
-from vocsep.mapping import SomeFailed
 from vocsep.retraining import step
 from vocsep.retraining.step import RetrainConfig, RetrainResult, Steps
 
@@ -21,13 +20,7 @@ def retrain(config: RetrainConfig = RetrainConfig()) -> RetrainResult:  # noqa: 
         train=lambda job: result_of(fit_model, job, promote=False),
         evaluate=lambda wanted, folder: result_of(score_songs, wanted, folder),
     )
-    try:
-        result = step.retrain(config, steps=tasks)
-    except SomeFailed as some:
-        _show(some.result)
-        raise
-    _show(result)
-    return result
+    return shown(lambda: step.retrain(config, steps=tasks), _show)
 
 
 def _show(result: RetrainResult) -> None:

@@ -7,8 +7,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import dask_map
-from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
-from vocsep.mapping import SomeFailed
+from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do, shown
 from vocsep.separation import step
 from vocsep.separation.step import SeparateConfig, SeparateResult
 
@@ -18,14 +17,8 @@ from vocsep.separation.step import SeparateConfig, SeparateResult
 def separate_songs(config: SeparateConfig) -> SeparateResult:
     """Separate every file on a Dask worker; paths go there and come back."""
     artifact = ProgressArtifact("separate-progress", "Share of the files that are separated")
-    try:
-        with dask_map(config.workers, "separate", "songs") as mapped:
-            result = step.separate(config, progress=artifact.update, map=mapped)
-    except SomeFailed as some:
-        _show(some.result)
-        raise
-    _show(result)
-    return result
+    with dask_map(config.workers, "separate") as mapped:
+        return shown(lambda: step.separate(config, progress=artifact.update, map=mapped), _show)
 
 
 def _show(result: SeparateResult) -> None:

@@ -20,6 +20,8 @@ from storage.files import read_json, size_and_checksum, value_digest, write_json
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
+# One damaged file costs no more than the steps between two checkpoints.
+_KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})\.json")
 
 
@@ -33,18 +35,10 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run; written by one process.
+    """The checkpoints of one run; written by one process."""
 
-    Parameters
-    ----------
-    keep
-        How many of the newest stay when another is saved. Two, so that one damaged file costs no more than the steps
-        between two checkpoints.
-    """
-
-    def __init__(self, path: Path, keep: int = 2) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._keep = keep
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints there are, ascending."""
@@ -76,11 +70,8 @@ class CheckpointFolder:
         try:
             content = read_json(self._state_file(step))
             digest = content.pop("digest")
-            intact = value_digest(content) == digest and size_and_checksum(file) == (
-                content["bytes"],
-                content["crc32c"],
-            )
-            if not intact:
+            recorded = content["bytes"], content["crc32c"]
+            if value_digest(content) != digest or size_and_checksum(file) != recorded:
                 raise DamagedError(f"{file}: damaged checkpoint")
             return Checkpoint(content["step"], load_file(file), content["state"])
         except (OSError, ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:
@@ -97,7 +88,7 @@ class CheckpointFolder:
         return None, problems
 
     def _prune(self) -> None:
-        for step in self.steps()[: -self._keep]:
+        for step in self.steps()[:-_KEPT]:
             self._state_file(step).unlink()
         described = {self._arrays_file(step).name for step in self.steps()}
         for file in self.path.iterdir():

@@ -114,20 +114,23 @@ def _track_problems(path: Path, key: str, track: TrackRecord) -> Iterator[Proble
     for record in track.arrays.values():
         if damage := shard_damage(path, record, read_every_byte=True):
             yield Problem(f"{record.shard}: {damage}", track.name)
-    for metadata, expected in _track_metadata(track).items():
+    for metadata, expected in track_metadata(track).items():
         if damage := _metadata_damage(path / metadata, expected):
             yield Problem(f"{metadata}: {damage}", track.name)
-    folder = f"{track.split}/{track.id}"
-    for extra in sorted({array.name for array in (path / folder).glob("*/")} - track.arrays.keys()):
-        yield Problem(f"{folder}/{extra}: not in the manifest", track.name)
+    for extra in sorted({array.name for array in (path / track.folder).glob("*/")} - track.arrays.keys()):
+        yield Problem(f"{track.folder}/{extra}: not in the manifest", track.name)
 
 
-def _track_metadata(track: TrackRecord) -> dict[str, dict[str, Any]]:
+def store_metadata() -> list[str]:
+    """Paths, relative to a store, of the metadata files that belong to no track."""
+    return [_METADATA, *(f"{split}/{_METADATA}" for split in SPLITS)]
+
+
+def track_metadata(track: TrackRecord) -> dict[str, dict[str, Any]]:
     """Path, relative to the store, of every metadata file of a track, and what must stand in it."""
-    folder = f"{track.split}/{track.id}"
     attributes = {"name": track.name, "seconds": track.seconds}
-    return {f"{folder}/{_METADATA}": {"node_type": "group", "attributes": attributes}} | {
-        f"{folder}/{name}/{_METADATA}": {
+    return {f"{track.folder}/{_METADATA}": {"node_type": "group", "attributes": attributes}} | {
+        f"{track.folder}/{name}/{_METADATA}": {
             "node_type": "array",
             "shape": list(record.shape),
             "data_type": record.dtype,
@@ -140,7 +143,7 @@ def _group_problems(path: Path, manifest: Manifest) -> dict[Path, str]:
     """Metadata files of the store's own groups that are not as they were written, and what is wrong with them."""
     found = {}
     head = {"config": manifest.config, "config_digest": manifest.config_digest}
-    for metadata in (path / _METADATA, *(path / split / _METADATA for split in SPLITS)):
+    for metadata in (path / name for name in store_metadata()):
         damage = _metadata_damage(metadata, {"node_type": "group"})
         if not damage and metadata.parent == path:
             attributes = read_json(metadata).get("attributes")

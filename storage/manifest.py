@@ -59,6 +59,11 @@ class TrackRecord(Record):
     arrays: dict[str, ArrayRecord]
 
     @property
+    def folder(self) -> str:
+        """Folder of the track, relative to the store."""
+        return f"{self.split}/{self.id}"
+
+    @property
     def bytes(self) -> int:
         """Bytes of all shards of the track."""
         return sum(array.bytes for array in self.arrays.values())

@@ -154,7 +154,7 @@ class ModelRegistry:
             if replacing not in ("any", held):
                 raise UserError(f"{self.path}: the champion is {held} by now, not {replacing}; compare with that one")
             if held != version:
-                self._write_history([*reigns, Reign(version, _now(), why)])
+                self._write_history([*reigns, Reign(version, datetime.now(UTC).isoformat(timespec="seconds"), why)])
 
     def rollback(self) -> tuple[int, int]:
         """Make the champion before this one that is still intact the champion; returns both numbers.
@@ -236,7 +236,3 @@ def _read_description(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DamagedError(f"{path}: damaged ({error})") from None
     return content
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -22,9 +22,6 @@ import zarr
 from storage.errors import DamagedError
 from storage.manifest import ArrayRecord
 
-INDEX_ENTRY_BYTES = 16
-CHECKSUM_BYTES = 4
-
 Array = npt.NDArray[np.generic]
 
 
@@ -48,14 +45,13 @@ def contiguous_index(shape: tuple[int, ...], chunk_length: int, item_bytes: int)
     index[:, 1] = chunk_bytes
     content = index.tobytes()
     checksum: int = google_crc32c.value(content)
-    return content + checksum.to_bytes(CHECKSUM_BYTES, "little")
+    return content + checksum.to_bytes(4, "little")
 
 
 def shard_bytes(shape: tuple[int, ...], chunk_length: int, item_bytes: int) -> int:
     """Size in bytes of the shard file of an array of `shape`, uncompressed."""
-    whole = padded_shape(shape, chunk_length)
-    chunks = whole[0] * whole[1] // chunk_length
-    return math.prod(whole) * item_bytes + chunks * INDEX_ENTRY_BYTES + CHECKSUM_BYTES
+    index = contiguous_index(shape, chunk_length, item_bytes)
+    return math.prod(padded_shape(shape, chunk_length)) * item_bytes + len(index)
 
 
 class ZarrShard:

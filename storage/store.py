@@ -5,14 +5,12 @@ Layout: `/<split>/<track id>/{mixture,vocals,accompaniment}`, arrays of shape `(
 training measures SDR in dB without the dataset at hand.
 """
 
-import contextlib
 import errno
 import os
 import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ import zarr
 
 from storage.errors import DamagedError, UserError
 from storage.files import is_disk_full, size_and_checksum, value_digest, write_atomically, writing_folder
-from storage.lock import store_lock
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
 from storage.shards import open_shard
 from storage.track_writer import TEMPORARY_FOLDER
@@ -116,7 +113,7 @@ class Store(ABC):
 class SpectrogramStore(Store):
     """A spectrogram store on disk and its manifest.
 
-    One process, which holds the store's lock (see `writing`), adds tracks; any number read it. Arrays are read-only.
+    One process, which holds its lock (`lock.store_lock`), adds tracks; any number read it. Arrays are read-only.
 
     Attributes
     ----------
@@ -149,30 +146,6 @@ class SpectrogramStore(Store):
                     f"{path}: {len(damaged)} damaged shards, first {damaged[0]}; run `vocsep store repair`, "
                     "which makes their tracks again"
                 )
-
-    @classmethod
-    @contextlib.contextmanager
-    def writing(
-        cls, path: Path, *, config: dict[str, Any], dataset: dict[str, str], tool: str
-    ) -> Iterator["SpectrogramStore"]:
-        """Hold the lock of the store at `path`, opened or made, to add tracks to it.
-
-        What killed writers left is cleared away. However the body ends, what it added is saved.
-
-        Raises
-        ------
-        InUse
-            If another living process holds the lock.
-        UserError
-            As `open_or_create`.
-        """
-        with store_lock(path):
-            store = cls.open_or_create(path, config=config, dataset=dataset, tool=tool)
-            store.discard_unfinished()
-            try:
-                yield store
-            finally:
-                store.discard_unfinished()
 
     @classmethod
     def open_or_create(
@@ -231,7 +204,7 @@ class SpectrogramStore(Store):
                     raise
                 newest = self._unsaved.pop()
                 self.manifest.tracks.pop(newest.id, None)
-                shutil.rmtree(self.path / newest.split / newest.id, ignore_errors=True)
+                shutil.rmtree(self.path / newest.folder, ignore_errors=True)
         for stray in self.strays():
             if stray.is_dir():
                 # A network file system keeps a file under another name while a reader has it open.

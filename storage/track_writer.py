@@ -59,12 +59,9 @@ class ArrayWriter(ABC):
         """
         if self._position != self.shape[1]:
             raise ValueError(f"{self._position} of {self.shape[1]} written")
-        self._complete()
 
     @abstractmethod
     def _put(self, block: npt.NDArray[np.generic], position: int) -> None: ...
-
-    def _complete(self) -> None: ...  # noqa: B027
 
 
 class PlainArrayWriter(ArrayWriter):
@@ -104,7 +101,9 @@ class CompressedArrayWriter(ArrayWriter):
     def _put(self, block: npt.NDArray[np.generic], position: int) -> None:
         self._values[:, position : position + block.shape[1]] = block
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
+        """Have zarr write all values; see `ArrayWriter.complete`."""
+        super().complete()
         self._array[...] = self._values
 
 

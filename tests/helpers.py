@@ -1,9 +1,15 @@
-"""What many tests ask: which line a mistake gives, what lies in a folder, and one flipped bit."""
+"""What many tests ask: the line that a mistake gives, what lies in a folder, one flipped bit, decibels, processes."""
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from storage.errors import UserError
 
@@ -29,3 +35,34 @@ def flip(path: Path, position: int | None = None) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2 if position is None else position] ^= 1
     path.write_bytes(content)
+
+
+def decibels(signal: NDArray[Any], noise: NDArray[Any]) -> float:
+    """Power of a signal over that of a noise, in dB."""
+    return float(10 * np.log10(np.sum(np.square(signal, dtype=float)) / np.sum(np.square(noise, dtype=float))))
+
+
+def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    """A process that runs `code`."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def line_of(process: "subprocess.Popen[str]") -> str:
+    """The next line that a process prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def go_on(*processes: "subprocess.Popen[str]") -> None:
+    """Give each process a line of input."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def free_port() -> int:
+    """A port of this machine that no program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -7,16 +7,22 @@ from typing import Any
 from numpy.typing import NDArray
 
 from storage.manifest import SourceFile, TrackRecord
+from storage.store import SpectrogramStore
 from storage.track_writer import Compression, track_writer
+
+
+def new_store(path: Path, **changes: Any) -> SpectrogramStore:
+    """The store at `path`, opened or made."""
+    return SpectrogramStore.open_or_create(path, **({"config": {}, "dataset": {}, "tool": "test"} | changes))
 
 
 def write_track(
     store: Path,
     track_id: str,
     *,
-    name: str,
-    split: str,
-    seconds: float,
+    name: str = "x",
+    split: str = "train",
+    seconds: float = 1.0,
     arrays: dict[str, NDArray[Any]],
     sources: Iterable[SourceFile] = (),
     compression: Compression = "none",

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -100,12 +101,12 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
             if processes < 2:
                 return serial(function, items, arguments, on_outcome=on_outcome)
             spawn = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=spawn, initializer=_one_thread))
+            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=spawn, initializer=_prepare_worker))
             stack.callback(pool.shutdown, cancel_futures=True)
-            futures = [pool.submit(run_one, function, item, arguments) for item in items]
+            futures = {pool.submit(run_one, function, item, arguments): item for item in items}
             outcomes: list[Outcome[Item, Result]] = []
             for future in as_completed(futures):
-                outcomes.append(future.result())
+                outcomes.append(outcome_of(future, futures[future]))
                 if on_outcome is not None:
                     on_outcome(outcomes[-1], len(outcomes))
             return outcomes
@@ -113,9 +114,26 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
         yield run
 
 
-def _one_thread() -> None:
-    """Before numpy and torch are imported: the processes share the cores."""
+def _prepare_worker() -> None:
+    """Share the cores, before numpy and torch are imported, and end with a parent that is killed."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def outcome_of(future: Any, item: Item) -> Outcome[Item, Any]:
+    """What a future of `run_one` came to; an error that is no mistake of the user costs the others nothing, too."""
+    error = future.exception()
+    if error is None:
+        outcome: Outcome[Item, Any] = future.result()
+        return outcome
+    return Outcome(item, None, f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def failures_of(outcomes: Sequence[Outcome[Any, Any]]) -> dict[str, str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from storage.errors import DamagedError, UserError, one_line
 from storage.files import free_bytes
+from storage.integrity import store_metadata, track_metadata
 from storage.lock import store_lock
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
-from storage.remote.store import RemoteStore, same_tracks, store_metadata, track_metadata
+from storage.remote.store import RemoteStore, same_tracks
 from storage.remote.transfer import OnBytes, checked, in_parallel, remote_blocks
 from storage.store import SpectrogramStore, shard_damage
 from storage.track_writer import TEMPORARY_FOLDER

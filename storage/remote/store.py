@@ -14,7 +14,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from storage.errors import DamagedError, NotFound, UserError
-from storage.integrity import EDITED, Problem, record_problems
+from storage.integrity import EDITED, Problem, record_problems, store_metadata, track_metadata
 from storage.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -32,29 +32,12 @@ if TYPE_CHECKING:
     from obstore import UpdateVersion
     from obstore.store import ObjectStore
 
-METADATA_NAME = "zarr.json"
 STRAY_AGE = timedelta(days=1)
 
 # Parts that are under way at once must pass a slow line before the read timeout: eight of `push`, four of a worker.
 _PART_BYTES = 5 << 20
 _PARTS_OF_ONE_TRACK = 4
 _PARTS_OF_ONE_AMONG_MANY = 1
-
-
-def track_folder(record: TrackRecord) -> str:
-    """Folder of a track, relative to the store."""
-    return f"{record.split}/{record.id}"
-
-
-def track_metadata(record: TrackRecord) -> list[str]:
-    """Paths, relative to the store, of a track's `zarr.json` files."""
-    folder = track_folder(record)
-    return [f"{folder}/{METADATA_NAME}", *(f"{folder}/{name}/{METADATA_NAME}" for name in record.arrays)]
-
-
-def store_metadata() -> list[str]:
-    """Paths, relative to a store, of the `zarr.json` files that belong to no track."""
-    return [METADATA_NAME, *(f"{split}/{METADATA_NAME}" for split in SPLITS)]
 
 
 def same_tracks(held: dict[str, TrackRecord], wanted: dict[str, TrackRecord]) -> dict[str, TrackRecord]:
@@ -123,7 +106,7 @@ class RemoteStore(Store):
         """
         held = cls.find(url)
         if held is not None:
-            held.require_config(config)
+            require_config(url, held.manifest, config)
             return held
         bucket = connect(url)
         with tempfile.TemporaryDirectory() as folder:
@@ -148,14 +131,10 @@ class RemoteStore(Store):
             require_as_written(f"{url}/{MANIFEST_NAME}", is_as_written)
         return cls(url, bucket, manifest, version, is_as_written=is_as_written)
 
-    def require_config(self, config: dict[str, Any]) -> None:
-        """Raise `UserError` if the store was made with another configuration."""
-        require_config(self.url, self.manifest, config)
-
     def drop(self, track_ids: Iterable[str]) -> None:
         """Drop tracks and save the manifest, if it named any of them; needed before they are uploaded again."""
         dropped = [self.manifest.tracks.pop(track_id) for track_id in track_ids if track_id in self.manifest.tracks]
-        self._dropped.update(map(track_folder, dropped))
+        self._dropped.update(track.folder for track in dropped)
         if dropped:
             self.save()
 
@@ -263,9 +242,8 @@ def upload_track(folder: Path, url: str, record: TrackRecord) -> None:
 
 
 def _upload_track(bucket: "ObjectStore", url: str, folder: Path, record: TrackRecord, parts: int) -> None:
-    root = track_folder(record)
     for array in record.arrays.values():
-        path = folder / Path(array.shard).relative_to(root)
+        path = folder / Path(array.shard).relative_to(record.folder)
         # Where a byte differs, the end is never sent, so that no object appears.
         blocks = checked(local_blocks(path), array, str(path))
         with reported(url):
@@ -274,7 +252,7 @@ def _upload_track(bucket: "ObjectStore", url: str, folder: Path, record: TrackRe
             else:
                 obstore.put(bucket, array.shard, blocks, chunk_size=_PART_BYTES, max_concurrency=parts)
     for key in track_metadata(record):
-        content = b"".join(local_blocks(folder / Path(key).relative_to(root)))
+        content = b"".join(local_blocks(folder / Path(key).relative_to(record.folder)))
         with reported(url):
             obstore.put(bucket, key, content)
 
@@ -324,7 +302,7 @@ def push(path: Path, url: str, on_bytes: OnBytes | None = None) -> int:
 
     def upload(track: TrackRecord) -> str | None:
         try:
-            _upload_track(remote.bucket, url, path / track_folder(track), track, _PARTS_OF_ONE_AMONG_MANY)
+            _upload_track(remote.bucket, url, path / track.folder, track, _PARTS_OF_ONE_AMONG_MANY)
         except DamagedError as error:
             return str(error)
         return None

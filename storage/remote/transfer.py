@@ -87,8 +87,8 @@ def checked(blocks: Iterable[bytes], record: ArrayRecord, where: str) -> Iterato
 def in_parallel(
     function: Callable[[Item], Result],
     items: Sequence[Item],
-    on_bytes: OnBytes | None = None,
-    on_result: Callable[[Item, Result], object] | None = None,
+    on_bytes: OnBytes | None,
+    on_result: Callable[[Item, Result], object],
 ) -> None:
     """Call `function` for all items in a few threads; hooks are called in this one, in the order of completion.
 
@@ -104,9 +104,7 @@ def in_parallel(
         futures = {pool.submit(function, item): item for item in items}
         for future in as_completed(futures):
             item = futures.pop(future)
-            result = future.result()
-            if on_result is not None:
-                on_result(item, result)
+            on_result(item, future.result())
             done += item.bytes
             if on_bytes is not None:
                 on_bytes(done, total)

@@ -1,8 +1,8 @@
 """A Prefect server for the flow tests, and running commands as a user does."""
 
+import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,15 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import free_port
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def clean_environment() -> dict[str, str]:
@@ -83,6 +79,28 @@ def run_flows(flows_environment: dict[str, str]) -> Run:
         )
 
     return run
+
+
+@contextlib.contextmanager
+def flow_process(folder: Path, environment: dict[str, str], *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    """`python -m flows ...` while it runs; it is killed at the end."""
+    command = [sys.executable, "-m", "flows", *arguments]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait until a running process got somewhere."""
+    deadline = time.monotonic() + 200
+    while not reached():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,7 @@ from vocsep.training.log import read_metrics
 def found(server: str, what: str, **conditions: Any) -> list[dict[str, Any]]:
     """Objects of a Prefect server, newest first."""
     request = urllib.request.Request(
-        f"{server}/{what}/filter",
-        data=json.dumps(conditions).encode(),
-        headers={"Content-Type": "application/json"},
+        f"{server}/{what}/filter", data=json.dumps(conditions).encode(), headers={"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         objects: list[dict[str, Any]] = json.loads(answer.read())

@@ -14,7 +14,8 @@ from flows.cli import steps
 from storage.manifest import Manifest
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
-from tests.flows.conftest import Run, free_port
+from tests.flows.conftest import Run
+from tests.helpers import free_port
 from tests.reference import museval
 from tests.stores import shard_times
 

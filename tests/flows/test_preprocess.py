@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,9 @@ from storage.integrity import problems
 from storage.lock import holder, lock_path, store_lock
 from storage.store import SpectrogramStore
 from tests.disk import fill, small_disk
-from tests.flows.conftest import Run
-from tests.stores import track_folders, tree
+from tests.flows.conftest import Run, flow_process, wait_until
+from tests.helpers import tree
+from tests.stores import shard_times, track_folders
 from vocsep.datasets.layouts import open_dataset
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.track import preprocess_song
@@ -90,10 +90,6 @@ def write_song(songs: Path, number: int, seed: int, seconds: float = 1.0) -> Non
 
 def bytes_of(path: Path) -> int:
     return sum(map(len, tree(path).values()))
-
-
-def shard_times(store: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in store.glob("*/*/*/c/*/*/*")}
 
 
 def assert_same(store: Path, expected: Path) -> None:
@@ -175,11 +171,7 @@ def dask_workers(flow: Flow) -> list[int]:
 
 
 def wait_for_tracks(store: Path, count: int, flow: Flow) -> None:
-    deadline = time.monotonic() + 200
-    while len(track_folders(store)) < count:
-        assert flow.poll() is None, flow.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len(track_folders(store)) >= count, flow)
 
 
 def test_killed_worker_and_killed_flow_cost_no_byte_and_leave_the_store_free(
@@ -187,24 +179,13 @@ def test_killed_worker_and_killed_flow_cost_no_byte_and_leave_the_store_free(
 ) -> None:
     store = tmp_path / "s.zarr"
     arguments = ["preprocess", "--dataset", str(songs), "--store", str(store), "--workers"]
-    flow = subprocess.Popen(
-        [sys.executable, "-m", "flows", *arguments, "2"],
-        cwd=tmp_path,
-        env=flows_environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with flow_process(tmp_path, flows_environment, *arguments, "2") as flow:
         wait_for_tracks(store, 2, flow)
         assert f"process {flow.pid} on " in holder(lock_path(store))
         workers = dask_workers(flow)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         wait_for_tracks(store, len(track_folders(store)) + 3, flow)
-    finally:
-        flow.kill()
-        flow.communicate()
     assert holder(lock_path(store)) == ""
     kept = len(SpectrogramStore.open(store).manifest.tracks)
     assert kept < SONGS
@@ -232,22 +213,11 @@ def test_disk_that_fills_up_stops_the_flow_in_one_line_and_the_next_run_goes_on(
     """Something else takes the room that was there when the flow began."""
     with small_disk(tmp_path / "disk", round(1.3 * bytes_of(expected))) as disk:
         store = disk / "s.zarr"
-        command = [sys.executable, "-m", "flows", "preprocess", "--dataset", str(songs), "--store", str(store)]
-        flow = subprocess.Popen(
-            [*command, "--workers", "1"],
-            cwd=tmp_path,
-            env=flows_environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
+        arguments = ["preprocess", "--dataset", str(songs), "--store", str(store), "--workers", "1"]
+        with flow_process(tmp_path, flows_environment, *arguments) as flow:
             wait_for_tracks(store, 6, flow)
             fill(disk / "filler")
             output, errors = flow.communicate(timeout=200)
-        finally:
-            flow.kill()
-            flow.communicate()
         assert flow.returncode == 2, output + errors
         error = errors[errors.rindex("error: ") :]
         assert error.count("\n") == 1

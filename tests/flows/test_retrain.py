@@ -2,8 +2,6 @@
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from storage.lock import store_lock
 from storage.manifest import Manifest, SourceFile
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
-from tests.flows.conftest import Run
+from tests.flows.conftest import Run, flow_process, wait_until
 from tests.flows.prefect_api import artifacts
 from tests.stores import shard_times, track_folders
 from vocsep.retraining.step import RetrainConfig, RetrainSongs, check
@@ -24,20 +22,8 @@ from vocsep.training.log import read_metrics
 
 STORE = Path("data/spectrograms.zarr")
 SETTINGS = [
-    "--steps",
-    "120",
-    "--batch-size",
-    "2",
-    "--width",
-    "2",
-    "--channels",
-    "1",
-    "--device",
-    "cpu",
-    "--checkpoint-seconds",
-    "0.5",
-    "--workers",
-    "1",
+    *("--steps", "120", "--batch-size", "2", "--width", "2", "--channels", "1", "--device", "cpu"),
+    *("--checkpoint-seconds", "0.5", "--workers", "1"),
 ]
 
 
@@ -49,23 +35,8 @@ def is_as_it_was(songs: Path, source: SourceFile) -> bool:
 
 def kill_when(reached: Callable[[], bool], folder: Path, environment: dict[str, str]) -> None:
     """Start a retraining, and kill it (-9) as soon as it got somewhere."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows", "retrain", "--dataset", "songs", *SETTINGS],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 200
-        while not reached():
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-    finally:
-        process.kill()
-        process.communicate()
+    with flow_process(folder, environment, "retrain", "--dataset", "songs", *SETTINGS) as process:
+        wait_until(reached, process)
 
 
 def test_killed_in_every_stage_it_goes_on_and_the_champion_stays_unless_the_new_model_is_surely_better(

@@ -1,16 +1,13 @@
 """The flow `train` as a user runs it: what it shows in Prefect, and how it ends when it is told to."""
 
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storage.files import read_json
-from tests.flows.conftest import Run
+from tests.flows.conftest import Run, flow_process, wait_until
 from tests.flows.prefect_api import artifacts, found, last_step
 
 STORE = "data/spectrograms.zarr"
@@ -37,27 +34,16 @@ def test_training_leaves_a_full_progress_bar_and_a_table_of_its_result(trained: 
 @pytest.fixture
 def command(trained: Path) -> list[str]:
     """Training that would take hours."""
-    text = (
-        f"-m flows train --store {trained / STORE} --steps 1000000 --batch-size 2 --width 2 --channels 1 --device cpu"
-    )
-    return [sys.executable, *text.split()]
+    options = "--steps 1000000 --batch-size 2 --width 2 --channels 1 --device cpu"
+    return ["train", "--store", str(trained / STORE), *options.split()]
 
 
 def stop(command: list[str], folder: Path, environment: dict[str, str], number: int, after: int) -> str:
     """Send a signal once the training in `folder` has done `after` steps; returns what the process said."""
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        deadline = time.monotonic() + 180
-        while last_step(folder / "data/runs") < after:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with flow_process(folder, environment, *command) as process:
+        wait_until(lambda: last_step(folder / "data/runs") >= after, process)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
+        output = "".join(process.communicate(timeout=60))
     assert process.returncode == 128 + number, output
     assert "Traceback" not in output
     return output

@@ -1,7 +1,5 @@
 import hashlib
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 
 from storage.files import file_digest, free_bytes, is_disk_full, read_json, value_digest, write_atomically, write_json
 from tests.disk import fill, small_disk
+from tests.helpers import line_of, start
 
 CONTENT_BYTES = 1 << 20
 REWRITE_FOR_EVER = """
@@ -36,13 +35,10 @@ def is_whole(content: bytes) -> bool:
 def test_file_is_whole_at_every_instant_and_after_its_writer_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "value"
     for rewrites in (2, 5, 9):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", REWRITE_FOR_EVER, str(path), str(CONTENT_BYTES)], stdout=subprocess.PIPE
-        )
-        assert writer.stdout is not None
+        writer = start(REWRITE_FOR_EVER, path, CONTENT_BYTES)
         try:
             for _ in range(rewrites):
-                assert writer.stdout.readline()
+                assert line_of(writer)
                 assert is_whole(path.read_bytes())
         finally:
             writer.kill()

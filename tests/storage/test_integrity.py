@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
         arrays: dict[str, NDArray[Any]] = {
             name: generator.random((2, 300, 8)).astype(np.float16) for name in SPECTROGRAMS
         }
-        store.add(write_track(store.path, key, name=key.upper(), split=split, seconds=1.5, arrays=arrays, sources=()))
+        store.add(write_track(store.path, key, name=key.upper(), split=split, seconds=1.5, arrays=arrays))
     store.save()
     return store
 
@@ -267,6 +268,4 @@ def test_what_killed_writers_left_is_named_unless_a_writer_is_at_work_and_goes_w
 def test_unreadable_manifest_is_one_line_that_names_it(store: SpectrogramStore) -> None:
     (store.path / MANIFEST_NAME).write_text("{")
     for action in (problems, drop_damaged, Manifest.load):
-        with pytest.raises(UserError, match=MANIFEST_NAME) as error:
-            action(store.path)
-        assert "\n" not in str(error.value)
+        one_line(functools.partial(action, store.path), MANIFEST_NAME)

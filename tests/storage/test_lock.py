@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from storage.lock import InUse, holder, lock_path, locked, require_free, store_lock
-from tests.helpers import one_line
+from tests import helpers
+from tests.helpers import go_on, line_of, one_line
 
 # A process that takes the lock, says so, and holds it until its input ends.
 HOLD = """
@@ -31,6 +32,14 @@ except UserError as error:
     print("refused:", error, flush=True)
 """
 
+WAIT = """
+import sys
+from pathlib import Path
+from storage.lock import locked
+with locked(Path(sys.argv[1]), wait=True):
+    print("mine", flush=True)
+"""
+
 Start = Callable[[Path], "subprocess.Popen[str]"]
 
 
@@ -40,8 +49,7 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start(store: Path) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-c", HOLD, str(store)]
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        started.append(helpers.start(HOLD, store))
         return started[-1]
 
     yield start
@@ -50,22 +58,10 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-def line(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-def go_on(*processes: "subprocess.Popen[str]") -> None:
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-
-
 def holding(start: Start, store: Path) -> "subprocess.Popen[str]":
     process = start(store)
     go_on(process)
-    assert [line(process), line(process)] == ["ready", "held"]
+    assert [line_of(process), line_of(process)] == ["ready", "held"]
     return process
 
 
@@ -84,7 +80,7 @@ def test_second_writer_is_refused_naming_the_holder_until_the_holder_leaves(tmp_
         assert time.strftime("%Y-%m-%d ") in message
         assert f"{sys.executable} -c" in message
     go_on(process)
-    assert line(process) == "leaving"
+    assert line_of(process) == "leaving"
     process.wait(timeout=60)
     assert list(tmp_path.iterdir()) == []
     with store_lock(store):
@@ -115,17 +111,7 @@ def test_killed_holder_frees_the_lock_and_a_stopped_one_keeps_it(tmp_path: Path,
 
 def test_whoever_waits_gets_the_lock_when_its_holder_is_gone(tmp_path: Path, start: Start) -> None:
     process = holding(start, tmp_path / "s.zarr")
-    waiting = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from pathlib import Path; from storage.lock import locked\n"
-            "with locked(Path(sys.argv[1]), wait=True): print('mine', flush=True)",
-            str(lock_path(tmp_path / "s.zarr")),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    waiting = helpers.start(WAIT, lock_path(tmp_path / "s.zarr"))
     time.sleep(1)
     assert waiting.poll() is None
     process.kill()
@@ -147,9 +133,9 @@ def test_of_many_processes_at_once_exactly_one_gets_the_lock(tmp_path: Path, sta
     store = tmp_path / "s.zarr"
     for _ in range(2):
         processes = [start(store) for _ in range(6)]
-        assert [line(process) for process in processes] == ["ready"] * 6
+        assert [line_of(process) for process in processes] == ["ready"] * 6
         go_on(*processes)
-        answers = [line(process) for process in processes]
+        answers = [line_of(process) for process in processes]
         (winner,) = [process for process, answer in zip(processes, answers, strict=True) if answer == "held"]
         assert all(f"process {winner.pid} " in answer for answer in answers if answer != "held")
         winner.kill()

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from storage.errors import UserError
 from storage.manifest import SPECTROGRAMS, TrackRecord
 from storage.patch_reader import PatchReader
-from storage.shards import ZarrShard
 from storage.store import SpectrogramStore
-from tests.tracks import write_track
+from tests.tracks import new_store, write_track
 
 BINS = 512
 Array = NDArray[Any]
@@ -50,23 +49,10 @@ def spectrogram(seed: int, channels: int, frames: int, dtype: str, bins: int = 2
     return values.astype(dtype)
 
 
-def new_store(path: Path) -> SpectrogramStore:
-    return SpectrogramStore.open_or_create(path, config={}, dataset={}, tool="test")
-
-
 def add_track(
-    store: SpectrogramStore, track_id: str, arrays: dict[str, Array], compression: str = "none"
+    store: SpectrogramStore, track_id: str, arrays: dict[str, Array], compression: Any = "none"
 ) -> TrackRecord:
-    track = write_track(
-        store.path,
-        track_id,
-        name=track_id,
-        split="train",
-        seconds=1.0,
-        arrays=arrays,
-        sources=(),
-        compression=compression,  # type: ignore[arg-type]
-    )
+    track = write_track(store.path, track_id, arrays=arrays, compression=compression)
     store.add(track)
     return track
 
@@ -164,22 +150,6 @@ def test_any_patch_equals_the_slice_of_stock_zarr_padded_with_zeros(
     expected = padded_slice(stock(stores[kind], track, source), channel, start, frames, dtype)
     assert found.dtype == dtype
     assert found.tobytes() == expected.tobytes()
-
-
-def test_uncompressed_shards_are_mapped_and_all_others_go_through_zarr(
-    stores: dict[str, SpectrogramStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decode, decoded = ZarrShard.__getitem__, [0]
-
-    def counting(shard: ZarrShard, part: Any) -> Array:
-        decoded[0] += 1
-        return decode(shard, part)
-
-    monkeypatch.setattr(ZarrShard, "__getitem__", counting)
-    for kind, store in stores.items():
-        decoded[0] = 0
-        read(PatchReader(store), store.tracks("train")[0], "vocals", 1, 0, 5)
-        assert decoded == [0 if kind.startswith("plain") else 1], kind
 
 
 def test_demo_songs_read_right_and_are_not_silent_so_that_equality_means_something(
@@ -290,12 +260,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from storage.manifest import SPECTROGRAMS
-from storage.store import SpectrogramStore
-from tests.tracks import write_track
-store = SpectrogramStore.open_or_create(Path(sys.argv[1]), config={}, dataset={}, tool="test")
+from tests.tracks import new_store, write_track
+store = new_store(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     arrays = {name: np.full((1, 200, 24), number + 1, np.float16) for name in SPECTROGRAMS}
-    store.add(write_track(store.path, f"new-{number}", name="x", split="train", seconds=1, arrays=arrays, sources=()))
+    store.add(write_track(store.path, f"new-{number}", arrays=arrays))
     store.save()
 """
 

@@ -2,8 +2,6 @@ import itertools
 import json
 import os
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from storage.files import file_digest
 from storage.registry import CHAMPION_NAME, DESCRIPTION_NAME, WEIGHTS_NAME, ModelRegistry, ModelVersion, Weights
-from tests.helpers import one_line
+from tests.helpers import go_on, line_of, one_line, start
 
 ADD_MODELS = """
 import sys
@@ -42,22 +40,6 @@ for number in itertools.count():
     registry.promote(number % 2 + 1)
     print(number, flush=True)
 """
-
-
-def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def line_of(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
-def say_go(process: "subprocess.Popen[str]") -> None:
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
 
 
 def weights(value: float = 1.0) -> Weights:
@@ -253,10 +235,8 @@ def test_pickle_named_as_weights_is_refused_and_never_executed(tmp_path: Path) -
 def test_processes_that_add_at_once_never_share_or_lose_a_number(tmp_path: Path) -> None:
     registry = ModelRegistry(tmp_path / "models")
     writers = [start(ADD_MODELS, registry.path, tag, 10, 100) for tag in range(5)]
-    for writer in writers:
-        assert line_of(writer) == "ready\n"
-    for writer in writers:
-        say_go(writer)
+    assert {line_of(writer) for writer in writers} == {"ready"}
+    go_on(*writers)
     added: list[tuple[int, int]] = []
     for writer in writers:
         output, _ = writer.communicate(timeout=120)
@@ -276,8 +256,8 @@ def test_killed_writer_leaves_no_half_version_and_the_numbers_go_on(tmp_path: Pa
     registry = ModelRegistry(tmp_path / "models")
     for tag, seconds in enumerate((0.0, 0.02, 0.05)):
         writer = start(ADD_MODELS, registry.path, tag, 10_000, 1_000_000)
-        assert line_of(writer) == "ready\n"
-        say_go(writer)
+        assert line_of(writer) == "ready"
+        go_on(writer)
         assert line_of(writer)
         time.sleep(seconds)
         writer.kill()
@@ -294,7 +274,7 @@ def test_killed_writer_leaves_no_half_version_and_the_numbers_go_on(tmp_path: Pa
 def test_version_is_whole_from_the_first_instant_it_is_seen(tmp_path: Path) -> None:
     registry = ModelRegistry(tmp_path / "models")
     writer = start(ADD_MODELS, registry.path, 0, 25, 1_000_000)
-    say_go(writer)
+    go_on(writer)
     seen: set[int] = set()
     while writer.poll() is None:
         for version in set(registry.versions()) - seen:
@@ -445,10 +425,8 @@ def test_of_two_processes_that_move_the_champion_none_undoes_the_other(tmp_path:
     registry = with_models(tmp_path, 5)
     registry.promote(1)
     movers = [start(MOVE_CHAMPION, registry.path) for _ in range(2)]
-    for mover in movers:
-        assert line_of(mover) == "ready\n"
-    for mover in movers:
-        say_go(mover)
+    assert {line_of(mover) for mover in movers} == {"ready"}
+    go_on(*movers)
     moved = sum(int(mover.communicate(timeout=120)[0]) for mover in movers)
     # Each move is one step further: as many steps as were told of.
     assert registry.champion() == moved % 5 + 1

@@ -1,8 +1,6 @@
-import contextlib
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +21,8 @@ from storage.shards import shard_bytes
 from storage.store import SpectrogramStore, config_differences
 from storage.track_writer import FRAMES_PER_CHUNK, TEMPORARY_FOLDER
 from tests.disk import fill, small_disk
-from tests.helpers import one_line, tree
+from tests.helpers import line_of, one_line, start, tree
+from tests.tracks import new_store as empty_store
 from tests.tracks import write_track
 
 Array = NDArray[Any]
@@ -41,9 +40,7 @@ store, prefix, first, last, frames = Path(sys.argv[1]), sys.argv[2], *map(int, s
 print("ready", flush=True)
 for number in range(first, last):
     arrays = {name: np.full((2, frames, 8), number % 1000 + 1, np.float16) for name in SPECTROGRAMS}
-    record = write_track(
-        store, f"{prefix}-{number}", name="x", split="train", seconds=1.0, arrays=arrays, sources=()
-    )
+    record = write_track(store, f"{prefix}-{number}", arrays=arrays)
     print(record.model_dump_json(), flush=True)
 """
 
@@ -76,8 +73,7 @@ print("all there", flush=True)
 
 
 def start_writer(store: Path, prefix: str, first: int, last: int, frames: int) -> "subprocess.Popen[str]":
-    arguments = [sys.executable, "-c", WRITE_TRACKS, str(store), prefix, *map(str, (first, last, frames))]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    return start(WRITE_TRACKS, store, prefix, first, last, frames)
 
 
 def spectrograms(seed: int, frames: int = FRAMES, dtype: str = "float16") -> dict[str, Array]:
@@ -86,8 +82,7 @@ def spectrograms(seed: int, frames: int = FRAMES, dtype: str = "float16") -> dic
 
 
 def new_store(path: Path, **changes: Any) -> SpectrogramStore:
-    settings: dict[str, Any] = {"config": CONFIG, "dataset": DATASET, "tool": "test"} | changes
-    return SpectrogramStore.open_or_create(path, **settings)
+    return empty_store(path, **({"config": CONFIG, "dataset": DATASET} | changes))
 
 
 def write(
@@ -98,13 +93,7 @@ def write(
     sources: tuple[SourceFile, ...] = (),
 ) -> TrackRecord:
     return write_track(
-        store.path,
-        track_id,
-        name=f"Name of {track_id}",
-        split=split,
-        seconds=1.5,
-        arrays=arrays,
-        sources=sources,
+        store.path, track_id, name=f"Name of {track_id}", split=split, seconds=1.5, arrays=arrays, sources=sources
     )
 
 
@@ -197,25 +186,6 @@ def test_added_tracks_are_saved_now_and_then(tmp_path: Path) -> None:
     store._save_seconds = 0
     store.add(write(store, "b-2", spectrograms(2, frames=5)))
     assert sorted(SpectrogramStore.open(store.path).manifest.tracks) == ["a-1", "b-2"]
-
-
-def test_store_is_written_under_its_lock_and_whatever_was_added_is_saved(tmp_path: Path) -> None:
-    filled_store(tmp_path / "s.zarr")
-    settings: dict[str, Any] = {"config": CONFIG, "dataset": DATASET, "tool": "test"}
-    with (
-        contextlib.suppress(ZeroDivisionError),
-        SpectrogramStore.writing(tmp_path / "s.zarr", **settings) as store,
-    ):
-        assert sorted(store.manifest.tracks) == ["a-1", "b-2", "c-3"]
-        one_line(SpectrogramStore.writing(store.path, **settings).__enter__, store.path, "process")
-        store.add(write(store, "d-4", spectrograms(4)))
-        write(store, "half-5", spectrograms(5))
-        raise ZeroDivisionError
-    assert sorted(SpectrogramStore.open(store.path).manifest.tracks) == ["a-1", "b-2", "c-3", "d-4"]
-    assert not (store.path / "train" / "half-5").exists()
-    with SpectrogramStore.writing(tmp_path / "s.zarr", **settings):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
 
 
 def test_changed_configuration_is_refused_naming_the_field_and_both_values(tmp_path: Path) -> None:
@@ -371,9 +341,8 @@ def test_killed_writer_leaves_no_half_track_and_what_it_leaves_is_discarded(tmp_
     whole, frames = tree(store.path), 20_000
     for attempt, seconds in enumerate((0.01, 0.05, 0.1)):
         writer = start_writer(store.path, f"killed{attempt}", 0, 1_000_000, frames)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-        assert writer.stdout.readline()
+        assert line_of(writer) == "ready"
+        assert line_of(writer)
         time.sleep(seconds)
         writer.kill()
         writer.communicate(timeout=60)
@@ -452,8 +421,7 @@ def test_processes_write_different_tracks_at_once(tmp_path: Path) -> None:
 
 def test_readers_open_a_whole_store_at_every_moment_while_a_writer_adds_tracks(tmp_path: Path) -> None:
     store = new_store(tmp_path / "s.zarr")
-    command = [sys.executable, "-c", READ_FOR_EVER, str(store.path), "40"]
-    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    readers = [start(READ_FOR_EVER, store.path, 40) for _ in range(3)]
     for number in range(40):
         arrays: dict[str, Array] = {name: np.full((2, 300, 8), number + 1, np.float16) for name in SPECTROGRAMS}
         store.add(write(store, f"t-{number:02}", arrays))
@@ -464,18 +432,8 @@ def test_readers_open_a_whole_store_at_every_moment_while_a_writer_adds_tracks(t
 def test_of_processes_that_create_a_store_at_once_one_does_and_the_others_open_it(tmp_path: Path) -> None:
     for attempt in range(2):
         path = tmp_path / f"{attempt}.zarr"
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", CREATE, str(path), f"of process {number}"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(4)
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+        processes = [start(CREATE, path, f"of process {number}") for number in range(4)]
+        assert {line_of(process) for process in processes} == {"ready"}
         answers = {process.communicate("\n", timeout=60)[0] for process in processes}
         assert len(answers) == 1
         assert SpectrogramStore.open(path).manifest.dataset["kind"] == answers.pop().strip()

@@ -18,14 +18,10 @@ from storage.manifest import SPECTROGRAMS, TrackRecord
 from storage.store import SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER, Compression, track_writer
 from tests.disk import small_disk
-from tests.tracks import write_track
+from tests.tracks import new_store, write_track
 
 Array = NDArray[Any]
 COMPRESSIONS: tuple[Compression, ...] = ("none", "zstd", "blosc")
-
-
-def new_store(path: Path) -> SpectrogramStore:
-    return SpectrogramStore.open_or_create(path, config={}, dataset={}, tool="test")
 
 
 def magnitudes(seed: int, channels: int = 2, frames: int = 300, bins: int = 32, dtype: str = "float16") -> Array:
@@ -35,25 +31,14 @@ def magnitudes(seed: int, channels: int = 2, frames: int = 300, bins: int = 32, 
 def write(
     store: SpectrogramStore, arrays: dict[str, Array], compression: Compression, track_id: str = "t"
 ) -> TrackRecord:
-    track = write_track(
-        store.path,
-        track_id,
-        name="x",
-        split="train",
-        seconds=1.0,
-        arrays=arrays,
-        sources=(),
-        compression=compression,
-    )
+    track = write_track(store.path, track_id, arrays=arrays, compression=compression)
     store.add(track)
     return track
 
 
 def write_blocks(store: SpectrogramStore, array: Array, ends: list[int], compression: Compression) -> TrackRecord:
     """The array in blocks that end at `ends` and at its own end."""
-    with track_writer(
-        store.path, "t", name="x", split="train", seconds=1.0, compression=compression
-    ) as writer:  # fmt: skip
+    with track_writer(store.path, "t", name="x", split="train", seconds=1.0, compression=compression) as writer:
         target = writer.array("mixture", array.shape, array.dtype)
         begin = 0
         for end in [*ends, array.shape[1]]:
@@ -155,8 +140,7 @@ from tests.tracks import write_track
 zarr.config.set({"threading.max_workers": int(sys.argv[3]), "async.concurrency": int(sys.argv[3])})
 numcodecs.blosc.set_nthreads(int(sys.argv[3]))
 array = np.abs(np.random.default_rng(5).standard_normal((2, 2000, 64))).astype(np.float16)
-record = write_track(Path(sys.argv[1]), sys.argv[3], name="x", split="train", seconds=1, arrays={"mixture": array},
-                     sources=(), compression=sys.argv[2])
+record = write_track(Path(sys.argv[1]), sys.argv[3], arrays={"mixture": array}, compression=sys.argv[2])
 print(record.arrays["mixture"].crc32c)
 """
 

@@ -14,7 +14,6 @@ AUDIO_SUFFIXES = frozenset(
     (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma", ".mkv", ".webm", ".mov")
 )
 
-
 # Vorbis has an order of channels of its own: which of FFmpeg's comes first, second, ...
 VORBIS_ORDER = {
     3: (0, 2, 1),
@@ -53,10 +52,8 @@ class _Format:
 # What so many channels are where a file does not say it, in FLAC and Vorbis always.
 _USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
-
 # Side and back are one to formats that know but one pair behind the listener.
 _SAME_LAYOUTS = {"5.0(side)": "5.0", "5.1(side)": "5.1"}
-
 
 _FORMATS: dict[str, _Format] = {
     "wav": _Format("wav", {"32f": "pcm_f32le", "24": "pcm_s24le", "16": "pcm_s16le"}, 64, (1, 768_000)),
@@ -82,13 +79,10 @@ _FORMATS: dict[str, _Format] = {
     ),
 }
 
-
 # The rates that MPEG audio knows; wav, flac and Vorbis take any.
 _MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
-
 _AAC_RATES = (7350, *_MP3_RATES, 64_000, 88_200, 96_000)
-
 
 _LISTED_RATES = {"mp3": _MP3_RATES, "m4a": _AAC_RATES}
 

@@ -52,10 +52,10 @@ def _is_wav(path: Path) -> bool:
 
 def _refuse_cut_wav(path: Path) -> None:
     """FFmpeg takes what there is of a wav file; its header tells how much there should be."""
+    if not _is_wav(path):
+        return
     with path.open("rb") as file:
-        riff = file.read(12)
-        if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
-            return
+        file.seek(12)
         while len(header := file.read(8)) == 8:
             size = int.from_bytes(header[4:], "little")
             if header[:4] == b"data":
@@ -302,20 +302,7 @@ def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block
         yield _next_block(path, buffers.values())
 
 
-def decode_streams(path: Path, streams: tuple[int, ...] = (0,)) -> tuple[list[Waveform], int]:
-    """Whole waveforms of the given audio streams (see `decode_blocks`).
-
-    Returns
-    -------
-    waveforms, sample_rate
-        One `(channels, samples)` float32 array per stream, at the file's own rate in Hz.
-    """
-    blocks = list(decode_blocks(path, streams))
-    waveforms = [np.concatenate([block.waveforms[n] for block in blocks], axis=1) for n in range(len(streams))]
-    return waveforms, blocks[0].sample_rate
-
-
 def decode(path: Path) -> tuple[Waveform, int]:
-    """First audio stream of a file: `(channels, samples)` float32 and its sample rate in Hz (see `decode_streams`)."""
-    waveforms, sample_rate = decode_streams(path)
-    return waveforms[0], sample_rate
+    """First audio stream of a file: `(channels, samples)` float32 and its sample rate in Hz (see `decode_blocks`)."""
+    blocks = list(decode_blocks(path))
+    return np.concatenate([block.waveforms[0] for block in blocks], axis=1), blocks[0].sample_rate

@@ -7,7 +7,7 @@ import tempfile
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -52,14 +52,6 @@ _OWN_TAGS = (
 _COVER_CODECS = ("mjpeg", "png")
 
 
-class _Encoder(Protocol):
-    """Turns blocks of samples into a file."""
-
-    def write(self, block: Waveform) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class _PyavEncoder:
     """Writes with FFmpeg's libraries."""
 
@@ -84,7 +76,8 @@ class _PyavEncoder:
             if picture is not None:
                 self._file.mux(picture)
         except BaseException:
-            self._abandon()
+            with contextlib.suppress(FFmpegError, OSError, ValueError):
+                self._file.close()
             raise
 
     def _add_cover(self, path: Path) -> "Packet[Any] | None":
@@ -127,10 +120,6 @@ class _PyavEncoder:
         self._file.mux(packets)
         self._file.close()
 
-    def _abandon(self) -> None:
-        with contextlib.suppress(FFmpegError, OSError, ValueError):
-            self._file.close()
-
 
 def _join_padding(packets: "list[Packet[Any]]") -> None:
     """Tell the last packet what all of them are too long: FFmpeg writes into an mp3 file only what that one says."""
@@ -151,13 +140,7 @@ class _OggEncoder:
 
     def __init__(self, path: Path, like: AudioInfo) -> None:
         self._file = soundfile.SoundFile(
-            path,
-            "w",
-            like.sample_rate,
-            like.channels,
-            format="OGG",
-            subtype="VORBIS",
-            compression_level=_OGG_QUALITY,
+            path, "w", like.sample_rate, like.channels, format="OGG", subtype="VORBIS", compression_level=_OGG_QUALITY
         )
         self._order = list(VORBIS_ORDER.get(like.channels, range(like.channels)))
         for tag, name in _OGG_TAGS.items():
@@ -217,7 +200,7 @@ class AudioWriter:
         self._container = container
         self._like = like
         self._depth = bit_depth or next(iter(_FORMATS[container].codecs))
-        self._encoder: _Encoder
+        self._encoder: _PyavEncoder | _OggEncoder
         self._temporary: Path
 
     def __enter__(self) -> "AudioWriter":

@@ -21,15 +21,15 @@ def demo_data(
 ) -> None:
     """Make the demo dataset."""
     from vocsep.demo.dataset import make_demo
-    from vocsep.progress import progress_bar
+    from vocsep.progress import progress_on_bar
 
-    with progress_bar(train_songs + test_songs, "demo songs", "songs") as bar:
+    with progress_on_bar("demo songs", "songs") as progress:
         paths = make_demo(
             output,
             seed=seed,
             train_songs=train_songs,
             test_songs=test_songs,
             seconds=seconds,
-            on_song=lambda _: bar.update(1),
+            progress=progress,
         )
     typer.echo(f"{len(paths)} songs in {output}; next: make preprocess")

@@ -25,7 +25,7 @@ SHOWN_SECONDS = 6.0
 
 
 def reference_lines(config: TrainConfig, store: SpectrogramStore) -> dict[str, float]:
-    """Validation SDR in dB (see `vocsep.validation`) without any network.
+    """Validation SDR in dB (see `vocsep.training.validation`) without any network.
 
     Returns
     -------

@@ -8,7 +8,6 @@ import contextlib
 import gc
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,14 +68,11 @@ def check_comparison(config: ComparisonConfig, store: SpectrogramStore) -> None:
 
 
 def run_comparison(
-    config: ComparisonConfig,
-    store: SpectrogramStore,
-    output: Path,
-    on_progress: Callable[[float], None] | None = None,
+    config: ComparisonConfig, store: SpectrogramStore, output: Path, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Train all that is not trained yet, and return what every run came to, in the order of `runs`.
 
-    A run that fails (a loss that is not finite) is part of the answer, and the others go on.
+    A run that fails (a loss that is not finite) is part of the answer, and the others go on. Progress is that of runs.
 
     Raises
     ------
@@ -90,13 +86,13 @@ def run_comparison(
     results: list[dict[str, Any] | None] = []
     for number, run in enumerate(wanted):
 
-        def follow(share: float, total: float = 1.0, number: int = number) -> None:
-            if on_progress is not None:
-                on_progress((number + share) / len(wanted))
+        def follow(done: float, total: float, number: int = number) -> None:
+            if progress is not None:
+                progress(number + done / total, len(wanted))
 
         results.append(_result(run, store, output, follow))
         log.info("%d of %d: %s: %s", number + 1, len(wanted), run.name, _in_words(results[-1]))
-        follow(1.0)
+        follow(1, 1)
     # Those that another process had begun may be finished by now.
     results = [result or load_result(run, store, output) for result, run in zip(results, wanted, strict=True)]
     missing = [run.name for result, run in zip(results, wanted, strict=True) if result is None]
@@ -120,7 +116,7 @@ def load_result(run: Run, store: SpectrogramStore, output: Path) -> dict[str, An
     return read_json(path) | {"name": run.name} if path.is_file() else None
 
 
-def _result(run: Run, store: SpectrogramStore, output: Path, on_progress: Progress) -> dict[str, Any] | None:
+def _result(run: Run, store: SpectrogramStore, output: Path, progress: Progress) -> dict[str, Any] | None:
     """What a run came to, trained if need be; None while another process trains it."""
     found = load_result(run, store, output)
     if found is not None:
@@ -132,13 +128,13 @@ def _result(run: Run, store: SpectrogramStore, output: Path, on_progress: Progre
         except InUse:
             return None
         # It may have been finished just now.
-        result = load_result(run, store, output) or _train(run, store, folder, on_progress)
+        result = load_result(run, store, output) or _train(run, store, folder, progress)
     # Trainer and songs hold each other in memory; there are too few of them for Python to look by itself.
     gc.collect()
     return result
 
 
-def _train(run: Run, store: SpectrogramStore, folder: Path, on_progress: Progress) -> dict[str, Any]:
+def _train(run: Run, store: SpectrogramStore, folder: Path, progress: Progress) -> dict[str, Any]:
     registry = ModelRegistry(folder / "models")
     probe = open_probe(run.config, store, PROBED_STEPS)
     objective, network = run.config.objective, probe.network
@@ -152,7 +148,7 @@ def _train(run: Run, store: SpectrogramStore, folder: Path, on_progress: Progres
     }
     try:
         if _finished(folder / "runs") is None:
-            fit(run.config, store, registry, folder / "runs", "auto", on_progress)
+            fit(run.config, store, registry, folder / "runs", "auto", progress)
         description = _finished(folder / "runs")
         assert description is not None
         result |= {

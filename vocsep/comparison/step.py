@@ -65,7 +65,7 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
     Parameters
     ----------
     progress
-        Called with the used share of the work, of 1.
+        Called with the trainings that are done, in parts too, of how many.
 
     Raises
     ------
@@ -75,8 +75,7 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
         If the process was told to end; the same call goes on from there.
     """
     store = _opened(config)
-    report = progress or (lambda done, total: None)
-    results = run_comparison(config.comparison, store, config.output, lambda share: report(share, 1.0))
+    results = run_comparison(config.comparison, store, config.output, progress)
     summary = write_comparison(config.output, config.comparison, store, results)
     return CompareResult(
         report=str(config.output / REPORT_NAME),

@@ -1,13 +1,13 @@
 """Datasets: where the songs are, which split they belong to, and how their sources are read.
 
-An adapter only lists songs; what a song's sources are made of is data (`AudioSource`), so that one function,
-`read_sources`, reads all of them, on any machine that a `Song` is sent to.
+An adapter only lists songs, by the splits of their folders and without ids yet; what a song's sources are made of is
+data (`AudioSource`), so that one function, `read_sources`, reads all of them, on any machine that a `Song` is sent to.
 """
 
 import importlib.util
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,18 +23,6 @@ DEMO_KIND = "demo"
 DEMO_MARKER = "demo.json"
 VALID_SHARE = 0.15
 STEM_SUFFIX = ".stem.mp4"
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """A song as an adapter finds it: in a folder's split, before its final split and id are known."""
-
-    name: str
-    folder_split: str
-    mixture: tuple[AudioSource, ...]
-    vocals: tuple[AudioSource, ...]
-    accompaniment: tuple[AudioSource, ...]
-    only: Literal["vocals", "accompaniment"] | None = None
 
 
 def open_dataset(root: Path, kind: str = "auto") -> Dataset:
@@ -115,21 +103,14 @@ def musdb_table() -> dict[str, Any]:
     return table
 
 
-def _list_stems(root: Path, setup: dict[str, Any]) -> Iterable[_Listed]:
-    numbers = setup["stem_ids"]
+def _list_stems(root: Path, setup: dict[str, Any]) -> Iterable[Song]:
     for split, path in _entries(root):
         if path.name.endswith(STEM_SUFFIX) and not path.name.startswith("."):
-            parts = {name: AudioSource(path, stream=number) for name, number in numbers.items()}
-            yield _Listed(
-                name=path.name.removesuffix(STEM_SUFFIX),
-                folder_split=split,
-                mixture=(parts["mixture"],),
-                vocals=tuple(parts[name] for name in setup["targets"]["vocals"]),
-                accompaniment=tuple(parts[name] for name in setup["targets"]["accompaniment"]),
-            )
+            parts = {name: AudioSource(path, stream=number) for name, number in setup["stem_ids"].items()}
+            yield _musdb_song(path.name.removesuffix(STEM_SUFFIX), split, parts, setup)
 
 
-def _list_hq(root: Path, setup: dict[str, Any], problems: dict[str, str]) -> Iterable[_Listed]:
+def _list_hq(root: Path, setup: dict[str, Any], problems: dict[str, str]) -> Iterable[Song]:
     for split, folder in _entries(root):
         if not folder.is_dir():
             continue
@@ -138,14 +119,13 @@ def _list_hq(root: Path, setup: dict[str, Any], problems: dict[str, str]) -> Ite
         missing = [source.path.name for source in files.values() if not source.path.is_file()]
         if missing:
             problems[folder.name] = f"{folder}: {', '.join(missing)} missing"
-            continue
-        yield _Listed(
-            name=folder.name,
-            folder_split=split,
-            mixture=(files["mixture"],),
-            vocals=tuple(files[name] for name in setup["targets"]["vocals"]),
-            accompaniment=tuple(files[name] for name in setup["targets"]["accompaniment"]),
-        )
+        else:
+            yield _musdb_song(folder.name, split, files, setup)
+
+
+def _musdb_song(name: str, split: str, parts: dict[str, AudioSource], setup: dict[str, Any]) -> Song:
+    vocals, band = (tuple(parts[part] for part in setup["targets"][target]) for target in ("vocals", "accompaniment"))
+    return Song("", name, split, (parts["mixture"],), vocals, band)
 
 
 def stem_files(folder: Path) -> dict[str, Path]:
@@ -157,7 +137,7 @@ def stem_files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[_Listed]:
+def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[Song]:
     for split, folder in _entries(root):
         if not folder.is_dir():
             continue
@@ -171,24 +151,24 @@ def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[_Listed]:
         else:
             vocals = (files["vocals"],)
             mixture = (files["mixture"],) if "mixture" in files else vocals + accompaniment
-            yield _Listed(folder.name, split, mixture=mixture, vocals=vocals, accompaniment=accompaniment)
+            yield Song("", folder.name, split, mixture, vocals, accompaniment)
 
 
-def _list_karaoke(root: Path) -> Iterable[_Listed]:
+def _list_karaoke(root: Path) -> Iterable[Song]:
     flat = [("train", path) for path in sorted(root.iterdir())]
     for split, path in _entries(root) + flat:
         if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
             band, voice = AudioSource(path, channel=0), AudioSource(path, channel=1)
-            yield _Listed(path.stem, split, mixture=(band, voice), vocals=(voice,), accompaniment=(band,))
+            yield Song("", path.stem, split, (band, voice), (voice,), (band,))
 
 
-def _list_sources(root: Path, source: Literal["vocals", "accompaniment"]) -> Iterable[_Listed]:
+def _list_sources(root: Path, source: Literal["vocals", "accompaniment"]) -> Iterable[Song]:
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
         is_hidden = any(part.startswith(".") for part in inside.parts)
         if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not is_hidden:
             name = " - ".join((*inside.parent.parts, path.stem))
-            yield _Listed(name, "train", mixture=(AudioSource(path),), vocals=(), accompaniment=(), only=source)
+            yield Song("", name, "train", (AudioSource(path),), (), (), only=source)
 
 
 def _entries(root: Path) -> list[tuple[str, Path]]:
@@ -196,12 +176,12 @@ def _entries(root: Path) -> list[tuple[str, Path]]:
     return [(split, path) for split in SPLITS if (root / split).is_dir() for path in sorted((root / split).iterdir())]
 
 
-def _distinct(listed: list[_Listed], problems: dict[str, str]) -> Iterable[_Listed]:
+def _distinct(listed: list[Song], problems: dict[str, str]) -> Iterable[Song]:
     """Songs whose names can be stored and are their own within a split; the others become problems."""
     taken: dict[tuple[str, str], Path] = {}
     for song in listed:
         path = song.mixture[0].path
-        first = taken.setdefault((song.folder_split, song.name), path)
+        first = taken.setdefault((song.split, song.name), path)
         shown = _shown(song.name)
         if shown != song.name:
             problems[shown] = f"{shown}: its name is not UTF-8 or not one line; rename it"
@@ -219,13 +199,13 @@ def _shown(name: str) -> str:
     )
 
 
-def _with_splits(kind: str, root: Path, listed: list[_Listed], valid_names: set[str]) -> tuple[Song, ...]:
+def _with_splits(kind: str, root: Path, listed: list[Song], valid_names: set[str]) -> tuple[Song, ...]:
     """Give every song its final split and id: validation songs are named by musdb, by a folder, or by a hash."""
     split_of: dict[str, str] = {}
     for song in listed:
-        if split_of.setdefault(song.name, song.folder_split) != song.folder_split:
+        if split_of.setdefault(song.name, song.split) != song.split:
             raise UserError(
-                f"{root}: song {song.name!r} stands in both {split_of[song.name]} and {song.folder_split}; "
+                f"{root}: song {song.name!r} stands in both {split_of[song.name]} and {song.split}; "
                 "remove one, or the scores would be of songs that were trained on"
             )
     training = {name for name, split in split_of.items() if split == "train"}
@@ -234,14 +214,5 @@ def _with_splits(kind: str, root: Path, listed: list[_Listed], valid_names: set[
         for name in (valid_names & training) or hashed_share(training, VALID_SHARE):
             split_of[name] = "valid"
     return tuple(
-        Song(
-            id=track_id(kind, split_of[song.name], song.name),
-            name=song.name,
-            split=split_of[song.name],
-            mixture=song.mixture,
-            vocals=song.vocals,
-            accompaniment=song.accompaniment,
-            only=song.only,
-        )
-        for song in listed
+        replace(song, id=track_id(kind, split_of[song.name], song.name), split=split_of[song.name]) for song in listed
     )

@@ -1,4 +1,10 @@
-"""The band of the songs made by computer: drums, bass, and chords on several instruments."""
+"""The band of the songs made by computer: drums, bass, and chords on several instruments.
+
+Each part is a function of a song, its length in samples, the sample rate in Hz and a generator that chooses what the
+song leaves open (the same state gives the same samples). It returns `(2, samples)` float32, at any level. Chords and
+bass have no formants, no vibrato and no gliding pitch, so that they can be told from the voice by timbre, as in real
+music, although they lie in the same band.
+"""
 
 import math
 from collections.abc import Callable
@@ -35,24 +41,7 @@ _COMPS = ((0,), (0, 8), (0, 4, 8, 12), (0, 6, 12), (2, 6, 10, 14), (0, 3, 8, 11)
 
 
 def play_drums(song: Song, samples: int, rate: int, rng: np.random.Generator) -> Signal:
-    """Play kick, snare, hi-hat, toms and crash.
-
-    Parameters
-    ----------
-    song
-        What is played.
-    samples
-        Length, in samples.
-    rate
-        Sample rate, in Hz.
-    rng
-        Chooses what the song leaves open; the same state gives the same samples.
-
-    Returns
-    -------
-    drums
-        `(2, samples)` float32, at any level.
-    """
+    """Play kick, snare, hi-hat, toms and crash."""
     tune = rng.uniform(0.85, 1.2)
 
     def struck(seconds: float, start: float, end: float, bend: float, decay: float, noise: float) -> Signal:
@@ -103,24 +92,7 @@ def play_drums(song: Song, samples: int, rate: int, rng: np.random.Generator) ->
 
 
 def play_bass(song: Song, samples: int, rate: int, rng: np.random.Generator) -> Signal:
-    """Play a bass line that follows the chords, in the middle.
-
-    Parameters
-    ----------
-    song
-        What is played.
-    samples
-        Length, in samples.
-    rate
-        Sample rate, in Hz.
-    rng
-        Chooses what the song leaves open; the same state gives the same samples.
-
-    Returns
-    -------
-    bass
-        `(2, samples)` float32, at any level.
-    """
+    """Play a bass line that follows the chords, in the middle."""
     kind = rng.integers(3)
     k = np.arange(1.0, 25.0)
     # Plucked string, round sub, or a saw behind a low-pass.
@@ -147,24 +119,7 @@ def play_bass(song: Song, samples: int, rate: int, rng: np.random.Generator) -> 
 
 
 def play_other(song: Song, samples: int, rate: int, rng: np.random.Generator) -> Signal:
-    """Play chords, a quiet second instrument, and a plucked tune where nobody sings, wide.
-
-    Parameters
-    ----------
-    song
-        What is played.
-    samples
-        Length, in samples.
-    rate
-        Sample rate, in Hz.
-    rng
-        Chooses what the song leaves open; the same state gives the same samples.
-
-    Returns
-    -------
-    other
-        `(2, samples)` float32, at any level.
-    """
+    """Play chords, a quiet second instrument, and a plucked tune where nobody sings, wide."""
     out = np.zeros((2, samples), np.float32)
     second = INSTRUMENTS[rng.integers(4)]
     for instrument, gain, octave in ((song.instrument, 1.0, 0), (second, 0.4, 12)):
@@ -229,13 +184,7 @@ def _instrument(name: str, rate: int, rng: np.random.Generator) -> Sound:
 
 
 def _partials(
-    midi: float,
-    length: float,
-    rate: int,
-    levels: Array,
-    decay: float,
-    damping: float,
-    attack: float = 0.004,
+    midi: float, length: float, rate: int, levels: Array, decay: float, damping: float, attack: float = 0.004
 ) -> Signal:
     """One note as a sum of harmonics; harmonic k dies in `decay / (1 + damping * (k - 1))` seconds."""
     hertz = 440 * 2 ** ((midi - 69) / 12)

@@ -2,11 +2,6 @@
 
 import json
 import math
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +11,29 @@ import numpy as np
 from storage.errors import UserError
 from storage.files import write_json, writing
 from storage.lock import lock_path, locked
+from vocsep.demo.band import play_bass, play_drums, play_other
 from vocsep.demo.names import song_name
-from vocsep.demo.render import STEMS, render
 from vocsep.demo.signals import Signal, random_for, rms
 from vocsep.demo.song import plan_song
+from vocsep.demo.voice import sing
+from vocsep.mapping import failures_of, pooled
+from vocsep.progress import Progress
 
 SAMPLE_RATE = 44100
 FIRST_TEST_INDEX = 1 << 19
 """Index of the first test song: far enough from 0 that the training songs never reach it."""
 
+STEMS = ("drums", "bass", "other", "vocals")
+"""The four sources, in the order in which MUSDB18 stores them after the mixture."""
+
+_PARTS = dict(zip(STEMS, (play_drums, play_bass, play_other, sing), strict=True))
 _GENERATOR = 1  # goes up when the same settings give other songs
 _DONE, _STARTED = "demo.json", ".demo-started.json"
 _AAC_FRAME = 1024
 
 
-def synthesize_song(seed: int, index: int, seconds: float, sample_rate: int = 44100) -> dict[str, Signal]:
+def synthesize_song(seed: int, index: int, seconds: float, sample_rate: int = SAMPLE_RATE) -> dict[str, Signal]:
     """Make one song, always the same one for the same arguments.
-
-    Parameters
-    ----------
-    seed
-        At least 0; another seed gives other songs.
-    index
-        Number of the song, at least 0.
-    seconds
-        Its length, at least 1.
-    sample_rate
-        In Hz, at least 8000.
 
     Returns
     -------
@@ -55,13 +46,13 @@ def synthesize_song(seed: int, index: int, seconds: float, sample_rate: int = 44
     Raises
     ------
     ValueError
-        If an argument lies below its bound.
+        If `seed` or `index` is negative, `seconds` is below 1, or `sample_rate` below 8000 Hz.
     """
     song = plan_song(seed, index, seconds)
     if sample_rate < 8000:
         raise ValueError(f"sample_rate is {sample_rate}: it must be at least 8000 Hz")
     samples = round(seconds * sample_rate)
-    part = {stem: render(song, stem, samples, sample_rate, random_for(seed, index, stem)) for stem in STEMS}
+    part = {stem: play(song, samples, sample_rate, random_for(seed, index, stem)) for stem, play in _PARTS.items()}
     mix = random_for(seed, index, "mix")
     for stem, decibels in zip(STEMS, (0.0, -1.5, -1.0), strict=False):
         part[stem] *= 10 ** ((decibels + mix.uniform(-2, 2)) / 20) / rms(part[stem])
@@ -88,7 +79,7 @@ def make_demo(
     test_songs: int = 4,
     seconds: tuple[float, float] = (20.0, 30.0),
     workers: int | None = None,
-    on_song: Callable[[str], object] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write `root/train/*.stem.mp4` and `root/test/*.stem.mp4`, as in MUSDB18.
 
@@ -111,8 +102,8 @@ def make_demo(
     workers
         Processes; by default one per CPU; 1: this process. With more than one, a script that calls this needs the
         usual `if __name__ == "__main__":`.
-    on_song
-        Called with the name of each song when it has been made.
+    progress
+        Called with the songs that are made, of how many that were missing.
 
     Returns
     -------
@@ -141,7 +132,7 @@ def make_demo(
         "test_songs": test_songs,
         "seconds": [shortest, longest],
     }
-    root = Path(root)
+    report = progress or (lambda done, total: None)
     _check_free(root, settings)
     root.mkdir(parents=True, exist_ok=True)
     with locked(lock_path(root), root, wait=True):
@@ -158,28 +149,24 @@ def make_demo(
                 (root / split).mkdir(exist_ok=True)
                 for left in (root / split).glob(".*.stem.mp4.*"):  # by a killed run
                     left.unlink(missing_ok=True)
-            _make_songs(missing, seed, (shortest, longest), workers or os.cpu_count() or 1, on_song)
+            with pooled(workers) as run:
+                outcomes = run(
+                    _make_song,
+                    list(missing),
+                    (missing, seed, (shortest, longest)),
+                    on_outcome=lambda _, done: report(done, len(missing)),
+                )
+            for name, reason in failures_of(outcomes).items():
+                raise UserError(f"{root}: {name} cannot be made ({reason})")
             write_json(root / _DONE, settings)
             (root / _STARTED).unlink(missing_ok=True)
     return list(songs)
 
 
 def song_seconds(seed: int, index: int, seconds: tuple[float, float]) -> float:
-    """Choose a song's length between two bounds: a whole number of AAC frames where one fits.
+    """Choose a song's length between two bounds in seconds: a whole number of AAC frames, else the lower bound.
 
-    Then the decoded file is exactly as long as the song; else its last frame is filled with silence.
-
-    Parameters
-    ----------
-    seed, index
-        As in `synthesize_song`.
-    seconds
-        Shortest and longest length, in seconds.
-
-    Returns
-    -------
-    length
-        In seconds; the lower bound where no whole number of frames lies between the two.
+    A decoded file of whole frames is exactly as long as the song; else its last frame is filled with silence.
     """
     low, high = (s * SAMPLE_RATE / _AAC_FRAME for s in seconds)
     if math.ceil(low) > math.floor(high):
@@ -188,51 +175,10 @@ def song_seconds(seed: int, index: int, seconds: tuple[float, float]) -> float:
     return frames * _AAC_FRAME / SAMPLE_RATE
 
 
-def _make_songs(
-    songs: dict[Path, int],
-    seed: int,
-    seconds: tuple[float, float],
-    workers: int,
-    on_song: Callable[[str], object] | None,
-) -> None:
-    """Make the songs, by path and index, in as many processes as are of use."""
-
-    def tell(path: Path) -> None:
-        if on_song is not None:
-            on_song(path.name.removesuffix(".stem.mp4"))
-
-    workers = min(workers, len(songs))
-    if workers <= 1:
-        for path, index in songs.items():
-            _make_song(path, seed, index, seconds)
-            tell(path)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_leave_with_parent) as pool:
-        try:
-            jobs = {pool.submit(_make_song, path, seed, index, seconds): path for path, index in songs.items()}
-            for job in as_completed(jobs):
-                job.result()
-                tell(jobs[job])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _leave_with_parent() -> None:
-    """End this worker when its parent is killed, instead of leaving it waiting for work for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _make_song(path: Path, seed: int, index: int, seconds: tuple[float, float]) -> None:
-    parts = synthesize_song(seed, index, song_seconds(seed, index, seconds), SAMPLE_RATE)
+def _make_song(path: Path, songs: dict[Path, int], seed: int, seconds: tuple[float, float]) -> None:
+    """Write one of `songs`, whose index is given for each path."""
+    index = songs[path]
+    parts = synthesize_song(seed, index, song_seconds(seed, index, seconds))
     # An unfinished file's name does not end in .stem.mp4, so that no reader takes it for a song.
     with writing(path) as temporary:
         _encode(temporary, [parts[name] for name in ("mixture", *STEMS)])

@@ -23,20 +23,7 @@ _WORDS = tuple(
 
 
 def song_name(seed: int, index: int) -> str:
-    """Name a song, by other words for each index below 2**20.
-
-    Parameters
-    ----------
-    seed
-        At least 0; another seed gives the songs other names.
-    index
-        Number of the song, at least 0.
-
-    Returns
-    -------
-    name
-        "Artist - Title" in ASCII.
-    """
+    """Name a song `Artist - Title` in ASCII, by other words for each seed and each index below 2**20."""
     bits = 20
     number = (index * 0x9E3B5 + int(random_for(seed, 0, "names").integers(1 << bits))) % (1 << bits)
     # Each step can be undone, so two indices never meet.

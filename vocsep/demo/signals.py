@@ -9,55 +9,19 @@ Array = NDArray[np.float64]
 
 
 def random_for(seed: int, index: int, part: str) -> np.random.Generator:
-    """Give each part of each song a generator of its own, so that a change in one leaves the others.
-
-    Parameters
-    ----------
-    seed, index
-        The dataset's seed and the song's index in it, at least 0.
-    part
-        What the generator is for, in any words.
-
-    Returns
-    -------
-    rng
-        A generator that gives the same numbers for the same arguments.
-    """
+    """A generator for each part of each song, so that a change in one leaves the others; `seed`, `index` at least 0."""
     return np.random.default_rng([seed, index, *part.encode()])
 
 
 def rms(x: NDArray[np.floating]) -> float:
-    """Root mean square over all samples, never quite 0.
-
-    Parameters
-    ----------
-    x
-        A signal of any shape.
-
-    Returns
-    -------
-    level
-        In the unit of `x`, computed in float64; 1e-9 for silence.
-    """
+    """Root mean square over all samples, computed in float64; 1e-9 for silence."""
     return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) + 1e-9
 
 
 def band_pass(x: Array, low: float, high: float, rate: int) -> Array:
-    """Filter along the last axis by a Butterworth band-pass of second order, causally.
+    """Filter `(..., samples)` float64 along the last axis by a Butterworth band-pass of second order, causally.
 
-    Parameters
-    ----------
-    x
-        `(..., samples)` float64.
-    low, high
-        Corners of the band, in Hz; `high` is cut to 0.45 of the sample rate, then `low` to half of `high`.
-    rate
-        Sample rate, in Hz.
-
-    Returns
-    -------
-    filtered
-        `(..., samples)` float64.
+    The corners are in Hz: `high` is cut to 0.45 of the sample rate, then `low` to half of `high`.
     """
     high = min(high, 0.45 * rate)
     sos = scipy.signal.butter(2, [min(low, 0.5 * high), high], "bandpass", fs=rate, output="sos")
@@ -65,25 +29,10 @@ def band_pass(x: Array, low: float, high: float, rate: int) -> Array:
 
 
 def reverb(x: NDArray[np.floating], rate: int, rng: np.random.Generator, seconds: float, level: float) -> Signal:
-    """Make the reverberation alone, without the sound itself: noise that dies away, other on each side.
+    """The reverberation of `(samples,)` without the sound itself, `(2, samples)` float32.
 
-    Parameters
-    ----------
-    x
-        `(samples,)`, the sound.
-    rate
-        Sample rate, in Hz.
-    rng
-        Gives the noise.
-    seconds
-        Time in which the room dies by 60 dB.
-    level
-        Root of the summed squares of each side's impulse response: 1 is about as loud as the sound.
-
-    Returns
-    -------
-    wet
-        `(2, samples)` float32.
+    The room is noise that dies by 60 dB within `seconds`, other on each side. `level` is the root of the summed squares
+    of each side's impulse response: 1 is about as loud as the sound.
     """
     t = np.arange(int(seconds * rate)) / rate
     room = rng.standard_normal((2, len(t))) * np.exp(-6.9 * t / seconds)

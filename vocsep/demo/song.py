@@ -79,21 +79,8 @@ class Song:
 def plan_song(seed: int, index: int, seconds: float) -> Song:
     """Choose voice, tempo, key, chords and melody of a song, always the same for the same arguments.
 
-    Songs 4k to 4k + 3 have the four voices and the four chord instruments, each once.
-
-    Parameters
-    ----------
-    seed
-        At least 0.
-    index
-        Number of the song, at least 0.
-    seconds
-        Length of the song, at least 1.
-
-    Returns
-    -------
-    song
-        Its chords fill the last bar begun; its last note may end after `seconds`.
+    Songs 4k to 4k + 3 have the four voices and the four chord instruments, each once. The chords fill the last bar
+    begun; the last note may end after `seconds`.
 
     Raises
     ------
@@ -145,7 +132,6 @@ def _melody(
         if at >= rest_at:
             at += 4.0 * math.ceil(2.5 / (4 * beat))
             rest_at = math.inf
-        opens = True
         now = at
         motif = motifs[rng.integers(3)]
         for i, length in enumerate(motif):
@@ -156,8 +142,7 @@ def _melody(
             if now % 1 == 0 or i == len(motif) - 1:
                 near = sorted(range(len(pitches)), key=lambda j: (abs(j - place), j))
                 place = next(j for j in near if pitches[j] % 12 in chord)
-            notes.append(Note(now * beat, (now + length) * beat, pitches[place], opens))
-            opens = False
+            notes.append(Note(now * beat, (now + length) * beat, pitches[place], opens=i == 0))
             now += length
         at += span
     return tuple(n for n in notes if n.start < seconds - 0.15)

@@ -1,7 +1,7 @@
 """The singing voice of the songs made by computer.
 
 It is a source-filter model: a glottal pulse with vibrato and portamento, and breath and consonant noise, through
-vowels that move.
+vowels that move. It is called like the parts of the band, see `vocsep.demo.band`.
 """
 
 import math
@@ -38,24 +38,7 @@ _CONSONANTS: dict[str, tuple[float, float, tuple[int, int], float]] = {
 
 
 def sing(song: Song, samples: int, rate: int, rng: np.random.Generator) -> Signal:
-    """Sing the notes of a song, near the middle, with some reverberation.
-
-    Parameters
-    ----------
-    song
-        What is played.
-    samples
-        Length, in samples.
-    rate
-        Sample rate, in Hz.
-    rng
-        Chooses what the song leaves open; the same state gives the same samples.
-
-    Returns
-    -------
-    voice
-        `(2, samples)` float32, at any level.
-    """
+    """Sing the notes of a song, near the middle, with some reverberation."""
     _, _, woman, size = VOICES[song.voice]
     size *= rng.uniform(0.95, 1.05)
     step = max(1, rate // 700)  # control rate: about 700 Hz

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from storage.errors import UserError
 from storage.manifest import TrackRecord
-from storage.remote.store import RemoteStore, track_folder, upload_track
-from storage.store import SpectrogramStore
+from storage.remote.store import RemoteStore, upload_track
+from storage.store import SpectrogramStore, require_config
 from vocsep.datasets.songs import Dataset, Song
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.plan import Plan, is_same_dataset, plan
@@ -24,7 +24,7 @@ def check_remote_store(url: str, dataset: Dataset, config: StoreConfig) -> None:
     """Raise `UserError` if the store at `url` is of another configuration or dataset, or cannot be reached."""
     held = RemoteStore.find(url)
     if held is not None:
-        held.require_config(config.model_dump(mode="json"))
+        require_config(url, held.manifest, config.model_dump(mode="json"))
         _require_dataset(held, dataset)
 
 
@@ -93,5 +93,5 @@ def preprocess_song_to(song: Song, url: str, config: StoreConfig) -> TrackRecord
         store = Path(folder)
         (store / song.split).mkdir()
         record = preprocess_song(song, store, config)
-        upload_track(store / track_folder(record), url, record)
+        upload_track(store / record.folder, url, record)
     return record

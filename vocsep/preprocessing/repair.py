@@ -1,6 +1,5 @@
 """Making the damaged tracks of a store again, and no others."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from storage.errors import UserError
@@ -13,16 +12,17 @@ from vocsep.config import validated
 from vocsep.datasets.layouts import open_dataset
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.track import preprocess_song
+from vocsep.progress import Progress
 
 
-def repair(path: Path, on_progress: Callable[[int, int], object] | None = None) -> list[str]:
+def repair(path: Path, progress: Progress | None = None) -> list[str]:
     """Drop what is damaged in the store at `path` and make these tracks again from its own dataset, under its lock.
 
     Damaged tracks leave the manifest before anything is made: whatever happens then, all that it names is whole.
 
     Parameters
     ----------
-    on_progress
+    progress
         Called with how many of how many tracks are done; first with `(0, count)`.
 
     Returns
@@ -36,13 +36,14 @@ def repair(path: Path, on_progress: Callable[[int, int], object] | None = None) 
         If there is no store or another process writes it, or some tracks could not be made again: they are named, and
         all else is done.
     """
+    report = progress or (lambda done, total: None)
     try:
         with store_lock(path):
             store, damaged, half_written = drop_damaged(path)
             names: list[str] = []
             failures: list[str] = []
             if damaged or half_written:
-                names, failures = _make_again(store, damaged, half_written, on_progress)
+                names, failures = _make_again(store, damaged, half_written, report)
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -56,7 +57,7 @@ def _make_again(
     store: SpectrogramStore,
     damaged: list[TrackRecord],
     half_written: set[str],
-    on_progress: Callable[[int, int], object] | None,
+    progress: Progress,
 ) -> tuple[list[str], list[str]]:
     """Names of the songs that were made, and why the others were not."""
     path, manifest = store.path, store.manifest
@@ -68,15 +69,13 @@ def _make_again(
     names = []
     try:
         for number, song in enumerate(wanted):
-            if on_progress is not None:
-                on_progress(number, len(wanted))
+            progress(number, len(wanted))
             try:
                 store.add(preprocess_song(song, path, config))
                 names.append(song.name)
             except UserError as error:
                 failures.append(str(error))
-        if on_progress is not None:
-            on_progress(len(wanted), len(wanted))
+        progress(len(wanted), len(wanted))
     finally:
         store.discard_unfinished()
     return names, failures

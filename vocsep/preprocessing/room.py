@@ -3,9 +3,7 @@
 import math
 from collections.abc import Iterable
 
-import av
 import numpy as np
-from av.error import FFmpegError
 
 from storage.errors import UserError
 from storage.files import free_bytes
@@ -13,12 +11,11 @@ from storage.manifest import SPECTROGRAMS
 from storage.shards import shard_bytes
 from storage.store import SpectrogramStore
 from storage.track_writer import FRAMES_PER_CHUNK, SAMPLES_PER_CHUNK
+from vocsep.audio.reading import audio_info
 from vocsep.datasets.songs import Song
 from vocsep.preprocessing.config import StoreConfig
 
 _SMALL_FILES_BYTES = 100_000  # of a track: folders, metadata, and the last block of every file
-
-
 _MARGIN = 1.02
 
 
@@ -61,13 +58,11 @@ def _extent(song: Song) -> tuple[int, float]:
     channels, seconds = 0, 0.0
     for source in song.mixture + song.vocals:
         try:
-            with av.open(source.path, mode="r", metadata_errors="replace") as container:
-                seconds = max(seconds, (container.duration or 0) / av.time_base)
-                channels = max(
-                    channels, 1 if source.channel is not None else container.streams.audio[source.stream].channels
-                )
-        except (FFmpegError, OSError, IndexError):
+            info = audio_info(source.path)
+        except UserError:
             continue
+        seconds = max(seconds, info.seconds)
+        channels = max(channels, info.channels if source.channel is None else 1)
     return channels, seconds
 
 

@@ -133,7 +133,9 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
     """
     started = time.monotonic()
     report = progress or (lambda done, total: None)
-    dataset = open_dataset(config.dataset or make_demo_songs(report), config.kind)
+    if config.dataset is None:
+        make_demo(DEMO, progress=report)
+    dataset = open_dataset(config.dataset or DEMO, config.kind)
     expected = store_config(config)
     outcomes: list[Outcome[Song, TrackRecord | None]] = []
     with _updating(config, dataset, expected) as (update, work):
@@ -162,18 +164,6 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
     if failures:
         raise SomeFailed(failures, len(dataset.songs) + len(dataset.problems), "songs", result)
     return result
-
-
-def make_demo_songs(report: Progress) -> Path:
-    """The demo dataset in its usual place, made unless it is there."""
-    made: list[str] = []
-
-    def on_song(name: str) -> None:
-        made.append(name)
-        report(len(made), 16)
-
-    make_demo(DEMO, on_song=on_song)
-    return DEMO
 
 
 def _updating(

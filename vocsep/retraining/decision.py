@@ -49,7 +49,7 @@ def decide(
     """
     assert challenger.version is not None
     if champion is None:
-        return Decision(challenger=challenger.version, champion=None, promote=True, reason="there was no champion")
+        return Decision(challenger.version, None, promote=True, reason="there was no champion")
     seen = _songs_of(challenger) | _songs_of(champion)
     counted = [song for song in scores if song.name not in seen]
     pairs = [(song.median("model", "vocals", "SDR"), song.median("champion", "vocals", "SDR")) for song in counted]
@@ -59,17 +59,12 @@ def decide(
     left_out = len(scores) - len(counted)
     note = f" ({left_out} test songs do not count: one of the models was trained on them)" if left_out else ""
     if difference is None or least is None:
-        return Decision(
-            challenger=challenger.version,
-            champion=champion.version,
-            promote=False,
-            reason=f"fewer than two test songs can be compared{note}",
-            songs=len(pairs),
-        )
+        reason = f"fewer than two test songs can be compared{note}"
+        return Decision(challenger.version, champion.version, promote=False, reason=reason, songs=len(pairs))
     verdict = "better" if least > 0 else "not surely better"
     return Decision(
-        challenger=challenger.version,
-        champion=champion.version,
+        challenger.version,
+        champion.version,
         promote=least > 0,
         reason=f"{verdict}: {difference.mean:+.2f} dB vocals SDR on average over {len(pairs)} test songs, better on "
         f"{difference.better}; with {confidence:.0%} confidence at least {least:+.2f} dB{note}",

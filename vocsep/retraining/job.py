@@ -4,6 +4,7 @@ A job is one folder with `job.json`, which is replaced atomically after each sta
 them leaves a job that the next one goes on with, as long as the training songs in the store are the same.
 """
 
+import contextlib
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -111,10 +112,8 @@ def _was_trained_so(model: ModelVersion, digest: str, config: TrainConfig) -> bo
 def _intact(registry: ModelRegistry) -> list[ModelVersion]:
     found = []
     for version in registry.versions():
-        try:
+        with contextlib.suppress(UserError):
             found.append(registry.open(str(version)))
-        except UserError:
-            continue
     return found
 
 

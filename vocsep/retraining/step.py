@@ -128,8 +128,12 @@ def retrain(
         train=partial(train, progress=progress, promote=False),
         evaluate=lambda wanted, folder: evaluate(wanted, progress=progress, map=map, folder=folder),
     )
+    failures: dict[str, str] = {}
     with store_lock(config.jobs):
-        failures = _take_in_songs(_preparation(config), steps)
+        try:
+            steps.preprocess(_preparation(config))
+        except SomeFailed as some:
+            failures = some.failures
         store = SpectrogramStore.open(on_disk(config.preprocessing.store, ("train", "valid")))
         manifest = held_manifest(config.preprocessing.store)
         assert manifest is not None
@@ -160,15 +164,6 @@ def _preparation(config: RetrainConfig) -> PreprocessConfig:
     if songs.dataset is None and manifest is not None and manifest.dataset["kind"] != DEMO_KIND:
         return songs.model_copy(update={"dataset": Path(manifest.dataset["root"]), "kind": manifest.dataset["kind"]})
     return songs
-
-
-def _take_in_songs(preparation: PreprocessConfig, steps: Steps) -> dict[str, str]:
-    """Bring the store up to date; returns the songs that failed, and why."""
-    try:
-        steps.preprocess(preparation)
-    except SomeFailed as some:
-        return some.failures
-    return {}
 
 
 def _train_challenger(config: RetrainConfig, job: Job, steps: Steps) -> None:

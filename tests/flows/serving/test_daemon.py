@@ -23,20 +23,13 @@ from flows.serving import dead_runs
 from flows.serving.daemon import TOKEN
 from storage.files import read_json
 from storage.store import SpectrogramStore
-from tests.flows.conftest import QUIET, clean_environment, free_port
+from tests.flows.conftest import QUIET, clean_environment
 from tests.flows.prefect_api import found, last_step
+from tests.helpers import free_port
 
 ROOT = Path(flows.__file__).parents[1]
-LONG_TRAINING = {
-    "training": {
-        "steps": 1_000_000,
-        "width": 2,
-        "channels": 1,
-        "batch_size": 2,
-        "device": "cpu",
-        "checkpoint_seconds": 0.2,
-    },
-}
+SMALL = {"width": 2, "channels": 1, "batch_size": 2, "device": "cpu"}
+LONG_TRAINING = {"training": {"steps": 1_000_000, "checkpoint_seconds": 0.2, **SMALL}}
 
 
 class Served:

@@ -6,8 +6,9 @@ from pathlib import Path
 import psutil
 
 from flows.environment import PREFECT_TOML, PREFECT_TOML_MARK
-from flows.serving.embedded import free_port, is_healthy
+from flows.serving.embedded import is_healthy
 from tests.flows.conftest import clean_environment
+from tests.helpers import free_port
 
 STARTER = """
 import time

@@ -77,6 +77,16 @@ def write_song(
     return path
 
 
+def write_film(path: Path) -> Path:
+    """A film of one picture, without sound."""
+    with av.open(str(path), "w") as file:
+        film = file.add_stream("mpeg4", rate=25)
+        film.width, film.height, film.pix_fmt = 32, 32, "yuv420p"
+        file.mux(film.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        file.mux(film.encode(None))
+    return path
+
+
 def cover_of(path: Path) -> bytes | None:
     """Bytes of the picture attached to a file."""
     with av.open(str(path)) as file:

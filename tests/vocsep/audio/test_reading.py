@@ -1,4 +1,3 @@
-import math
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,13 +14,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import UserError
+from tests.helpers import decibels, one_line
+from tests.vocsep.audio.audio_files import LAYOUTS, write_film
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import AUDIO_SUFFIXES
-from vocsep.audio.reading import BLOCK_SAMPLES, _StreamBuffer, decode, decode_blocks, decode_streams
+from vocsep.audio.reading import BLOCK_SAMPLES, _StreamBuffer, decode, decode_blocks
 from vocsep.audio.resampling import Resampler, resample, to_channels
 
 RATE = 44100
-LAYOUTS = {1: "mono", 2: "stereo"}
 
 
 def tones(seconds: float, rate: int = RATE, channels: int = 2, first: float = 330.0) -> Waveform:
@@ -74,17 +74,14 @@ def write(
             file.mux(stream.encode(None))
 
 
-def decibels(signal: NDArray[Any], noise: NDArray[Any]) -> float:
-    return 10 * math.log10(np.sum(np.square(signal, dtype=float)) / np.sum(np.square(noise, dtype=float)))
+def decode_streams(path: Path, streams: tuple[int, ...]) -> tuple[list[Waveform], int]:
+    blocks = list(decode_blocks(path, streams))
+    waveforms = [np.concatenate([block.waveforms[n] for block in blocks], axis=1) for n in range(len(streams))]
+    return waveforms, blocks[0].sample_rate
 
 
 def assert_refused(path: Path, action: Callable[[], object] | None = None) -> str:
-    with pytest.raises(UserError) as error:
-        (action or (lambda: decode(path)))()
-    message = str(error.value)
-    assert str(path) in message
-    assert "\n" not in message
-    return message
+    return one_line(action or (lambda: decode(path)), path)
 
 
 # --- decoding -------------------------------------------------------------------------------------------
@@ -412,14 +409,7 @@ def test_wav_without_samples_is_refused(tmp_path: Path) -> None:
 
 
 def test_video_without_sound_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    assert "0 audio streams" in assert_refused(path)
+    assert "0 audio streams" in assert_refused(write_film(tmp_path / "clip.mp4"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

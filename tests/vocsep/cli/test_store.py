@@ -17,7 +17,8 @@ from storage.manifest import MANIFEST_NAME, TrackRecord
 from storage.remote.bucket import connect
 from storage.store import SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER
-from tests.storage.remote.test_remote import files, flip_a_byte, s3_server, use
+from tests.helpers import tree
+from tests.storage.remote.test_remote import flip_a_byte, s3_server, use
 from tests.vocsep.cli.test_main import assert_one_line
 from tests.vocsep.cli.test_main import vocsep as vocsep_process
 from vocsep.cli.main import app
@@ -126,7 +127,7 @@ def test_verify_names_the_damage_with_exit_code_1_and_repair_mends_it(
     copy_of_demo_store: CopyOfDemoStore, damage: Callable[[SpectrogramStore], str]
 ) -> None:
     opened = copy_of_demo_store()
-    intact = files(opened.path)
+    intact = tree(opened.path)
     track = first_track(opened)
     others = {
         path: path.stat().st_mtime_ns
@@ -145,7 +146,7 @@ def test_verify_names_the_damage_with_exit_code_1_and_repair_mends_it(
     result = store("repair", opened.path)
     assert result.exit_code == 0, result.output
     assert store("verify", opened.path).exit_code == 0
-    found = files(opened.path)
+    found = tree(opened.path)
     del intact[MANIFEST_NAME], found[MANIFEST_NAME]
     assert found == intact
     assert {path: path.stat().st_mtime_ns for path in others} == others
@@ -220,7 +221,7 @@ def test_a_store_goes_to_a_url_and_back_and_is_checked_and_mended_there(
 
     folder = Path(store("fetch", url).stdout.strip())
     assert folder.parent == Path("data/cache")
-    assert files(folder) == files(demo_store.path)
+    assert tree(folder) == tree(demo_store.path)
     part = Path(store("fetch", url, "--cache", "other", "--split", "train", "--split", "valid").stdout.strip())
     assert sorted(track.split for track in SpectrogramStore.open(part).manifest.tracks.values()) == [
         *["train"] * 3,

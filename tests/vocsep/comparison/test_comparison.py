@@ -92,7 +92,7 @@ def test_runs_differ_in_nothing_but_objective_and_seed() -> None:
 
 def test_finished_runs_are_never_done_again(store: SpectrogramStore, tmp_path: Path) -> None:
     shares: list[float] = []
-    first = run_comparison(tiny(), store, tmp_path, shares.append)
+    first = run_comparison(tiny(), store, tmp_path, lambda done, total: shares.append(done / total))
     assert [result["name"] for result in first] == ["notebook, seed 0", "project, seed 0"]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -120,17 +120,13 @@ def test_checkpoints_of_finished_runs_are_gone_and_their_models_stay(store: Spec
     assert len(list(tmp_path.rglob("model.safetensors"))) == 1
 
 
-def _compare(store: Path, output: Path, steps: int) -> None:
-    run_comparison(tiny(steps=steps), SpectrogramStore.open(store), output)
-
-
 def test_killed_comparison_goes_on_to_the_results_of_one_that_was_left_alone(
     store: SpectrogramStore, tmp_path: Path
 ) -> None:
     config = tiny(steps=40, validations=4)
     undisturbed = run_comparison(config, store, tmp_path / "undisturbed")
     output = tmp_path / "killed"
-    child = Child(tmp_path / "child", _compare_with, store.path, output)
+    child = Child(tmp_path / "child", _compare, store.path, output, 40, 4)
     child.wait_until(lambda: list(output.rglob("state.json")) or list(output.rglob("checkpoints/*")), "a checkpoint")
     child.kill()
     finished = run_comparison(config, store, output)
@@ -140,8 +136,8 @@ def test_killed_comparison_goes_on_to_the_results_of_one_that_was_left_alone(
         }
 
 
-def _compare_with(store: Path, output: Path) -> None:
-    run_comparison(tiny(steps=40, validations=4), SpectrogramStore.open(store), output)
+def _compare(store: Path, output: Path, steps: int, validations: int) -> None:
+    run_comparison(tiny(steps=steps, validations=validations), SpectrogramStore.open(store), output)
 
 
 def test_run_that_fails_is_named_and_the_others_go_on(store: SpectrogramStore, tmp_path: Path) -> None:
@@ -154,7 +150,7 @@ def test_run_that_fails_is_named_and_the_others_go_on(store: SpectrogramStore, t
 
 
 def test_run_in_another_process_s_hands_is_left_to_it(store: SpectrogramStore, tmp_path: Path) -> None:
-    child = Child(tmp_path / "child", _compare, store.path, tmp_path / "shared", 100_000)
+    child = Child(tmp_path / "child", _compare, store.path, tmp_path / "shared", 100_000, 1)
     config = tiny(steps=100_000)
     child.wait_until(lambda: list((tmp_path / "shared").rglob("metrics.csv")), "its first run")
     with pytest.raises(UserError, match="another process"):

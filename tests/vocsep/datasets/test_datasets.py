@@ -284,10 +284,7 @@ def musdb_splits(root: Path, is_wav: bool = False) -> dict[str, tuple[str, Path]
     database = musdb.DB(root=str(root), is_wav=is_wav)
     valid = set(database.setup["validation_tracks"])
     return {
-        track.name: (
-            "valid" if track.subset == "train" and track.name in valid else track.subset,
-            Path(track.path),
-        )
+        track.name: ("valid" if track.subset == "train" and track.name in valid else track.subset, Path(track.path))
         for track in database.tracks
     }
 
@@ -453,9 +450,7 @@ def test_no_song_is_in_two_splits_and_none_is_lost(train: list[str], test: list[
     assert len({song.id for song in dataset.songs}) == len(dataset.songs)
 
 
-def test_valid_folder_is_the_validation_split_and_nothing_is_taken_from_the_training_songs(
-    tmp_path: Path,
-) -> None:
+def test_valid_folder_is_the_validation_split_and_nothing_is_taken_from_the_training_songs(tmp_path: Path) -> None:
     for split, count in (("train", 8), ("valid", 2), ("test", 1)):
         for number in range(count):
             put(tmp_path / split / f"{split} {number}" / "vocals.wav", noise(1))

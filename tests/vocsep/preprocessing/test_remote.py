@@ -11,7 +11,8 @@ from storage.manifest import MANIFEST_NAME
 from storage.remote.mirror import fetch
 from storage.remote.store import RemoteStore
 from storage.store import SpectrogramStore
-from tests.storage.remote.test_remote import files, objects, one_line, s3_server, use
+from tests.helpers import tree
+from tests.storage.remote.test_remote import objects, one_line, s3_server, use
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
 from vocsep.preprocessing.config import StoreConfig
@@ -49,13 +50,10 @@ def test_workers_in_other_processes_make_the_store_that_a_local_run_makes(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     dataset = open_dataset(demo_root)
-    with (
-        updating_remote(url, dataset, CONFIG) as (remote, work),
-        ProcessPoolExecutor(2, get_context("spawn")) as pool,
-    ):
+    with updating_remote(url, dataset, CONFIG) as (remote, work), ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for future in [pool.submit(preprocess_song_to, song, url, CONFIG) for song in work.pending]:
             remote.add(future.result())
-    assert without_manifest(objects(url)) == without_manifest(files(demo_store.path))
+    assert without_manifest(objects(url)) == without_manifest(tree(demo_store.path))
     assert RemoteStore.open(url).manifest.data_digest == demo_store.manifest.data_digest
     assert list(tmp_path.iterdir()) == []
     assert preprocess(url, dataset) == 0

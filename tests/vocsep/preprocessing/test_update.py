@@ -15,12 +15,12 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from storage.errors import UserError
 from storage.files import file_digest
 from storage.lock import store_lock
 from storage.store import SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER
 from tests.disk import fill, small_disk
+from tests.helpers import flip, one_line, tree
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
 from vocsep.demo.dataset import synthesize_song
@@ -75,10 +75,6 @@ def run(
     return update, todo
 
 
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-
-
 def saved(path: Path) -> list[str]:
     """Names of the tracks that the manifest on the disk names."""
     return sorted(track.name for track in SpectrogramStore.open(path).manifest.tracks.values())
@@ -90,15 +86,6 @@ def names(todo: Plan) -> list[str]:
 
 def paths_in(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-
-
-def one_line(action: Callable[[], object], *parts: object) -> None:
-    """Check that `action` raises a `UserError` of one line that names all `parts`."""
-    with pytest.raises(UserError) as error:
-        action()
-    assert "\n" not in str(error.value)
-    for part in parts:
-        assert str(part) in str(error.value)
 
 
 # --- values ---------------------------------------------------------------------------------------------
@@ -219,10 +206,7 @@ def test_file_that_changed_in_one_byte_is_made_again(songs: Path, copy_of_demo_s
     dataset = open_dataset(songs)
     song = dataset.split("test")[0]
     store, _ = run(path, dataset)
-    file = song.mixture[0].path
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
+    flip(song.mixture[0].path, -1)
     assert names(plan(store, dataset)) == [song.name]
 
 
@@ -297,10 +281,7 @@ def test_changed_song_that_cannot_be_made_again_keeps_its_old_track(songs: Path,
 
 def test_songs_that_were_made_before_an_error_are_saved(demo_root: Path, tmp_path: Path) -> None:
     dataset = open_dataset(demo_root)
-    with (
-        contextlib.suppress(ZeroDivisionError),
-        updating(tmp_path / "s.zarr", dataset, FINE) as (update, todo),
-    ):
+    with contextlib.suppress(ZeroDivisionError), updating(tmp_path / "s.zarr", dataset, FINE) as (update, todo):
         update.add(preprocess_song(todo.pending[0], update.path, FINE))
         raise ZeroDivisionError
     assert saved(tmp_path / "s.zarr") == [todo.pending[0].name]

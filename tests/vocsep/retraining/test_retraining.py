@@ -39,11 +39,7 @@ def scores(name: str, new: float, old: float | None) -> SongScores:
 
 def add_model(registry: ModelRegistry, store: SpectrogramStore | None = None, **data: Any) -> ModelVersion:
     content = {"digest": training_digest(store) if store else "d", "train": [], "valid": []} | data
-    description = {
-        "data": content,
-        "training": CONFIG.model_dump(mode="json"),
-        "spectrogram": {"channels": 1},
-    }
+    description = {"data": content, "training": CONFIG.model_dump(mode="json"), "spectrogram": {"channels": 1}}
     return registry.add({"w": np.ones(3, np.float32)}, description)
 
 
