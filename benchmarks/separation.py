@@ -30,7 +30,6 @@ import numpy as np
 import torch
 
 from benchmarks.separation_choices import Bfloat16Network
-from storage.registry import ModelRegistry
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.reading import decode, decode_blocks
@@ -42,6 +41,7 @@ from vocsep.models.mask_module import MaskModule
 from vocsep.models.network import MaskNetwork, available_cores
 from vocsep.models.networks import build_network
 from vocsep.models.onnx_network import OnnxNetwork
+from vocsep.models.registry import open_registry
 from vocsep.models.torch_network import TorchNetwork, folded, load_network
 from vocsep.separation.files import separate_file
 from vocsep.separation.separator import Separator
@@ -78,7 +78,7 @@ def the_model(models: Path | None, name: str) -> tuple[MaskModule, SpectrogramCo
         return build_network(
             TfcTdfArchitecture(channels=2, bins=512, scaled_bins=512, input="root")
         ).eval(), load_spectrogram_config("fine")
-    model = ModelRegistry(models).open(name)
+    model = open_registry(models).open(name)
     return load_network(model), SpectrogramConfig.model_validate(model.description["spectrogram"])
 
 

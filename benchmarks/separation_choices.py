@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from storage.registry import ModelRegistry
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.sources import read_sources
 from vocsep.metrics.bsseval import frame_sdr
+from vocsep.models.registry import open_registry
 from vocsep.models.torch_network import TorchNetwork, folded, load_network
 from vocsep.paths import MODELS as DEFAULT_MODELS
 from vocsep.progress import progress_bar
@@ -52,7 +52,7 @@ def main() -> None:
     if arguments.dataset is None:
         raise SystemExit("--dataset is missing: a folder of songs with known stems, or set MUSDB_PATH")
     plain = Separator.load(arguments.model, arguments.models, device="cpu")
-    network = load_network(ModelRegistry(arguments.models).open(arguments.model))
+    network = load_network(open_registry(arguments.models).open(arguments.model))
     choices = {
         "whole_song": plain,
         "overlap_0.25": replace(plain, overlap=0.25),

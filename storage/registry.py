@@ -29,6 +29,7 @@ from storage.lock import locked
 WEIGHTS_NAME = "model.safetensors"
 DESCRIPTION_NAME = "model.json"
 CHAMPION_NAME = "champion"
+BUNDLED_NAME = "bundled"
 
 HISTORY_LENGTH = 100
 KEEP = 10
@@ -80,10 +81,17 @@ class Reign:
 
 
 class ModelRegistry:
-    """The models of one folder. Versions are numbered from 1 in the order in which they were added."""
+    """The models of one folder. Versions are numbered from 1 in the order in which they were added.
 
-    def __init__(self, path: Path) -> None:
+    Attributes
+    ----------
+    bundled
+        Folder of a model that is always there as `bundled`, and in use as long as there is no champion.
+    """
+
+    def __init__(self, path: Path, bundled: Path | None = None) -> None:
         self.path = path
+        self.bundled = bundled
 
     def versions(self) -> list[int]:
         """Numbers of all versions, ascending."""
@@ -190,7 +198,7 @@ class ModelRegistry:
         return versions
 
     def open(self, name: str = CHAMPION_NAME) -> ModelVersion:
-        """A model by `champion`, `latest`, a version's number or a model folder's path.
+        """A model by `champion`, `latest`, `bundled`, a version's number or a model folder's path.
 
         Raises
         ------
@@ -198,6 +206,9 @@ class ModelRegistry:
             If there is none, or its description cannot be read.
         """
         version: int | None = None
+        is_bundled = name == BUNDLED_NAME or (name == CHAMPION_NAME and self.champion() is None)
+        if is_bundled and self.bundled is not None:
+            return ModelVersion(self.bundled, None, _read_description(self.bundled / DESCRIPTION_NAME))
         if name in (CHAMPION_NAME, "latest"):
             version = self.champion() if name == CHAMPION_NAME else max(self.versions(), default=None)
             if version is None:

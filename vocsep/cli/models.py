@@ -8,12 +8,15 @@ import typer
 from storage.errors import UserError
 from storage.registry import KEEP, ModelRegistry, ModelVersion
 from vocsep.cli.main import OTHERS
+from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS
 
 app = typer.Typer(no_args_is_help=True, help=OTHERS["models"])
 
 ModelsOption = Annotated[Path, typer.Option("--models", help="Model registry.")]
-VersionArgument = Annotated[str, typer.Argument(help="champion, latest, a version's number or a model folder.")]
+VersionArgument = Annotated[
+    str, typer.Argument(help="champion, latest, bundled, a version's number or a model folder.")
+]
 
 
 @app.command("list")
@@ -23,19 +26,20 @@ def models_list(models: ModelsOption = MODELS) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    registry = _registry(models)
+    registry = open_registry(models)
     champion = registry.champion()
+    names = {str(version): "*" if version == champion else "" for version in registry.versions()}
+    names["bundled"] = "" if champion else "*"
     table = Table("version", "champion", "made", "dataset", "spectrogram", "steps", "valid SDR, dB", box=box.SIMPLE)
     problems = []
-    for version in registry.versions():
-        mark = "*" if version == champion else ""
+    for name, mark in names.items():
         try:
-            model = registry.open(str(version))
+            model = registry.open(name)
             model.verify()
-            table.add_row(str(version), mark, *_row(model.description))
+            table.add_row(name, mark, *_row(model.description))
         except UserError as error:
             problems.append(str(error))
-            table.add_row(str(version), mark, "damaged")
+            table.add_row(name, mark, "damaged")
     Console().print(table)
     for problem in problems:
         typer.echo(f"damaged: {problem}", err=True)
@@ -46,7 +50,7 @@ def models_show(version: VersionArgument = "champion", models: ModelsOption = MO
     """Say all that is known of a model, as JSON; its files are checked first."""
     import json
 
-    model = _registry(models).open(version)
+    model = open_registry(models).open(version)
     model.verify()
     typer.echo(json.dumps({"path": str(model.path), "version": model.version} | model.description, indent=1))
 
@@ -58,7 +62,7 @@ def models_compare(first: VersionArgument, second: VersionArgument, models: Mode
     from rich.console import Console
     from rich.table import Table
 
-    registry = _registry(models)
+    registry = open_registry(models)
     both = [registry.open(name) for name in (first, second)]
     for model in both:
         model.verify()
@@ -117,7 +121,7 @@ def models_prune(
 
 
 def _registry(models: Path) -> ModelRegistry:
-    registry = ModelRegistry(models)
+    registry = open_registry(models)
     if not registry.versions():
         raise UserError(f"{models}: no model yet; run `make train` first")
     return registry

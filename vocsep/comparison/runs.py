@@ -15,11 +15,11 @@ from typing import Any
 from storage.errors import UserError
 from storage.files import read_json, value_digest, write_json
 from storage.lock import InUse, locked
-from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.comparison.config import ComparisonConfig
 from vocsep.comparison.objectives import objectives
 from vocsep.models.constant_masks import best_constant_mask
+from vocsep.models.registry import open_registry
 from vocsep.progress import Progress
 from vocsep.training.checks import check_bins, check_songs
 from vocsep.training.config import TrainConfig
@@ -135,7 +135,7 @@ def _result(run: Run, store: SpectrogramStore, output: Path, progress: Progress)
 
 
 def _train(run: Run, store: SpectrogramStore, folder: Path, progress: Progress) -> dict[str, Any]:
-    registry = ModelRegistry(folder / "models")
+    registry = open_registry(folder / "models")
     probe = open_probe(run.config, store, PROBED_STEPS)
     objective, network = run.config.objective, probe.network
     _, constant_loss = best_constant_mask(objective, network.kept(probe.mixture), network.kept(probe.vocals))

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from storage.errors import UserError
 from storage.manifest import Manifest
-from storage.registry import ModelRegistry, ModelVersion
+from storage.registry import ModelVersion
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset, Song
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
+from vocsep.models.registry import BUNDLED, open_registry
 from vocsep.preprocessing.location import on_disk
 
 
@@ -33,7 +34,7 @@ class Target:
     def titles(self) -> dict[str, str]:
         """Row to what people call its subject."""
         return {
-            row: str(subject.folder) if isinstance(subject, FolderSubject) else f"model {self.models[row].path}"
+            row: str(subject.folder) if isinstance(subject, FolderSubject) else _title(self.models[row])
             for row, subject in self.subjects.items()
         }
 
@@ -59,6 +60,10 @@ class Target:
         return sorted(song.name for song in self.songs if song.name in seen)
 
 
+def _title(model: ModelVersion) -> str:
+    return "the bundled model" if model.path == BUNDLED else f"model {model.path}"
+
+
 def resolve(config: EvaluateConfig) -> Target:
     """Find subjects, dataset and songs by their names.
 
@@ -67,7 +72,7 @@ def resolve(config: EvaluateConfig) -> Target:
     UserError
         If one of them is missing or the split has no songs.
     """
-    registry = ModelRegistry(config.models)
+    registry = open_registry(config.models)
     versions: dict[str, ModelVersion] = {}
     subjects: dict[str, Subject] = {}
     if config.estimates is None:
@@ -82,6 +87,9 @@ def resolve(config: EvaluateConfig) -> Target:
         champion = registry.open(str(number))
         if "model" not in versions or versions["model"].path.resolve() != champion.path.resolve():
             versions["champion"] = champion
+    bundled = registry.open("bundled")
+    if all(version.path.resolve() != bundled.path.resolve() for version in versions.values()):
+        versions["bundled"] = bundled
     for row, version in versions.items():
         name = str(version.path.resolve()) if version.version is None else str(version.version)
         subjects[row] = ModelSubject(config.models.resolve(), name)

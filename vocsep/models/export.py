@@ -13,11 +13,11 @@ import torch
 
 from storage.errors import UserError, one_line
 from storage.files import writing
-from storage.registry import ModelRegistry
 from vocsep.arrays import Spectrogram
 from vocsep.config import validated
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.onnx_network import METADATA_KEY, OnnxNetwork, export_path
+from vocsep.models.registry import open_registry
 from vocsep.models.torch_network import TorchNetwork, folded, load_network
 from vocsep.spectrograms.config import SpectrogramConfig
 
@@ -60,7 +60,7 @@ def export_model(name: str, registry: Path, export_format: ExportFormat, output:
         If the model cannot be read or is of a kind that has no export, the export differs from it by more than
         `LARGEST_DIFFERENCE`, or the file cannot be written; no file is left then.
     """
-    model = ModelRegistry(registry).open(name)
+    model = open_registry(registry).open(name)
     spectrogram = validated(SpectrogramConfig, model.description.get("spectrogram"), str(model.path))
     network = load_network(model)
     if network.input == "peak":

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import UserError
-from storage.registry import ModelRegistry, ModelVersion
+from storage.registry import ModelVersion
 from vocsep.arrays import Spectrogram
+from vocsep.models.registry import open_registry
 
 METADATA_KEY = "vocsep"
 """Where an exported file holds what its model's `model.json` says."""
@@ -27,7 +28,7 @@ def open_onnx(model: str | Path | ModelVersion, registry: Path) -> tuple["OnnxNe
         If there is no such file, it is damaged or not of vocsep's, or ONNX Runtime is not installed.
     """
     if isinstance(model, ModelVersion) or Path(model).suffix != ".onnx":
-        version = model if isinstance(model, ModelVersion) else ModelRegistry(registry).open(str(model))
+        version = model if isinstance(model, ModelVersion) else open_registry(registry).open(str(model))
         path = export_path(version, registry, "onnx")
         if not path.is_file():
             raise UserError(f"{path}: no export of this model; run `vocsep export --format onnx --model {model}` first")

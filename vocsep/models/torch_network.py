@@ -51,6 +51,8 @@ def load_network(model: ModelVersion) -> MaskModule:
     with torch.device("meta"):
         network = build_network(architecture)
     weights = {name: torch.from_numpy(value) for name, value in model.load_weights().items()}
+    # The bundled model is stored in half precision.
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
     expected = network.state_dict()
     different = sorted(expected.keys() ^ weights.keys()) or sorted(
         name for name, value in expected.items() if value.shape != weights[name].shape

@@ -21,6 +21,7 @@ from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.score_files import read_scores
 from vocsep.evaluation.step import EvaluateResult, evaluate
 from vocsep.mapping import Map, SomeFailed, serial
+from vocsep.models.registry import open_registry
 from vocsep.paths import JOBS, MODELS, REPORTS, RUNS
 from vocsep.preprocessing import step as preprocessing_step
 from vocsep.preprocessing.location import held_manifest, on_disk
@@ -88,7 +89,7 @@ def check(config: RetrainConfig) -> None:
     require_free(config.jobs)
     if config.training.fine_tune is not None:
         raise UserError("training.fine_tune: cannot be set here; start=champion fine-tunes the champion")
-    registry = ModelRegistry(config.models)
+    registry = open_registry(config.models)
     if (champion := registry.champion()) is not None:
         registry.open(str(champion)).verify()
     preparation = _preparation(config)
@@ -139,7 +140,7 @@ def retrain(
         assert manifest is not None
         songs = song_digests(manifest)
         changes = changes_since_last(config.jobs, songs)
-        registry = ModelRegistry(config.models)
+        registry = open_registry(config.models)
         job = open_job(config.jobs, store, registry, config.training, config.start, config.force)
         details = []
         if job is not None:
@@ -209,7 +210,7 @@ def _decide(config: RetrainConfig, job: Job, registry: ModelRegistry, steps: Ste
 
 def _tidy_up(config: RetrainConfig) -> list[str]:
     """Delete old models, reports and checkpoints; returns what was done, for people."""
-    models = ModelRegistry(config.models).prune(config.keep)
+    models = open_registry(config.models).prune(config.keep)
     reports = prune_reports(config.reports, config.keep)
     runs = prune_runs(config.runs, config.keep)
     prune_jobs(config.jobs, config.keep)

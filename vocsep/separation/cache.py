@@ -3,7 +3,7 @@
 import functools
 from pathlib import Path
 
-from storage.registry import ModelRegistry
+from vocsep.models.registry import open_registry
 from vocsep.separation.separator import Separator
 from vocsep.separation.settings import SeparationSettings
 
@@ -12,7 +12,7 @@ def cached_separator(models: Path, settings: SeparationSettings, threads: int | 
     """Separator by registry folder and settings (see `Separator.load`), kept for this process's next song."""
     if settings.engine == "onnx":
         return _loaded(Path(settings.model), models, None, settings, threads)
-    opened = ModelRegistry(models).open(settings.model)
+    opened = open_registry(models).open(settings.model)
     return _loaded(opened.path.resolve(), models, opened.description.get("weights_sha256"), settings, threads)
 
 

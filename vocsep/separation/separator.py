@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from storage.errors import UserError
-from storage.registry import ModelRegistry, ModelVersion
+from storage.registry import ModelVersion
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.config import validated
 from vocsep.models.masks import Groups, default_groups, predict_block, predict_mask
 from vocsep.models.network import EngineName, MaskNetwork, available_cores
+from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS as DEFAULT_MODELS
 from vocsep.progress import Progress
 from vocsep.separation.files import Separated, separate_file
@@ -110,7 +111,7 @@ class Separator:
             from vocsep.models.torch_network import TorchNetwork, folded, load_network, pick_device
             from vocsep.spectrograms.fft_torch import TorchTransforms
 
-            version = model if isinstance(model, ModelVersion) else ModelRegistry(models).open(str(model))
+            version = model if isinstance(model, ModelVersion) else open_registry(models).open(str(model))
             network = TorchNetwork(folded(load_network(version)).to(pick_device(device)))
             description, where = version.description, str(version.path)
             transforms = TorchTransforms()

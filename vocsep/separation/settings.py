@@ -39,7 +39,7 @@ class SeparationSettings(Settings):
     overwrite: bool = Field(default=False, description="Separate again what is already there.")
     model: str = Field(
         default="champion",
-        description="champion, latest, a version's number, a model folder or a file of vocsep export.",
+        description="champion, latest, bundled, a version's number, a model folder or a file of vocsep export.",
     )
     engine: EngineName = Field(default="torch", description="torch, or onnx (of an exported model, without torch).")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")

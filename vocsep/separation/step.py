@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from storage.errors import UserError
-from storage.registry import ModelRegistry
 from vocsep.config import Settings
 from vocsep.mapping import Map, Outcome, SomeFailed, serial
+from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS, SEPARATED
 from vocsep.progress import Progress
 from vocsep.separation.outputs import inputs_to_separate
@@ -53,7 +53,7 @@ def check(config: SeparateConfig) -> None:
     """Raise `UserError` if model or files are missing, or two songs would write the same stems."""
     inputs_to_separate(config.inputs, config.output, config.settings.name)
     if config.settings.engine == "torch":
-        ModelRegistry(config.models).open(config.settings.model)
+        open_registry(config.models).open(config.settings.model)
 
 
 def separate(config: SeparateConfig, *, progress: Progress | None = None, map: Map = serial) -> SeparateResult:
@@ -87,7 +87,7 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     settings, finished = config.settings, 0
     if settings.engine == "torch":
         # One model for all songs, even if the champion moves meanwhile.
-        model = ModelRegistry(config.models).open(settings.model)
+        model = open_registry(config.models).open(settings.model)
         settings = settings.model_copy(update={"model": str(model.path.resolve())})
 
     def on_part(done: float, total: float) -> None:

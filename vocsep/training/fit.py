@@ -162,7 +162,7 @@ def _register(
     # One that was killed right after it had added its model does not add it again.
     model = model_of_run(registry, origin, course.step) or registry.add(course.best_weights, description)
     assert model.version is not None
-    is_champion = promote_if_better(registry, model) if promote else registry.champion() == model.version
+    is_champion = promote_if_better(registry, model, store) if promote else registry.champion() == model.version
     run.write("finished", **description | {"model_version": model.version, "created": origin["created"]})
     return TrainResult(
         version=model.version,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective import distance
+from vocsep.models.registry import open_registry
 from vocsep.patches.maker import PatchMaker
 from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import StreamTier
@@ -61,7 +61,7 @@ def open_probe(config: TrainConfig, store: SpectrogramStore, steps: int) -> Prob
     pool = SongPool(store)
     sampler = patch_sampler(config, pool)
     torch.manual_seed(config.seed)
-    network = initial_network(config, store, ModelRegistry(store.path), pool, sampler)
+    network = initial_network(config, store, open_registry(store.path), pool, sampler)
     maker = PatchMaker(
         StreamTier(pool, config.channels), frames=PATCH_FRAMES, seed=config.seed, with_accompaniment=False
     )

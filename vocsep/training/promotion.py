@@ -4,6 +4,9 @@ import contextlib
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry, ModelVersion
+from storage.store import SpectrogramStore
+from vocsep.models.torch_network import load_network
+from vocsep.training.validation import validate
 
 
 def model_of_run(registry: ModelRegistry, origin: dict[str, str], step: int) -> ModelVersion | None:
@@ -17,12 +20,15 @@ def model_of_run(registry: ModelRegistry, origin: dict[str, str], step: int) -> 
     return None
 
 
-def promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:
-    """Make the model champion unless the champion is at least as good on the same songs; whether it was made so."""
+def promote_if_better(registry: ModelRegistry, model: ModelVersion, store: SpectrogramStore) -> bool:
+    """Make the model champion unless the one in use is at least as good on the same songs; whether it was made so.
+
+    Until there is a champion, the bundled model is in use; it is scored on the store's validation songs.
+    """
     assert model.version is not None
     while True:
         champion = registry.champion()
-        why = _reason(model, None if champion is None else registry.open(str(champion)))
+        why = _reason(model, registry.open("champion"), store)
         if why is None:
             return False
         try:
@@ -34,14 +40,19 @@ def promote_if_better(registry: ModelRegistry, model: ModelVersion) -> bool:
                 raise
 
 
-def _reason(model: ModelVersion, champion: ModelVersion | None) -> str | None:
-    """Why the model is to replace the champion; None if it is not."""
-    if champion is None:
-        return "trained: the first model"
-    new, held = model.description, champion.description
-    if held["data"]["digest"] != new["data"]["digest"]:
+def _reason(model: ModelVersion, held: ModelVersion, store: SpectrogramStore) -> str | None:
+    """Why the model is to replace the one in use; None if it is not."""
+    score = model.description["metrics"]["valid_sdr_db"]
+    if held.version is None:
+        if held.description["spectrogram"] != model.description["spectrogram"]:
+            return "trained: the first model of this spectrogram"
+        bundled = validate(store, load_network(held)).sdr_db
+        if score > bundled:
+            return f"trained: better than the bundled model on the validation songs ({score:.2f} dB, {bundled:.2f} dB)"
+        return None
+    if held.description["data"]["digest"] != model.description["data"]["digest"]:
         return "trained: on other songs than the champion"
-    score, champions = new["metrics"]["valid_sdr_db"], held["metrics"]["valid_sdr_db"]
+    champions = held.description["metrics"]["valid_sdr_db"]
     if score > champions:
         return f"trained: better on the same validation songs ({score:.2f} dB against {champions:.2f} dB)"
     return None

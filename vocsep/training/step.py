@@ -5,9 +5,9 @@ from pathlib import Path
 from pydantic import Field
 
 from storage.errors import UserError
-from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.config import Settings
+from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS, RUNS, STORE
 from vocsep.preprocessing.location import StoreLocation, on_disk, require_store
 from vocsep.progress import Progress
@@ -60,7 +60,7 @@ def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = Tr
     folder = on_disk(job.store, ("train", "valid"))
     devices = job.training.devices
     if devices == 1 or is_one_of_several():
-        store, registry = SpectrogramStore.open(folder), ModelRegistry(job.models)
+        store, registry = SpectrogramStore.open(folder), open_registry(job.models)
         return fit(job.training, store, registry, job.runs, job.resume, progress, promote)
     content = {"job": job.model_copy(update={"store": folder}).model_dump(mode="json"), "promote": promote}
     answer, number = run_in_processes(devices, "vocsep.training", content)
