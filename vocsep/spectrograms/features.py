@@ -58,17 +58,3 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
             if not np.isfinite(values.max()):
                 raise TooLoudError
             yield name, values
-
-
-def magnitudes(
-    mixture: Waveform, vocals: Waveform, sample_rate: int, config: SpectrogramConfig
-) -> dict[str, Spectrogram]:
-    """Raw magnitudes of whole waveforms (see `magnitude_blocks`), `(channels, samples)` at any rate."""
-    pair = [
-        resample(to_channels(waveform, config.channels), sample_rate, config.sample_rate)
-        for waveform in (mixture, vocals)
-    ]
-    blocks: dict[str, list[Spectrogram]] = {}
-    for name, block in magnitude_blocks([np.stack(pair)], config):
-        blocks.setdefault(name, []).append(block)
-    return {name: np.concatenate(parts, axis=1) for name, parts in blocks.items()}

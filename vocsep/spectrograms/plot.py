@@ -55,8 +55,12 @@ def draw_spectrograms(
     if title is not None:
         # A dollar sign would start mathematics.
         figure.suptitle(title, fontsize=12, parse_math=False)
+    save_figure(figure, path, dpi)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a picture; letters that the font lacks are drawn as boxes, without a warning."""
     with warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(path, dpi=dpi)
 
