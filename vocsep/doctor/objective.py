@@ -24,11 +24,7 @@ INPUT_DOMAINS = {
 }
 TARGET_DOMAINS = {"source": "raw magnitudes", "oracle": "ratios of raw magnitudes", "log-ratio": "logarithms of ratios"}
 # Inputs whose domain suits a target: the scaled roots belong to the network, a ratio does not care for a common factor.
-SUITED = {
-    "source": ("raw", "root"),
-    "oracle": ("raw", "root", "raw-unit", "peak"),
-    "log-ratio": ("log", "log-unit"),
-}
+SUITED = {"source": ("raw", "root"), "oracle": ("raw", "root", "raw-unit", "peak"), "log-ratio": ("log", "log-unit")}
 CLIPPING = {"log-unit", "raw-unit"}
 INAUDIBLE_ENERGY = 0.01
 

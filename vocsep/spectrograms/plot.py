@@ -75,11 +75,7 @@ def loudest_span(waveform: Waveform, sample_rate: int) -> slice:
 
 
 def plot_spectrograms(
-    path: Path,
-    waveforms: dict[str, Waveform],
-    sample_rate: int,
-    config: SpectrogramConfig,
-    start_seconds: float = 0.0,
+    path: Path, waveforms: dict[str, Waveform], sample_rate: int, config: SpectrogramConfig, start_seconds: float = 0.0
 ) -> None:
     """Draw magnitude spectrograms above each other, in dB on one scale, with axes in seconds and Hz.
 
