@@ -26,8 +26,7 @@ def doctor(
     from storage.store import SpectrogramStore
     from vocsep.config import validated
     from vocsep.doctor import report as doctor_report
-    from vocsep.doctor.demo_store import demo_store
-    from vocsep.doctor.diagnosis import Diagnosis, examine
+    from vocsep.doctor.diagnosis import Diagnosis, demo_store, examine
     from vocsep.training.config import TrainConfig
     from vocsep.training.settings_files import load_settings
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from storage.store import SpectrogramStore
+from vocsep.demo.dataset import make_demo
 from vocsep.doctor.finding import Finding, Status
 from vocsep.doctor.network import agreement_finding, gradient_finding, one_batch_findings, rate_finding
 from vocsep.doctor.objective import bins_finding, domain_finding, input_finding, start_finding, trivial_finding
 from vocsep.doctor.songs import examine_songs
 from vocsep.preprocessing.config import spectrogram_config
+from vocsep.preprocessing.step import PreprocessConfig, preprocess
 from vocsep.training.config import TrainConfig
 from vocsep.training.probe import open_probe
 
@@ -68,3 +71,12 @@ def without_songs(store: SpectrogramStore, names: set[str]) -> SpectrogramStore:
     """The same store, but for some songs; nothing on disk changes."""
     tracks = {key: track for key, track in store.manifest.tracks.items() if track.name not in names}
     return SpectrogramStore(store.path, store.manifest.model_copy(update={"tracks": tracks}))
+
+
+def demo_store(folder: Path, config: TrainConfig) -> SpectrogramStore:
+    """A store of a few demo songs, made where it is not there yet, with the bins that the settings want."""
+    preset = "fine-513" if config.objective.bins == "all" else "fine"
+    songs, path = folder / "songs", folder / f"{preset}.zarr"
+    make_demo(songs, train_songs=6, test_songs=0, seconds=(8.0, 10.0))
+    preprocess(PreprocessConfig(dataset=songs, preset=preset, store=path))
+    return SpectrogramStore.open(path)

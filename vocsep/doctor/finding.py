@@ -15,8 +15,6 @@ class Finding:
 
     Attributes
     ----------
-    check
-        Its name.
     status
         `fail` for what keeps a training from working, `warn` for what may harm it.
     figure
