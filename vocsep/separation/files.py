@@ -87,10 +87,7 @@ def separate_file(
 
     Files are written under temporary names and renamed at the end, all or none.
 
-    Raises
-    ------
-    UserError
-        If the file cannot be read, or the outputs cannot be written or would replace the input.
+    Raises `UserError` if the file cannot be read, or the outputs cannot be written or would replace the input.
     """
     settings = settings or SeparationSettings()
     begin = time.perf_counter()

@@ -43,14 +43,6 @@ class Separator:
         Blocks of a song that are computed at a time.
     transforms
         What transforms the song's frames.
-
-    Examples
-    --------
-    >>> import vocsep  # doctest: +SKIP
-    >>> separator = vocsep.Separator.load("champion")  # doctest: +SKIP
-    >>> stems = separator.separate(waveform, sample_rate=44100)  # doctest: +SKIP
-    >>> stems["vocals"].shape == waveform.shape  # doctest: +SKIP
-    True
     """
 
     network: MaskNetwork

@@ -16,6 +16,8 @@ from vocsep.progress import Progress
 from vocsep.separation.outputs import inputs_to_separate
 from vocsep.separation.settings import SeparationSettings
 
+FIGURES = ("sample_rate", "channels", "seconds", "wall_seconds", "clipped_samples", "gain")
+
 
 class SeparateConfig(Settings):
     """Which songs, where to, with which model and how."""
@@ -136,11 +138,6 @@ def separate_one(
         "state": "separated" if result.is_new else "already there",
         "outputs": {stem: str(file) for stem, file in result.outputs.items()},
         "picture": str(result.picture) if result.picture else None,
-        "sample_rate": result.sample_rate,
-        "channels": result.channels,
-        "seconds": result.seconds,
-        "wall_seconds": result.wall_seconds,
-        "clipped_samples": result.clipped_samples,
-        "gain": result.gain,
+        **{name: getattr(result, name) for name in FIGURES},
         "line": result.line(),
     }

@@ -67,24 +67,8 @@ class Segment:
     finished: slice
 
 
-@dataclass(frozen=True)
-class Filtered:
-    """A segment whose vocals were taken out, but not yet joined with its neighbours.
-
-    Attributes
-    ----------
-    vocals
-        `(channels, samples)`: windowed frames of the vocals, overlapped and added.
-    weight
-        `(samples,)`: the squares of the windows, overlapped and added, which the vocals are to be divided by.
-    mask
-        `(channels of the preset, frames, bins)` of the masked frames.
-    """
-
-    segment: Segment
-    vocals: Waveform
-    weight: Waveform
-    mask: Spectrogram
+Filtered = tuple[Segment, Waveform, Spectrogram]
+"""A segment, its vocals as windowed frames, overlapped and added, and the mask of its masked frames."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +194,7 @@ def filter_segment(
     mask = block_mask(segment.magnitudes, segment.first_frame, segment.masked)
     n_fft, hop_length = own_rate_stft(sample_rate, config)
     window = stft_window(n_fft)
-    first, count = segment.own_frames.start, segment.own_frames.stop - segment.own_frames.start
+    first = segment.own_frames.start
     vocals = np.zeros(segment.waveform.shape, dtype=np.float32)
     done = 0
     at_once = WIENER_FRAMES if refine else MASKED_FRAMES
@@ -221,7 +205,7 @@ def filter_segment(
             estimate = wiener(spectrum, estimate, groups)
         overlap_add(transforms.irfft(estimate, n_fft), window, vocals[:, done * hop_length :], hop_length, transforms)
         done += spectrum.shape[-2]
-    return Filtered(segment, vocals, _weight(count, n_fft, hop_length), mask)
+    return segment, vocals, mask
 
 
 @lru_cache(maxsize=1)
@@ -248,22 +232,22 @@ def overlap_add(
         transforms.add_product(rows[:, :count], frames[..., piece], window[piece])
 
 
-def join(filtered: Iterable[Filtered], hop_length: int) -> Iterator[Part]:
+def join(filtered: Iterable[Filtered], n_fft: int, hop_length: int) -> Iterator[Part]:
     """Add the overlaps of segments that come in order; nothing is lost or doubled."""
     tail = weight_tail = np.empty(0, dtype=np.float32)  # of the segment before
-    for each in filtered:
-        segment = each.segment
-        vocals, weight = each.vocals, each.weight.copy()
+    for segment, vocals, mask in filtered:
+        count = segment.own_frames.stop - segment.own_frames.start
+        weight = _weight(count, n_fft, hop_length).copy()
         if weight_tail.size:
             vocals[:, : len(weight_tail)] += tail
             weight[: len(weight_tail)] += weight_tail
-        length = (segment.own_frames.stop - segment.own_frames.start) * hop_length
+        length = count * hop_length
         tail, weight_tail = vocals[:, length:].copy(), weight[length:].copy()
         here = segment.finished
         np.divide(vocals[:, here], weight[here], out=vocals[:, here])
         inside = slice(segment.block.start - segment.first_frame, segment.block.stop - segment.first_frame)
-        mask = each.mask[:, : inside.stop - inside.start]
-        yield Part(segment.waveform[:, here], vocals[:, here], segment.magnitudes[:, inside], mask)
+        own_mask = mask[:, : inside.stop - inside.start]
+        yield Part(segment.waveform[:, here], vocals[:, here], segment.magnitudes[:, inside], own_mask)
 
 
 class SongSeparator(Protocol):
@@ -320,7 +304,7 @@ def separate_stream(
                 future.cancel()
 
     with _single_threads(jobs) as workers:
-        yield from join(filtered(workers), own_rate_stft(sample_rate, config)[1])
+        yield from join(filtered(workers), *own_rate_stft(sample_rate, config))
 
 
 @contextlib.contextmanager
