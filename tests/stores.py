@@ -10,9 +10,5 @@ def shard_times(store: Path) -> dict[str, int]:
     return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in shards}
 
 
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-
-
 def track_folders(store: Path) -> list[Path]:
     return [folder for split in SPLITS for folder in (store / split).glob("*/")]

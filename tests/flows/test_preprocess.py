@@ -21,7 +21,8 @@ from storage.lock import holder, lock_path, store_lock
 from storage.store import SpectrogramStore
 from tests.disk import fill, small_disk
 from tests.flows.conftest import Run
-from tests.stores import track_folders, tree
+from tests.helpers import tree
+from tests.stores import track_folders
 from vocsep.datasets.layouts import open_dataset
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.track import preprocess_song

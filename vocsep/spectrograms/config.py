@@ -69,10 +69,7 @@ def preset_names() -> list[str]:
 def load_spectrogram_config(name: str) -> SpectrogramConfig:
     """Spectrogram settings from a preset's name or a YAML file's path.
 
-    Raises
-    ------
-    UserError
-        If there is no such preset or file, or it holds wrong values.
+    Raises `UserError` if there is no such preset or file, or it holds wrong values.
     """
     is_preset = name in preset_names()
     if not is_preset and not Path(name).is_file():

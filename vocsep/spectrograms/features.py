@@ -35,6 +35,8 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
     The accompaniment is mixture minus vocals in the complex domain: one STFT less, and the three belong together
     exactly even where a dataset's mixture is not the sum of its stems.
 
+    Raises `TooLoudError` if a magnitude is infinite or not a number.
+
     Parameters
     ----------
     blocks
@@ -45,11 +47,6 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
     name, magnitudes
         The next frames of each of the three in turn, `(channels, frames, bins)` float32; in all there are
         `1 + samples // hop_length` frames.
-
-    Raises
-    ------
-    TooLoudError
-        If a magnitude is infinite or not a number.
     """
     for spectrum in stft_blocks(blocks, config.n_fft, config.hop_length):
         mixture, vocals = drop_bin(spectrum, config)

@@ -90,9 +90,5 @@ def plot_spectrograms(
         title: np.abs(features(waveform, sample_rate, config)).mean(axis=0) for title, waveform in waveforms.items()
     }
     frames = max(len(spectrum) for spectrum in spectra.values())
-    draw_spectrograms(
-        path,
-        spectra,
-        seconds=(start_seconds, start_seconds + frames / config.frames_per_second),
-        hertz=(0, config.sample_rate / 2),
-    )
+    seconds = (start_seconds, start_seconds + frames / config.frames_per_second)
+    draw_spectrograms(path, spectra, seconds=seconds, hertz=(0, config.sample_rate / 2))
