@@ -103,8 +103,7 @@ def run_engine(engine: str, inputs: Path, mirrored: bool) -> None:
                 )[:4]
             )
         elif engine == "bss_eval":
-            found = bss_eval(references, estimates, window=RATE, hop=RATE)
-            scores = np.stack([getattr(found, measure) for measure in MEASURES])
+            scores = bss_eval(references, estimates, window=RATE, hop=RATE)
         else:
             scores = frame_sdr(references, estimates, window=RATE, hop=RATE)[None]
         durations.append(time.perf_counter() - start)

@@ -51,24 +51,19 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "CompareConfig": "vocsep.comparison.step",
-    "EvaluateConfig": "vocsep.evaluation.config",
-    "PreprocessConfig": "vocsep.preprocessing.step",
-    "RetrainConfig": "vocsep.retraining.step",
-    "SeparateConfig": "vocsep.separation.step",
-    "SeparationSettings": "vocsep.separation.settings",
-    "Separator": "vocsep.separation.separator",
-    "SomeFailed": "vocsep.mapping",
-    "TrainConfig": "vocsep.training.config",
-    "TrainJob": "vocsep.training.step",
-    "UserError": "storage.errors",
-    "compare": "vocsep.comparison.step",
-    "evaluate": "vocsep.evaluation.step",
-    "preprocess": "vocsep.preprocessing.step",
-    "retrain": "vocsep.retraining.step",
-    "separate": "vocsep.separation.step",
-    "train": "vocsep.training.step",
+_MODULES = {
+    "storage.errors": ("UserError",),
+    "vocsep.comparison.step": ("CompareConfig", "compare"),
+    "vocsep.evaluation.config": ("EvaluateConfig",),
+    "vocsep.evaluation.step": ("evaluate",),
+    "vocsep.mapping": ("SomeFailed",),
+    "vocsep.preprocessing.step": ("PreprocessConfig", "preprocess"),
+    "vocsep.retraining.step": ("RetrainConfig", "retrain"),
+    "vocsep.separation.separator": ("Separator",),
+    "vocsep.separation.settings": ("SeparationSettings",),
+    "vocsep.separation.step": ("SeparateConfig", "separate"),
+    "vocsep.training.config": ("TrainConfig",),
+    "vocsep.training.step": ("TrainJob", "train"),
 }
 
 
@@ -77,9 +72,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("vocsep")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vocsep' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'vocsep' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -20,10 +20,7 @@ class Settings(BaseModel):
 def load_yaml(path: str) -> dict[str, Any]:
     """Settings in the YAML file at `path`, as they stand there.
 
-    Raises
-    ------
-    UserError
-        If there is no such file, or it does not hold settings by name.
+    Raises `UserError` if there is no such file, or it does not hold settings by name.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

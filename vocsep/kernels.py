@@ -177,7 +177,7 @@ def _fill(source: StoredRows, patch: int, channel: int, out: Floats) -> None:
 
 @_kept
 def _mix(vocals: Floats, accompaniment: Floats, cosines: Floats, out: Floats) -> None:
-    """Magnitude of the sum of two sources, each `(frames, bins)`; see `vocsep.augmentation.remix_magnitudes`."""
+    """Magnitude of the sum of two sources, each `(frames, bins)`, whose phases differ by angles with these cosines."""
     frames, bins = out.shape
     for frame in range(frames):
         for index in range(bins):

@@ -37,7 +37,7 @@ class Map(Protocol):
         items: Sequence[Item],
         arguments: tuple[Any, ...] = (),
         *,
-        on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
+        on_outcome: Callable[[Outcome[Item, Result], int], None] = lambda outcome, done: None,
     ) -> list[Outcome[Item, Result]]:
         """Outcomes, in order of completion."""
         ...
@@ -74,14 +74,13 @@ def serial(
     items: Sequence[Item],
     arguments: tuple[Any, ...] = (),
     *,
-    on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
+    on_outcome: Callable[[Outcome[Item, Result], int], None] = lambda outcome, done: None,
 ) -> list[Outcome[Item, Result]]:
     """A `Map` in this process, one item after the other."""
     outcomes: list[Outcome[Item, Result]] = []
     for item in items:
         outcomes.append(run_one(function, item, arguments))
-        if on_outcome is not None:
-            on_outcome(outcomes[-1], len(outcomes))
+        on_outcome(outcomes[-1], len(outcomes))
     return outcomes
 
 
@@ -95,7 +94,7 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
             items: Sequence[Item],
             arguments: tuple[Any, ...] = (),
             *,
-            on_outcome: Callable[[Outcome[Item, Result], int], None] | None = None,
+            on_outcome: Callable[[Outcome[Item, Result], int], None] = lambda outcome, done: None,
         ) -> list[Outcome[Item, Result]]:
             processes = min(workers or os.cpu_count() or 1, len(items))
             if processes < 2:
@@ -107,8 +106,7 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
             outcomes: list[Outcome[Item, Result]] = []
             for future in as_completed(futures):
                 outcomes.append(outcome_of(future, futures[future]))
-                if on_outcome is not None:
-                    on_outcome(outcomes[-1], len(outcomes))
+                on_outcome(outcomes[-1], len(outcomes))
             return outcomes
 
         yield run

@@ -4,7 +4,6 @@ from typing import Any
 
 from vocsep.cli.steps import Step, log_to_terminal
 from vocsep.comparison.step import CompareConfig, check, compare
-from vocsep.config import load_yaml
 
 
 def _run(config: CompareConfig) -> Any:
@@ -12,4 +11,4 @@ def _run(config: CompareConfig) -> Any:
     return compare(config)
 
 
-STEP = Step(config=CompareConfig, check=check, run=_run, load=load_yaml)
+STEP = Step(config=CompareConfig, check=check, run=_run)

@@ -26,21 +26,19 @@ def doctor(
     from storage.store import SpectrogramStore
     from vocsep.config import validated
     from vocsep.doctor import report as doctor_report
-    from vocsep.doctor.demo_store import demo_store
-    from vocsep.doctor.diagnosis import diagnose
-    from vocsep.doctor.finding import Finding
+    from vocsep.doctor.diagnosis import Diagnosis, demo_store, examine
     from vocsep.training.config import TrainConfig
     from vocsep.training.settings_files import load_settings
 
     settings = validated(TrainConfig, load_settings(config) if config else {}, config or "defaults")
     opened = SpectrogramStore.open(store) if store else demo_store(DOCTOR, settings)
     about = {"config": config or "defaults", "store": str(opened.path)}
-
-    def tell(finding: Finding) -> None:
+    findings = []
+    for finding in examine(settings, opened):
+        findings.append(finding)
         if not as_json:
             typer.echo("\n".join(doctor_report.as_lines(finding)))
-
-    diagnosis = diagnose(settings, opened, tell)
+    diagnosis = Diagnosis(tuple(findings))
     write_atomically(html, doctor_report.as_html(diagnosis, about).encode())
     if as_json:
         typer.echo(json.dumps(doctor_report.as_json(diagnosis, about), indent=1, allow_nan=False))

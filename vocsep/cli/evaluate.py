@@ -4,7 +4,6 @@ from typing import Any
 
 from vocsep.cli.preprocess import DATASET
 from vocsep.cli.steps import Step
-from vocsep.config import load_yaml
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.step import check, evaluate
 from vocsep.mapping import pooled
@@ -16,4 +15,4 @@ def _run(config: EvaluateConfig) -> Any:
         return evaluate(config, progress=progress, map=mapped)
 
 
-STEP = Step(config=EvaluateConfig, check=check, run=_run, load=load_yaml, declarations=DATASET)
+STEP = Step(config=EvaluateConfig, check=check, run=_run, declarations=DATASET)

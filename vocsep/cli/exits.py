@@ -16,12 +16,9 @@ def exit_codes() -> Iterator[None]:
     """End the process with the code and the message of what the body raises, without a traceback where none helps."""
     try:
         yield
-    except UserError as error:
+    except (UserError, SomeFailed) as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except SomeFailed as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, UserError) else 1)
     except TrainingStopped as stopped:
         typer.echo(str(stopped), err=True)
         sys.exit(128 + stopped.signal)

@@ -1,9 +1,13 @@
 """`vocsep models ...`: the trained models, where they come from, and which of them is in use."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from storage.errors import UserError
 from storage.registry import KEEP, ModelRegistry, ModelVersion
@@ -22,10 +26,6 @@ VersionArgument = Annotated[
 @app.command("list")
 def models_list(models: ModelsOption = MODELS) -> None:
     """List the models with their scores; the champion is the one that `separate` uses."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     registry = open_registry(models)
     champion = registry.champion()
     names = {str(version): "*" if version == champion else "" for version in registry.versions()}
@@ -48,8 +48,6 @@ def models_list(models: ModelsOption = MODELS) -> None:
 @app.command("show")
 def models_show(version: VersionArgument = "champion", models: ModelsOption = MODELS) -> None:
     """Say all that is known of a model, as JSON; its files are checked first."""
-    import json
-
     model = open_registry(models).open(version)
     model.verify()
     typer.echo(json.dumps({"path": str(model.path), "version": model.version} | model.description, indent=1))
@@ -58,10 +56,6 @@ def models_show(version: VersionArgument = "champion", models: ModelsOption = MO
 @app.command("compare")
 def models_compare(first: VersionArgument, second: VersionArgument, models: ModelsOption = MODELS) -> None:
     """Say in what two models differ: settings, songs, scores on the validation songs."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     registry = open_registry(models)
     both = [registry.open(name) for name in (first, second)]
     for model in both:
@@ -73,12 +67,12 @@ def models_compare(first: VersionArgument, second: VersionArgument, models: Mode
         if left != right:
             table.add_row(name, left, right)
     Console().print(table)
-    songs = [{split: set(model.description["data"][split]) for split in ("train", "valid")} for model in both]
     for split in ("train", "valid"):
-        for model, own, other in ((both[0], songs[0], songs[1]), (both[1], songs[1], songs[0])):
-            if only := sorted(own[split] - other[split]):
+        songs = [set(model.description["data"][split]) for model in both]
+        for model, own, other in zip(both, songs, reversed(songs), strict=True):
+            if only := sorted(own - other):
                 typer.echo(f"{split} songs of {_name(model)} only: {', '.join(only)}")
-    if songs[0]["valid"] != songs[1]["valid"]:
+    if songs[0] != songs[1]:
         typer.echo("Their validation scores are of different songs: do not compare them.")
     typer.echo(f"On the test songs, song by song: vocsep evaluate --model {first} --against {second}")
 

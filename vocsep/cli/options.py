@@ -18,7 +18,7 @@ def command_with_settings(
     command: Callable[..., None],
     *,
     load: Callable[[str], dict[str, Any]],
-    declarations: Mapping[str, Callable[[], Any]] | None = None,
+    declarations: Mapping[str, Callable[[], Any]],
 ) -> Callable[..., None]:
     """A typer command that has, beside its own options, one for every field of `model` and of the models inside it.
 
@@ -34,28 +34,29 @@ def command_with_settings(
     """
     own = dict(inspect.signature(command, eval_str=True).parameters)
     own.pop("values")
-    places = {name: (path, field) for name, path, field in _fields(model)}
-    declared = {
-        name: _declared(name, field, (declarations or {}).get(name, typer.Option))
-        for name, (_, field) in places.items()
-    }
+    paths = {name: path for name, path, _ in _fields(model)}
+    options = {name: field for name, _, field in _fields(model) if _model_of(field) is None}
+    parameters = []
+    for name, field in options.items():
+        declaration = declarations.get(name, typer.Option)()
+        declaration.help = _help(field)
+        parameters.append(_parameter(name, _plain(field.annotation), declaration))
 
     def run(**given: Any) -> None:
         config = given.pop("config")
         values: dict[str, Any] = {}
         for name, value in ({} if config is None else load(config)).items():
-            path = places[name][0] if name in places else _inner(model, name)
-            _put(values, path, name, value)
-        for name, (path, field) in places.items():
+            _put(values, paths.get(name, ()), name, value)  # an unknown one at the top, which refuses it
+        for name in options:
             value = given.pop(name)
             if value not in (None, []):
-                if _is_tuple(field) and not isinstance(value[0], Path):
+                if isinstance(value, list) and not isinstance(value[0], Path):
                     value = [part for one in value for part in one.split(",")]
-                _put(values, path, name, value)
+                _put(values, paths[name], name, value)
         command(values=values, **given)
 
-    config = _parameter("config", str | None, typer.Option(help="YAML file with any of these settings."))
-    parameters = [*declared.values(), config, *own.values()]
+    parameters.append(_parameter("config", str | None, typer.Option(help="YAML file with any of these settings.")))
+    parameters += own.values()
     run.__doc__ = command.__doc__
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
@@ -65,22 +66,11 @@ def command_with_settings(
 
 
 def _fields(model: type[Settings], path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...], FieldInfo]]:
-    """Name, place and description of every field that is no model of its own."""
+    """Name, place and description of every field, also of those in the models inside."""
     for name, field in model.model_fields.items():
+        yield name, path, field
         if (inner := _model_of(field)) is not None:
             yield from _fields(inner, (*path, name))
-        else:
-            yield name, path, field
-
-
-def _inner(model: type[Settings], name: str, path: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Where a file's entry `name` goes that is no option: to the model that has it, or to the top, which refuses it."""
-    for one, field in model.model_fields.items():
-        if one == name:
-            return path
-        if (inner := _model_of(field)) is not None and (found := _inner(inner, name, (*path, one))):
-            return found
-    return ()
 
 
 def _model_of(field: FieldInfo) -> type[Settings] | None:
@@ -98,12 +88,6 @@ def _put(values: dict[str, Any], path: tuple[str, ...], name: str, value: Any) -
     values[name] = value
 
 
-def _declared(name: str, field: FieldInfo, declare: Callable[[], Any]) -> inspect.Parameter:
-    declaration = declare()
-    declaration.help = _help(field)
-    return _parameter(name, _plain(field.annotation), declaration)
-
-
 def _parameter(name: str, kind: Any, declaration: Any) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, declaration]
@@ -112,7 +96,9 @@ def _parameter(name: str, kind: Any, declaration: Any) -> inspect.Parameter:
 
 def _plain(kind: Any) -> Any:
     """What typer reads an option as, or None; everything that is no number is text, and checked by the model."""
-    members = [one for one in get_args(kind) if one is not type(None)] if _is_union(kind) else [kind]
+    members = (
+        [one for one in get_args(kind) if one is not type(None)] if get_origin(kind) in (Union, UnionType) else [kind]
+    )
     if len(members) == 1 and members[0] in (int, float, bool, Path):
         return members[0] | None
     if get_origin(members[0]) is tuple:
@@ -120,14 +106,6 @@ def _plain(kind: Any) -> Any:
     if get_origin(members[0]) is Literal and all(isinstance(value, int) for value in get_args(members[0])):
         return int | None
     return str | None
-
-
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (Union, UnionType)
-
-
-def _is_tuple(field: FieldInfo) -> bool:
-    return get_origin(field.annotation) is tuple
 
 
 def _help(field: FieldInfo) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 import typer
 
 from vocsep.cli.steps import Step
-from vocsep.config import load_yaml
 from vocsep.mapping import pooled
 from vocsep.preprocessing.step import PreprocessConfig, check, preprocess
 from vocsep.progress import progress_on_bar
@@ -18,4 +17,4 @@ def _run(config: PreprocessConfig) -> Any:
         return preprocess(config, progress=progress, map=mapped)
 
 
-STEP = Step(config=PreprocessConfig, check=check, run=_run, load=load_yaml, declarations=DATASET)
+STEP = Step(config=PreprocessConfig, check=check, run=_run, declarations=DATASET)

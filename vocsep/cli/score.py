@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from vocsep.cli.main import OTHERS
 
@@ -21,9 +23,6 @@ def score(
     ] = None,
 ) -> None:
     """Score estimates."""
-    from rich.console import Console
-    from rich.table import Table
-
     from storage.files import write_json
     from vocsep.evaluation.score_folders import score_folders
     from vocsep.metrics.bsseval import METRICS

@@ -5,7 +5,6 @@ from typing import Any
 import typer
 
 from vocsep.cli.steps import Step
-from vocsep.config import load_yaml
 from vocsep.mapping import pooled, serial
 from vocsep.progress import progress_on_bar
 from vocsep.separation.step import SeparateConfig, check, separate
@@ -25,7 +24,6 @@ STEP = Step(
     config=SeparateConfig,
     check=check,
     run=_run,
-    load=load_yaml,
     declarations={
         "inputs": typer.Argument,
         "output": lambda: typer.Option("--output", "-o"),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vocsep.cli.options import command_with_settings
-from vocsep.config import Settings, validated
+from vocsep.config import Settings, load_yaml, validated
 from vocsep.mapping import SomeFailed
 
 STEPS = {
@@ -47,7 +47,7 @@ class Step:
     config: type[Settings]
     check: Callable[[Any], object]
     run: Callable[[Any], Any]
-    load: Callable[[str], dict[str, Any]]
+    load: Callable[[str], dict[str, Any]] = load_yaml
     declarations: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict
 

@@ -1,36 +1,32 @@
 """`vocsep store ...`: looking at a spectrogram store, checking, mending and copying it."""
 
-from contextlib import AbstractContextManager
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
+from storage.errors import UserError
+from storage.manifest import SPLITS, Manifest
+from storage.remote.bucket import is_url
 from vocsep.paths import CACHE, PICTURES, STORE
-
-if TYPE_CHECKING:
-    from storage.integrity import Problem
-    from storage.manifest import Manifest
-    from vocsep.progress import Progress
+from vocsep.progress import progress_on_bar
 
 app = typer.Typer(no_args_is_help=True, help="Look at a spectrogram store, check, mend and copy it.")
-
 
 StoreArgument = Annotated[
     str, typer.Argument(help="Spectrogram store: a folder, or a URL such as s3://bucket/name.zarr.")
 ]
 UrlArgument = Annotated[str, typer.Argument(help="URL of the store in object storage, such as s3://bucket/name.zarr.")]
+_byte_bar = functools.partial(progress_on_bar, unit="B", unit_scale=True)
 
 
 @app.command("info")
 def store_info(store: StoreArgument = str(STORE)) -> None:
     """Say what a store holds: songs, hours, bytes, settings, digests."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from storage.manifest import SPLITS
-
     manifest = _manifest(store)
     typer.echo(f"{store}: {manifest.dataset['kind']} songs of {manifest.dataset['root']}, made by {manifest.tool}")
     table = Table("split", box=box.SIMPLE)
@@ -58,7 +54,15 @@ def store_info(store: StoreArgument = str(STORE)) -> None:
 @app.command("verify")
 def store_verify(store: StoreArgument = str(STORE)) -> None:
     """Read every byte of a store and name all that is not as it was written; exit code 1 if anything is."""
-    found = _problems(store)
+    with _byte_bar("verify") as on_bytes:
+        if is_url(store):
+            from storage.remote.store import RemoteStore
+
+            found = RemoteStore.open(store, accept_edited=True).problems(on_bytes)
+        else:
+            from storage.integrity import problems
+
+            found = problems(Path(store), on_bytes)
     for problem in found:
         typer.echo(problem.what + (f" ({problem.track})" if problem.track else ""))
     if found:
@@ -72,8 +76,6 @@ def store_verify(store: StoreArgument = str(STORE)) -> None:
 @app.command("repair")
 def store_repair(store: StoreArgument = str(STORE)) -> None:
     """Make the damaged songs of a store again; at a URL, drop them, so that they can be made or pushed again."""
-    from storage.remote.bucket import is_url
-
     if is_url(store):
         from storage.remote.store import drop_damaged
 
@@ -82,7 +84,6 @@ def store_repair(store: StoreArgument = str(STORE)) -> None:
         done, next_step = "dropped", "; run preprocess or `vocsep store push` to put them back"
     else:
         from vocsep.preprocessing.repair import repair
-        from vocsep.progress import progress_on_bar
 
         with progress_on_bar("repair", "songs") as progress:
             names = repair(Path(store), progress)
@@ -132,8 +133,6 @@ def store_fetch(
     ] = None,
 ) -> None:
     """Copy a store from a URL into the cache, or bring the copy there up to date, and say where it is."""
-    from storage.errors import UserError
-    from storage.manifest import SPLITS
     from storage.remote.mirror import fetch
 
     if unknown := set(split or ()) - set(SPLITS):
@@ -143,10 +142,8 @@ def store_fetch(
     typer.echo(str(folder))
 
 
-def _manifest(store: str) -> "Manifest":
+def _manifest(store: str) -> Manifest:
     """Manifest of a store whose shards are all there; at a URL, nothing but the manifest is looked at."""
-    from storage.remote.bucket import is_url
-
     if is_url(store):
         from storage.remote.store import RemoteStore
 
@@ -154,22 +151,3 @@ def _manifest(store: str) -> "Manifest":
     from storage.store import SpectrogramStore
 
     return SpectrogramStore.open(Path(store)).manifest
-
-
-def _problems(store: str) -> "list[Problem]":
-    from storage.remote.bucket import is_url
-
-    with _byte_bar("verify") as on_bytes:
-        if is_url(store):
-            from storage.remote.store import RemoteStore
-
-            return RemoteStore.open(store, accept_edited=True).problems(on_bytes)
-        from storage.integrity import problems
-
-        return problems(Path(store), on_bytes)
-
-
-def _byte_bar(description: str) -> "AbstractContextManager[Progress]":
-    from vocsep.progress import progress_on_bar
-
-    return progress_on_bar(description, "B", unit_scale=True)

@@ -1,9 +1,12 @@
 """What a check of the doctor says."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "warn", "fail"]
+Curve = dict[str, list[float]]
+Verdict = tuple[bool, Status, str]
+"""Whether it applies, its status, its advice."""
 
 
 @dataclass(frozen=True)
@@ -12,8 +15,6 @@ class Finding:
 
     Attributes
     ----------
-    check
-        Its name.
     status
         `fail` for what keeps a training from working, `warn` for what may harm it.
     figure
@@ -30,11 +31,13 @@ class Finding:
     status: Status
     figure: str
     advice: str
-    values: dict[str, Any] = field(default_factory=dict)
-    curve: dict[str, list[float]] = field(default_factory=dict)
+    values: dict[str, Any]
+    curve: Curve
 
 
-def worst(*statuses: Status) -> Status:
-    """The gravest of several."""
-    order: tuple[Status, ...] = ("pass", "warn", "fail")
-    return max(statuses, key=order.index)
+def judged(
+    check: str, figure: str, *verdicts: Verdict, sound: str, values: dict[str, Any], curve: Curve | None = None
+) -> Finding:
+    """The finding with the first verdict that applies; where none does, it passes with the advice `sound`."""
+    _, status, advice = next((verdict for verdict in verdicts if verdict[0]), (True, "pass", sound))
+    return Finding(check, status, figure, advice, values, curve or {})

@@ -1,13 +1,14 @@
 """The doctor's look at the network: can it learn one batch, at which rate, and is it the same when it is used?"""
 
 import copy
+import functools
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from storage.store import SpectrogramStore
-from vocsep.doctor.finding import Finding, Status
+from vocsep.doctor.finding import Finding, judged
 from vocsep.models.constant_masks import mask_loss
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import predict_mask
@@ -36,33 +37,34 @@ def gradient_finding(probe: Probe) -> Finding:
     """Gradients of every layer on the first batch, and units that are always silent."""
     network = copy.deepcopy(probe.network).train()
     dead = _count_dead(network)
-    _, gradients = _loss_and_gradients(probe, network)
+    mixture, vocals = probe.batches()[0]
+    torch.manual_seed(probe.config.seed)
+    loss = distance(probe.config.objective, network.estimates(mixture)[0], network.kept(vocals))
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    # Of the layers, without biases and the figures of normalisations.
+    weights = {name.removesuffix(".weight"): one for name, one in network.named_parameters() if one.dim() == 4}
     ratios = {
-        name: 0.0 if gradient is None else float(gradient.norm() / weight.detach().norm().clamp(min=1e-12))
-        for (name, weight), gradient in zip(_weights(network), gradients, strict=True)
+        name: 0.0 if one.grad is None else float(one.grad.norm() / one.detach().norm().clamp(min=1e-12))
+        for name, one in weights.items()
     }
     none = [name for name, ratio in ratios.items() if ratio == 0]
     finite = all(np.isfinite(ratio) for ratio in ratios.values())
     counted = [ratio for ratio in ratios.values() if ratio > 0] or [1.0]
     span = max(counted) / min(counted)
     dead_share = max(dead.values(), default=0.0)
-    status: Status = "fail" if none or not finite else "warn" if span > 1e4 or dead_share > 0.5 else "pass"
-    advice = "Every layer learns."
-    if none:
-        advice = "These layers do not learn: they are frozen, or nothing comes through to them."
-    elif not finite:
-        advice = "Gradients are not finite: look at the input and at the songs."
-    elif status == "warn":
-        advice = "Some layers hardly learn beside the others: look at the scaling of the input."
-    return Finding(
+    hardly = "Some layers hardly learn beside the others: look at the scaling of the input."
+    return judged(
         "gradients",
-        status,
         f"norm over that of the weights: from {min(counted):.2g} to {max(counted):.2g} over {len(ratios)} layers"
         + (f"; none in {', '.join(none)}" if none else "")
         + f"; at most {dead_share:.0%} of a layer's units are silent throughout the batch",
-        advice,
-        {"ratios": ratios, "without": none, "dead_share": dead_share},
-        {"gradient / weight": list(ratios.values())},
+        (bool(none), "fail", "These layers do not learn: they are frozen, or nothing comes through to them."),
+        (not finite, "fail", "Gradients are not finite: look at the input and at the songs."),
+        (span > 1e4 or dead_share > 0.5, "warn", hardly),
+        sound="Every layer learns.",
+        values={"ratios": ratios, "without": none, "dead_share": dead_share},
+        curve={"gradient / weight": list(ratios.values())},
     )
 
 
@@ -74,18 +76,16 @@ def one_batch_findings(probe: Probe, rate: float) -> list[Finding]:
     losses, network = _learn_by_heart(probe, rate, ONE_BATCH_STEPS, least=least)
     reachable = losses[0] - least
     fall = (losses[0] - min(losses)) / reachable if reachable > 0 else 0.0
-    learns = fall >= ONE_BATCH_FALL
-    status: Status = "pass" if learns else "fail" if fall < 0.5 else "warn"
-    overfit = Finding(
+    advice = "What cannot be learned by heart is not learned at all: look at the target, its domain and its scale."
+    overfit = judged(
         "one batch",
-        status,
         f"loss {losses[0]:.3g} to {min(losses):.3g} in {len(losses)} steps on half a patch: {fall:.0%} of the way to "
         f"the oracle mask's {least:.3g}",
-        "The network can learn what it is asked for."
-        if learns
-        else "What cannot be learned by heart is not learned at all: look at the target, its domain and its scale.",
-        {"start": losses[0], "end": min(losses), "least": least, "fall": fall},
-        {"loss": losses},
+        (fall < 0.5, "fail", advice),
+        (not fall >= ONE_BATCH_FALL, "warn", advice),
+        sound="The network can learn what it is asked for.",
+        values={"start": losses[0], "end": min(losses), "least": least, "fall": fall},
+        curve={"loss": losses},
     )
     return [overfit, _statistics_finding(network, probe.mixture[:1, :, :FRAMES])]
 
@@ -98,15 +98,16 @@ def _statistics_finding(network: MaskModule, mixture: Tensor) -> Finding:
     difference = float((in_training - in_use).abs().mean())
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     smallest = min(float(norm.running_var.min()) for norm in norms if norm.running_var is not None)
-    status: Status = "fail" if not np.isfinite(difference) else "warn" if difference > 0.15 else "pass"
-    return Finding(
-        "batch norm",
-        status,
-        f"masks in training and in use differ by {difference:.3f} on average; smallest running variance {smallest:.2g}",
+    advice = (
         "Running statistics are far from those of the batches: take larger batches, or look at the levels of the songs."
-        if status != "pass"
-        else "The running statistics fit the batches.",
-        {"difference": difference, "smallest_variance": smallest},
+    )
+    return judged(
+        "batch norm",
+        f"masks in training and in use differ by {difference:.3f} on average; smallest running variance {smallest:.2g}",
+        (not np.isfinite(difference), "fail", advice),
+        (difference > 0.15, "warn", advice),
+        sound="The running statistics fit the batches.",
+        values={"difference": difference, "smallest_variance": smallest},
     )
 
 
@@ -118,20 +119,16 @@ def rate_finding(probe: Probe) -> Finding:
     suggested = min(tried for tried in RATES if rests[tried] <= TIE * lowest)
     share = (1 - rests[rate]) / (1 - lowest) if lowest < 1 else 0.0
     more = rests[rate] / lowest if lowest > 0 else 1.0
-    status: Status = "pass" if share >= GOOD_SHARE and more <= GOOD_REST else "warn"
-    if share < POOR_SHARE or more > POOR_REST:
-        status = "fail"
-    way = "high" if rate > suggested else "low"
-    return Finding(
+    advice = f"The learning rate is too {'high' if rate > suggested else 'low'}: take about {suggested:.1g}."
+    return judged(
         "learning rate",
-        status,
         f"of the loss of one batch {rate:g} leaves {rests[rate]:.1%} after {RANGE_STEPS} steps, {suggested:.1g} leaves "
         f"{rests[suggested]:.1%}",
-        f"The learning rate is too {way}: take about {suggested:.1g}."
-        if status != "pass"
-        else "The learning rate suits network and loss.",
-        {"rate": rate, "suggested": suggested, "rest": rests[rate], "suggested_rest": rests[suggested]},
-        {"learning rate": list(RATES), "loss": [rests[tried] for tried in RATES]},
+        (share < POOR_SHARE or more > POOR_REST, "fail", advice),
+        (share < GOOD_SHARE or more > GOOD_REST, "warn", advice),
+        sound="The learning rate suits network and loss.",
+        values={"rate": rate, "suggested": suggested, "rest": rests[rate], "suggested_rest": rests[suggested]},
+        curve={"learning rate": list(RATES), "loss": [rests[tried] for tried in RATES]},
     )
 
 
@@ -153,7 +150,10 @@ def _learn_by_heart(
         If given, the rate falls to 0 in a straight line, and the steps end when `ONE_BATCH_FALL` of the way to this
         loss is done.
     """
-    network = _without_dropout(copy.deepcopy(probe.network).train())
+    network = copy.deepcopy(probe.network).train()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     mixture, vocals = probe.mixture[:1, :, :FRAMES], network.kept(probe.vocals[:1, :, :FRAMES])
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     losses = []
@@ -186,53 +186,26 @@ def agreement_finding(probe: Probe, store: SpectrogramStore) -> Finding:
     frames = min(trained.shape[1], used.shape[1])
     difference = float(np.abs(trained[:, :frames] - used[:, :frames]).mean())
     spread = float(trained.std()) or 1.0
-    same_frames = trained.shape == used.shape
-    status: Status = "fail" if not same_frames or not difference <= 0.05 * spread else "pass"
-    return Finding(
+    is_same = trained.shape == used.shape and difference <= 0.05 * spread
+    advice = "What the store holds is not what `separate` computes: bins, hop or scale differ; preprocess again."
+    return judged(
         "train and use",
-        status,
         f"masks of {track.name!r} from the store and from its waveform differ by {difference:.1e} on average (they "
         f"themselves vary by {spread:.1e})",
-        "What the store holds is not what `separate` computes: bins, hop or scale differ; preprocess again."
-        if status == "fail"
-        else "The network sees in use what it sees in training.",
-        {"difference": difference, "spread": spread},
+        (not is_same, "fail", advice),
+        sound="The network sees in use what it sees in training.",
+        values={"difference": difference, "spread": spread},
     )
-
-
-def _loss_and_gradients(probe: Probe, network: MaskModule) -> tuple[float, list[Tensor | None]]:
-    """Of the first batch."""
-    mixture, vocals = probe.batches()[0]
-    torch.manual_seed(probe.config.seed)
-    loss = distance(probe.config.objective, network.estimates(mixture)[0], network.kept(vocals))
-    if loss.requires_grad:
-        loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach()), [weight.grad for _, weight in _weights(network)]
-
-
-def _weights(network: MaskModule) -> list[tuple[str, nn.Parameter]]:
-    """Weights of the layers, without biases and the figures of normalisations."""
-    return [(name.removesuffix(".weight"), value) for name, value in network.named_parameters() if value.dim() >= 2]
 
 
 def _count_dead(network: MaskModule) -> dict[str, float]:
     """Share of every ReLU's maps that are 0 for the whole batch; filled when the network runs."""
     found: dict[str, float] = {}
 
-    def hook_of(name: str) -> object:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found[name] = float((output.detach().amax(dim=(0, 2, 3)) <= 0).float().mean())
-
-        return hook
+    def look(name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found[name] = float((output.detach().amax(dim=(0, 2, 3)) <= 0).float().mean())
 
     for name, module in network.named_modules():
         if isinstance(module, nn.ReLU):
-            module.register_forward_hook(hook_of(name))  # type: ignore[arg-type]
+            module.register_forward_hook(functools.partial(look, name))
     return found
-
-
-def _without_dropout(network: MaskModule) -> MaskModule:
-    for module in network.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return network

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from storage.store import SpectrogramStore
-from vocsep.doctor.finding import Finding, Status
+from vocsep.doctor.finding import Finding, judged
 from vocsep.models.constant_masks import best_constant_mask, best_mask_per_bin, mask_loss
 from vocsep.models.networks import NETWORKS
 from vocsep.models.objective import HIGHEST_LOG, LOWEST_LOG, OUTPUTS, distances, fitting_bias, oracle_mask
@@ -25,11 +25,7 @@ INPUT_DOMAINS = {
 }
 TARGET_DOMAINS = {"source": "raw magnitudes", "oracle": "ratios of raw magnitudes", "log-ratio": "logarithms of ratios"}
 # Inputs whose domain suits a target: the scaled roots belong to the network, a ratio does not care for a common factor.
-SUITED = {
-    "source": ("raw", "root"),
-    "oracle": ("raw", "root", "raw-unit", "peak"),
-    "log-ratio": ("log", "log-unit"),
-}
+SUITED = {"source": ("raw", "root"), "oracle": ("raw", "root", "raw-unit", "peak"), "log-ratio": ("log", "log-unit")}
 CLIPPING = {"log-unit", "raw-unit"}
 INAUDIBLE_ENERGY = 0.01
 
@@ -40,32 +36,27 @@ def domain_finding(objective: Objective) -> Finding:
     A mask is applied to the raw mixture, so that it can do without the level of what the network sees; a magnitude that
     is predicted without a mask cannot.
     """
-    suits = objective.input in SUITED[objective.target]
     lost = objective.output == "magnitude" and not INPUT_DOMAINS[objective.input][1]
-    advice = "Input and target lie in one domain."
-    if lost:
-        advice = (
-            "The level that is to be predicted is no longer in the input: take --input raw, root or log, or a mask."
-        )
-    elif not suits:
-        advice = (
-            "The network must find the way from one domain to the other, which costs little where a mask comes out "
-        )
-        advice += "(docs/why-loss-falls.md); take --input raw or root, or log for log-ratio."
-    return Finding(
+    level = "The level that is to be predicted is no longer in the input: take --input raw, root or log, or a mask."
+    way = (
+        "The network must find the way from one domain to the other, which costs little where a mask comes out "
+        "(docs/why-loss-falls.md); take --input raw or root, or log for log-ratio."
+    )
+    return judged(
         "domain",
-        "fail" if lost else "pass" if suits else "warn",
         f"input: {INPUT_DOMAINS[objective.input][0]}; output: {objective.output}; target: "
         f"{TARGET_DOMAINS[objective.target]}",
-        advice,
-        {"input": objective.input, "output": objective.output, "target": objective.target},
+        (lost, "fail", level),
+        (objective.input not in SUITED[objective.target], "warn", way),
+        sound="Input and target lie in one domain.",
+        values={"input": objective.input, "output": objective.output, "target": objective.target},
     )
 
 
 def bins_finding(config: TrainConfig, store: SpectrogramStore) -> Finding:
     """What of bins and frames is padded or lost."""
     objective, network = config.objective, NETWORKS[config.network]
-    spectrogram = spectrogram_config(store)
+    spectrogram, tracks = spectrogram_config(store), store.tracks("train")
     held = spectrogram.bins
     if objective.bins == "all" and spectrogram.dropped_bin != "none":
         return Finding(
@@ -74,25 +65,22 @@ def bins_finding(config: TrainConfig, store: SpectrogramStore) -> Finding:
             f"the objective wants all {held + 1} bins, the store holds {held}; the other checks were made with {held}",
             "Make a store with all bins (make preprocess PRESET=fine-513), or take --bins even.",
             {"bins": held, "wanted": held + 1},
+            curve={},
         )
     seen = held - (objective.bins == "even" and spectrogram.dropped_bin == "none")
     padded = -seen % network.bin_stride
-    short = sum(track.frames < PATCH_FRAMES for track in store.tracks("train"))
-    status: Status = "warn" if padded or short > len(store.tracks("train")) / 2 else "pass"
-    advice = "Bins and frames are multiples of what the network's strides divide by; nothing is padded or lost."
-    if padded:
-        advice = f"Leave out a bin (--bins even), or take an n_fft whose half is a multiple of {network.bin_stride}."
-    elif status == "warn":
-        advice = "Most songs are shorter than a patch and are filled up with silence: take a preset of shorter patches."
-    return Finding(
+    short = sum(track.frames < PATCH_FRAMES for track in tracks)
+    pad = f"Leave out a bin (--bins even), or take an n_fft whose half is a multiple of {network.bin_stride}."
+    silence = "Most songs are shorter than a patch and are filled up with silence: take a preset of shorter patches."
+    return judged(
         "bins",
-        status,
         f"{seen} bins are padded by {padded} to a multiple of {network.bin_stride} "
         f"({padded / (seen + padded):.0%} of the work); {PATCH_FRAMES} frames by "
-        f"{-PATCH_FRAMES % network.frame_stride}; {short} of {len(store.tracks('train'))} songs are shorter than a "
-        "patch",
-        advice,
-        {"bins": seen, "padded": padded, "short_songs": short},
+        f"{-PATCH_FRAMES % network.frame_stride}; {short} of {len(tracks)} songs are shorter than a patch",
+        (padded > 0, "warn", pad),
+        (short > len(tracks) / 2, "warn", silence),
+        sound="Bins and frames are multiples of what the network's strides divide by; nothing is padded or lost.",
+        values={"bins": seen, "padded": padded, "short_songs": short},
     )
 
 
@@ -110,19 +98,16 @@ def input_finding(probe: Probe) -> Finding:
         energy = mixture.double().square()
         lost = 1 - float(mixture.clamp(max=float(limit)).double().square().sum() / energy.sum().clamp(min=1e-30))
     is_finite = bool(torch.isfinite(scaled).all())
-    status: Status = "fail" if not is_finite else "warn" if clipped > 0.01 or lost > 0.1 else "pass"
-    return Finding(
+    clipping = "Clipping makes loud and very loud the same, just where the voice is: take --input raw, root or log."
+    return judged(
         "input",
-        status,
         f"from {low:.3g} to {high:.3g}, nine in ten between {middle[0]:.3g} and {middle[1]:.3g}, deviation "
         f"{float(scaled.std()):.3g}; "
         f"{clipped:.1%} of the values are clipped, and with them {lost:.0%} of the energy",
-        "What the network sees is not finite: look at the scaling."
-        if not is_finite
-        else "Clipping makes loud and very loud the same, just where the voice is: take --input raw, root or log."
-        if status == "warn"
-        else "Nothing of the input is lost before the network sees it.",
-        {"low": low, "high": high, "clipped_share": clipped, "lost_energy_share": lost},
+        (not is_finite, "fail", "What the network sees is not finite: look at the scaling."),
+        (clipped > 0.01 or lost > 0.1, "warn", clipping),
+        sound="Nothing of the input is lost before the network sees it.",
+        values={"low": low, "high": high, "clipped_share": clipped, "lost_energy_share": lost},
     )
 
 
@@ -136,36 +121,27 @@ def trivial_finding(probe: Probe) -> Finding:
     _, per_bin_loss = best_mask_per_bin(objective, mixture, vocals)
     start = probe.start_loss()
     unheard = _unheard_share(objective, constant, mixture, vocals)
-    figure = (
+    no_loss = "One mask for everything has no loss at all: the targets are silent or all the same."
+    silence = (
+        "Silence is as good as the best mask per bin: the network will learn to be silent first; take loss mse, "
+        "or target source."
+    )
+    unheard_of = (
+        "The loss looks mostly at what nobody hears; take target source, which weighs values by their magnitude."
+    )
+    return judged(
+        "trivial answers",
         f"at the start {start:.3g}; mask 0: {fixed[0.0]:.3g}, 0.5: {fixed[0.5]:.3g}, 1: {fixed[1.0]:.3g}; best "
         f"single mask ({constant:.2f}): {constant_loss:.3g}; best per bin: {per_bin_loss:.3g}; {unheard:.0%} of the "
-        f"loss comes from values that hold {INAUDIBLE_ENERGY:.0%} of the energy"
-    )
-    status: Status = "pass"
-    advice = "There is something to learn, and silence is no good answer."
-    if constant_loss <= 1e-9 * max(1.0, fixed[1.0]):
-        status, advice = "fail", "One mask for everything has no loss at all: the targets are silent or all the same."
-    elif fixed[0.0] <= 1.05 * per_bin_loss:
-        status = "fail"
-        advice = (
-            "Silence is as good as the best mask per bin: the network will learn to be silent first; take loss mse, "
-        )
-        advice += "or target source."
-    elif unheard > 0.35:
-        status = "fail" if unheard > 0.5 else "warn"
-        advice = (
-            "The loss looks mostly at what nobody hears; take target source, which weighs values by their magnitude."
-        )
-    return Finding(
-        "trivial answers",
-        status,
-        figure,
-        advice,
-        {
+        f"loss comes from values that hold {INAUDIBLE_ENERGY:.0%} of the energy",
+        (constant_loss <= 1e-9 * max(1.0, fixed[1.0]), "fail", no_loss),
+        (fixed[0.0] <= 1.05 * per_bin_loss, "fail", silence),
+        (unheard > 0.5, "fail", unheard_of),
+        (unheard > 0.35, "warn", unheard_of),
+        sound="There is something to learn, and silence is no good answer.",
+        values={
             "start": start,
-            "mask_0": fixed[0.0],
-            "mask_0.5": fixed[0.5],
-            "mask_1": fixed[1.0],
+            **{f"mask_{mask:g}": loss for mask, loss in fixed.items()},
             "best_mask": constant,
             "best_mask_loss": constant_loss,
             "best_per_bin_loss": per_bin_loss,
@@ -196,25 +172,23 @@ def start_finding(probe: Probe) -> Finding:
     saturated = float(((masks < 0.01) | (masks > 0.99)).float().mean())
     begins, best = float(masks.mean()), best_constant_mask(probe.config.objective, *kept)[0]
     bias, is_mask = probe.config.objective.bias, probe.config.objective.output == "mask"
-    misses = isinstance(bias, float) and is_mask and abs(float(torch.sigmoid(torch.tensor(bias))) - best) > 0.1
-    status: Status = "fail" if is_mask and saturated > 0.5 else "warn" if misses else "pass"
-    advice = "The output layer begins where it can go either way."
-    if status == "fail":
-        advice = "The output layer is saturated, so that hardly any gradient comes through: take a bias near 0."
-    elif misses:
-        advice = (
-            f"The bias {bias:g} was set by hand and is not that of the best single mask of this loss: leave it out, "
-        )
-        advice += f"or take {fitting_bias('mask', best):.1f}."
+    set_bias = bias if isinstance(bias, float) else float("nan")  # which differs from nothing
+    misses = is_mask and abs(float(torch.sigmoid(torch.tensor(set_bias))) - best) > 0.1
+    saturation = "The output layer is saturated, so that hardly any gradient comes through: take a bias near 0."
+    by_hand = (
+        f"The bias {set_bias:g} was set by hand and is not that of the best single mask of this loss: leave it out, "
+        f"or take {fitting_bias('mask', best):.1f}."
+    )
     quantiles = torch.linspace(0.05, 0.95, 19)
-    return Finding(
+    return judged(
         "masks at the start",
-        status,
         f"mean {begins:.2f}, the oracle's {float(oracle.mean()):.2f} (median {float(oracle.median()):.2f}); the best "
         f"single mask for this loss is {best:.2f}; {saturated:.0%} of the outputs are saturated",
-        advice,
-        {"mean": begins, "oracle_mean": float(oracle.mean()), "best_mask": best, "saturated_share": saturated},
-        {
+        (is_mask and saturated > 0.5, "fail", saturation),
+        (misses, "warn", by_hand),
+        sound="The output layer begins where it can go either way.",
+        values={"mean": begins, "oracle_mean": float(oracle.mean()), "best_mask": best, "saturated_share": saturated},
+        curve={
             "quantile": quantiles.tolist(),
             "at the start": _quantiles(masks, quantiles),
             "oracle": _quantiles(oracle, quantiles),

@@ -9,7 +9,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from vocsep.doctor.diagnosis import Diagnosis
-from vocsep.doctor.finding import Finding
+from vocsep.doctor.finding import Finding, Status
 
 MARKS = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -21,27 +21,14 @@ def as_lines(finding: Finding) -> list[str]:
 
 def in_short(diagnosis: Diagnosis) -> str:
     """The last line."""
-    failed, warned = diagnosis.of("fail"), diagnosis.of("warn")
-    if not failed and not warned:
-        return f"{len(diagnosis.findings)} checks, nothing is wrong"
-    parts = [f"fail: {', '.join(failed)}"] if failed else []
-    parts += [f"warn: {', '.join(warned)}"] if warned else []
-    return f"{len(diagnosis.findings)} checks; " + "; ".join(parts)
+    grave: tuple[Status, ...] = ("fail", "warn")
+    parts = [f"{status}: {', '.join(diagnosis.of(status))}" for status in grave if diagnosis.of(status)]
+    return f"{len(diagnosis.findings)} checks" + ("; " + "; ".join(parts) if parts else ", nothing is wrong")
 
 
 def as_json(diagnosis: Diagnosis, about: dict[str, Any]) -> dict[str, Any]:
     """Everything as JSON-like values; what is not finite becomes null."""
-    checks = [
-        {
-            "check": finding.check,
-            "status": finding.status,
-            "figure": finding.figure,
-            "advice": finding.advice,
-            "values": _finite(finding.values),
-            "curve": _finite(finding.curve),
-        }
-        for finding in diagnosis.findings
-    ]
+    checks = [_finite(vars(finding)) for finding in diagnosis.findings]
     return {**about, "status": diagnosis.status, "checks": checks}
 
 
@@ -81,10 +68,6 @@ def _picture(finding: Finding) -> str:
             axis.set_ylabel(name)
         axis.set_xlabel("step" if "loss" in curve else "layer")
     axis.grid(alpha=0.3)
-    return _encoded(figure)
-
-
-def _encoded(figure: Figure) -> str:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=90)
     return base64.b64encode(content.getvalue()).decode("ascii")

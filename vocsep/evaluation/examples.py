@@ -29,23 +29,14 @@ class Example:
 def make_example(song: Song, subject: Subject, folder: Path) -> Example:
     """Draw a song's spectrograms and write mp3 excerpts of its loudest singing into `folder`.
 
-    Raises
-    ------
-    UserError
-        If the song or its estimate cannot be had.
+    Raises `UserError` if the song or its estimate cannot be had.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sources, sample_rate = read_sources(song, ("mixture", "vocals"))
     estimate = subject.estimate(song, sources["mixture"], sample_rate)
     span = loudest_span(sources["vocals"], sample_rate)
-    waveforms = dict(
-        zip(
-            SOUNDS,
-            (sources["mixture"], sources["vocals"], estimate["vocals"], estimate["accompaniment"]),
-            strict=True,
-        )
-    )
-    excerpts = {name: waveform[:, span] for name, waveform in waveforms.items()}
+    waveforms = (sources["mixture"], sources["vocals"], estimate["vocals"], estimate["accompaniment"])
+    excerpts = {name: waveform[:, span] for name, waveform in zip(SOUNDS, waveforms, strict=True)}
     sounds = {name: folder / f"{song.id}-{name.replace(' ', '-')}.mp3" for name in SOUNDS}
     # mp3 knows few rates, and one level for all four keeps them comparable without clipping.
     audible = {name: resample(excerpt, sample_rate, MP3_RATE) for name, excerpt in excerpts.items()}
@@ -53,11 +44,6 @@ def make_example(song: Song, subject: Subject, folder: Path) -> Example:
     for name, path in sounds.items():
         soundfile.write(path, audible[name].T / peak, MP3_RATE, format="MP3")
     picture = folder / f"{song.id}.png"
-    plot_spectrograms(
-        picture,
-        {name: excerpts[name] for name in SOUNDS[:3]},
-        sample_rate,
-        subject.spectrogram,
-        start_seconds=span.start / sample_rate,
-    )
+    shown = {name: excerpts[name] for name in SOUNDS[:3]}
+    plot_spectrograms(picture, shown, sample_rate, subject.spectrogram, start_seconds=span.start / sample_rate)
     return Example(song.id, song.name, picture, sounds)

@@ -17,6 +17,8 @@ def score_folders(
 ) -> dict[str, Any]:
     """Score the files of one folder against those of the same names in another.
 
+    Raises `UserError` if a folder is missing or empty, names differ, or rates, channels or lengths do.
+
     Parameters
     ----------
     references
@@ -29,11 +31,6 @@ def score_folders(
     scores
         `{"sample_rate", "window_seconds", "hop_seconds", "sources": {name: {metric: {"median", "frames"}}}}`; values in
         dB, frames that are not counted are None.
-
-    Raises
-    ------
-    UserError
-        If a folder is missing or empty, names differ, or rates, channels or lengths do.
     """
     for folder in (references, estimates):
         if not folder.is_dir():
@@ -52,8 +49,7 @@ def score_folders(
             f"references have {rate} Hz, {true.shape[1]} channels, {true.shape[2]} samples"
         )
     window, hop = round(window_seconds * rate), round(hop_seconds * rate)
-    scores = bss_eval(true, estimated, window=window, hop=hop)
-    values = dict(zip(METRICS, (scores.sdr, scores.isr, scores.sir, scores.sar), strict=True))
+    values = dict(zip(METRICS, bss_eval(true, estimated, window=window, hop=hop), strict=True))
     return {
         "sample_rate": rate,
         "window_seconds": window_seconds,

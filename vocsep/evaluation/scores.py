@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from vocsep.metrics.bsseval import METRICS
 
@@ -31,8 +32,7 @@ class SongScores:
 
     def median(self, row: str, source: str, metric: str) -> float:
         """Median over the counted frames, NaN if there is none or no such row."""
-        values = np.array(self.rows[row][source][metric] if row in self.rows else [])
-        counted = values[np.isfinite(values)]
+        counted = finite(self.rows[row][source][metric] if row in self.rows else [])
         return float(np.median(counted)) if len(counted) else float("nan")
 
     def value(self, row: str, source: str, metric: str) -> float:
@@ -43,7 +43,7 @@ class SongScores:
 
     def counted(self, row: str, source: str, metric: str) -> int:
         """How many frames are counted."""
-        return int(np.isfinite(self.rows[row][source][metric]).sum())
+        return len(finite(self.rows[row][source][metric]))
 
     def frames(self, row: str) -> tuple[int, int, int]:
         """Frames by BSSEval's rule for a row: counted, silent in the song itself, silent only in the row's estimate.
@@ -62,16 +62,24 @@ def summarize(songs: Sequence[SongScores]) -> dict[str, dict[str, dict[str, dict
     BSSEval's metrics enter as the songs' medians over frames. Songs without a finite figure are left out; None where
     none is left. Rows stand in the order in which the songs have them.
     """
-    summary: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
-    for row in dict.fromkeys(row for song in songs for row in song.rows):
-        summary[row] = {}
-        for source in SOURCES:
-            summary[row][source] = {}
-            for metric in (*METRICS, *WHOLE_SONG_METRICS):
-                figures = np.array([song.value(row, source, metric) for song in songs])
-                counted = figures[np.isfinite(figures)]
-                summary[row][source][metric] = {
-                    "median": float(np.median(counted)) if len(counted) else None,
-                    "mean": float(np.mean(counted)) if len(counted) else None,
-                }
-    return summary
+    rows = dict.fromkeys(row for song in songs for row in song.rows)
+    metrics = (*METRICS, *WHOLE_SONG_METRICS)
+    return {
+        row: {
+            source: {metric: _summed_up([song.value(row, source, metric) for song in songs]) for metric in metrics}
+            for source in SOURCES
+        }
+        for row in rows
+    }
+
+
+def _summed_up(values: Sequence[float]) -> dict[str, float | None]:
+    counted = finite(values)
+    if not len(counted):
+        return {"median": None, "mean": None}
+    return {"median": float(np.median(counted)), "mean": float(np.mean(counted))}
+
+
+def finite(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The values that are numbers."""
+    return np.asarray(values)[np.isfinite(values)]

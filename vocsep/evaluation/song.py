@@ -18,7 +18,7 @@ from vocsep.evaluation.config import Engine
 from vocsep.evaluation.oracles import IDEAL_MASKS, ideal_estimates
 from vocsep.evaluation.scores import SOURCES, SongScores
 from vocsep.evaluation.subjects import Subject
-from vocsep.metrics.bsseval import METRICS, bss_eval
+from vocsep.metrics.bsseval import METRICS, bss_eval, check_signals
 from vocsep.metrics.song import si_sdr, song_sdr
 
 WINDOW_SECONDS = 1.0
@@ -27,7 +27,9 @@ WINDOW_SECONDS = 1.0
 def bss_scores(
     references: dict[str, Waveform], estimates: dict[str, Waveform], sample_rate: int, engine: Engine = "fast"
 ) -> dict[str, dict[str, list[float]]]:
-    """BSSEval v4 of the two sources in frames of 1 s without overlap.
+    """BSSEval v4 of the two sources in frames of 1 s without overlap: source to metric to one value in dB per frame.
+
+    Raises `UserError` if shapes differ or an estimate is not finite.
 
     Parameters
     ----------
@@ -36,31 +38,16 @@ def bss_scores(
     engine
         `fast` is `vocsep.metrics.bsseval`, which has museval's values; `museval` is the reference itself, many times
         slower.
-
-    Returns
-    -------
-    scores
-        Source to metric (SDR, ISR, SIR, SAR) to one value in dB per frame.
-
-    Raises
-    ------
-    UserError
-        If shapes differ or an estimate is not finite.
     """
     shapes = {waveform.shape for waveform in (*references.values(), *estimates.values())}
     if len(shapes) != 1:
         raise UserError(f"references and estimates differ in shape: {', '.join(map(str, sorted(shapes)))}")
-    channels, samples = shapes.pop()
-    if channels > samples:
-        raise UserError(f"{channels} channels of {samples} samples: the axes look swapped")
-    if not all(np.isfinite(estimate).all() for estimate in estimates.values()):
-        raise UserError("an estimate holds NaN or infinite samples")
     window = round(WINDOW_SECONDS * sample_rate)
     true, estimated = (np.stack([stems[source] for source in SOURCES]) for stems in (references, estimates))
-    silent = not all(stem.sum(axis=0).any() for stem in (*references.values(), *estimates.values()))
+    check_signals(true, estimated, window, window)
+    silent = not all(stem.sum(axis=0).any() for stem in (*true, *estimated))
     if engine == "fast" or silent:  # museval refuses songs in which a source is silent throughout; fast gives NaN
-        scores = bss_eval(true, estimated, window=window, hop=window)
-        measures = (scores.sdr, scores.isr, scores.sir, scores.sar)
+        measures = bss_eval(true, estimated, window=window, hop=window)
     else:
         # museval's convention is (sources, samples, channels).
         measures = _museval_metrics().bss_eval(
@@ -95,17 +82,14 @@ def _museval_metrics() -> Any:
 def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine: Engine = "fast") -> SongScores:
     """Score all subjects on one song, beside floor and ceilings, and write museval-schema JSON files.
 
+    Raises `UserError` if the song, a model or an estimate cannot be read, or estimates do not go with the song.
+
     Parameters
     ----------
     subjects
         Row to what makes its estimates; `model` must be among them, and its band is that of the ceilings.
     report
         `<report>/<row>/<split>/<track id>.json` is written for every row.
-
-    Raises
-    ------
-    UserError
-        If the song, a model or an estimate cannot be read, or estimates do not go with the song.
     """
     sources, sample_rate = read_sources(song, ("mixture", *SOURCES))
     mixture = sources.pop("mixture")
@@ -121,7 +105,7 @@ def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine
             for source in SOURCES
         }
     for row in scores.rows:
-        write_atomically(report / row / song.split / f"{song.id}.json", _museval_json(scores, row).encode())
+        write_atomically(report / row / song.split / f"{song.id}.json", museval_json(scores, row).encode())
     return scores
 
 
@@ -137,7 +121,7 @@ def _estimates(
         yield row, ideal_estimates(mixture, sources, sample_rate, config, power=power, full_band=full_band)
 
 
-def _museval_json(scores: SongScores, row: str) -> str:
+def museval_json(scores: SongScores, row: str) -> str:
     """Scores of one row in museval's schema: five decimals, NaN for what is not finite."""
 
     def frame(values: dict[str, list[float]], index: int) -> dict[str, Any]:

@@ -47,10 +47,8 @@ class FolderSubject:
     def estimate(self, song: Song, mixture: Waveform, sample_rate: int) -> dict[str, Waveform]:
         """Both sources of a song as they are in the folder: nothing is resampled, cut, padded or rescaled.
 
-        Raises
-        ------
-        UserError
-            If there is no folder for the song, a source is missing, or rate, channels or length are not the song's.
+        Raises `UserError` if there is no folder for the song, a source is missing, or rate, channels or length are not
+        the song's.
         """
         folders = [self.folder / split / song.name for split in (song.split, "train" if song.split == "valid" else "")]
         folder = next((entry for entry in (*folders, self.folder / song.name) if entry.is_dir()), None)

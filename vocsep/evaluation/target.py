@@ -16,13 +16,7 @@ from vocsep.preprocessing.location import on_disk
 
 @dataclass(frozen=True)
 class Target:
-    """What is evaluated: subjects, by their rows, on the songs of one split.
-
-    Attributes
-    ----------
-    models
-        The model version of every row that has one.
-    """
+    """What is evaluated: subjects, by their rows, on the songs of one split; and the models of rows that have one."""
 
     subjects: dict[str, Subject]
     models: dict[str, ModelVersion]
@@ -37,11 +31,6 @@ class Target:
             row: str(subject.folder) if isinstance(subject, FolderSubject) else _title(self.models[row])
             for row, subject in self.subjects.items()
         }
-
-    @property
-    def title(self) -> str:
-        """What people call the subject of the evaluation."""
-        return self.titles["model"]
 
     @property
     def label(self) -> str:
@@ -67,10 +56,7 @@ def _title(model: ModelVersion) -> str:
 def resolve(config: EvaluateConfig) -> Target:
     """Find subjects, dataset and songs by their names.
 
-    Raises
-    ------
-    UserError
-        If one of them is missing or the split has no songs.
+    Raises `UserError` if one of them is missing or the split has no songs.
     """
     registry = open_registry(config.models)
     versions: dict[str, ModelVersion] = {}

@@ -39,7 +39,6 @@ museval's figures hang on its rounding errors, so that those of longer songs dif
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from storage.errors import InvalidInput
-from vocsep.metrics.bsseval_short import is_short, short_song_filters
+from vocsep.metrics import bsseval_short
 
 Floats = NDArray[np.float64]
 Spectra = NDArray[np.complex128]
@@ -68,23 +67,7 @@ EPS = float(np.finfo(np.float64).eps)
 """museval's load on the diagonal of the normal equations; it matters for signals near 1e-7 and below."""
 
 
-@dataclass(frozen=True)
-class BssEval:
-    """The four measures in dB, each `(sources, frames)` float64; NaN where any source is silent."""
-
-    sdr: Floats
-    """Source to distortion ratio: reference over everything that differs from it."""
-    isr: Floats
-    """Image to spatial distortion ratio: reference over its own filtering error."""
-    sir: Floats
-    """Source to interference ratio: filtered reference over what the other references explain."""
-    sar: Floats
-    """Sources to artifacts ratio: what all references explain over the rest."""
-
-
-def bss_eval(
-    references: Waveforms, estimates: Waveforms, *, window: int, hop: int, filter_length: int = 512
-) -> BssEval:
+def bss_eval(references: Waveforms, estimates: Waveforms, *, window: int, hop: int, filter_length: int = 512) -> Floats:
     """Score estimates against their references, as `museval.metrics.bss_eval` does by default.
 
     Parameters
@@ -102,8 +85,10 @@ def bss_eval(
 
     Returns
     -------
-    BssEval
-        The four measures in dB, each `(sources, frames)` float64.
+    measures
+        SDR, ISR, SIR and SAR in dB, `(4, sources, frames)` float64; NaN where any source is silent. They compare the
+        reference with everything that differs from it; the reference with its own filtering error; the filtered
+        reference with what the other references explain; and what all references explain with the rest.
 
     Raises
     ------
@@ -113,53 +98,31 @@ def bss_eval(
     Examples
     --------
     >>> song = np.random.default_rng(0).standard_normal((2, 2, 44100))
-    >>> bss_eval(song, 0.5 * song, window=22050, hop=22050).sdr.round(2)
+    >>> bss_eval(song, 0.5 * song, window=22050, hop=22050)[0].round(2)
     array([[6.02, 6.02],
            [6.02, 6.02]])
     """
-    references, estimates = np.asarray(references), np.asarray(estimates)
-    _check(references, estimates, window, hop, filter_length)
-    sources, _, samples = references.shape
-    frames = list(_frames(samples, window, hop))
-    measures = np.full((4, sources, len(frames)), np.nan)
-    audible = [t for t, span in enumerate(frames) if _audible(references, span) and _audible(estimates, span)]
-    if audible:
-        own, everything = _filters(references, estimates, filter_length)
-        projector = _Projector(own, everything, frames[0].stop - frames[0].start)
+    check_signals(references, estimates, window, hop, filter_length)
+    sdr = frame_sdr(references, estimates, window=window, hop=hop)
+    measures = np.full((4, *sdr.shape), np.nan)
+    measures[0] = sdr
+    audible = np.flatnonzero(~np.isnan(sdr[0]))
+    if len(audible):
+        frames = _frames(references.shape[-1], window, hop)
+        projector = _Projector(*_filters(references, estimates, filter_length), frames[0].stop)
         for t in audible:
-            measures[0, :, t] = _sdr(references, estimates, frames[t])
             measures[1:, :, t] = projector.measure(references[..., frames[t]], estimates[..., frames[t]])
-    return BssEval(*measures)
+    return measures
 
 
 def frame_sdr(references: Waveforms, estimates: Waveforms, *, window: int, hop: int) -> Floats:
     """Only the SDR of `bss_eval`, for a small part of its time: in version 4 the filters cancel out of it.
 
-    Parameters
-    ----------
-    references
-        True sources, `(sources, channels, samples)`, float32 or float64; never changed.
-    estimates
-        The same shape, in the same order.
-    window
-        Frame length in samples.
-    hop
-        Samples from one frame's start to the next.
-
-    Returns
-    -------
-    NDArray[np.float64]
-        `10 log10(|reference|^2 / |estimate - reference|^2)` in dB, `(sources, frames)`; NaN where any source
-        is silent.
-
-    Raises
-    ------
-    UserError
-        As `bss_eval`.
+    Takes the same, and raises the same errors. Returns `10 log10(|reference|^2 / |estimate - reference|^2)` in dB,
+    `(sources, frames)`; NaN where any source is silent.
     """
-    references, estimates = np.asarray(references), np.asarray(estimates)
-    _check(references, estimates, window, hop)
-    frames = list(_frames(references.shape[-1], window, hop))
+    check_signals(references, estimates, window, hop)
+    frames = _frames(references.shape[-1], window, hop)
     sdr = np.full((references.shape[0], len(frames)), np.nan)
     for t, span in enumerate(frames):
         if _audible(references, span) and _audible(estimates, span):
@@ -167,7 +130,7 @@ def frame_sdr(references: Waveforms, estimates: Waveforms, *, window: int, hop: 
     return sdr
 
 
-def _check(references: Waveforms, estimates: Waveforms, window: int, hop: int, filter_length: int = 1) -> None:
+def check_signals(references: Waveforms, estimates: Waveforms, window: int, hop: int, filter_length: int = 1) -> None:
     """Raise UserError for input that has no measure."""
     lengths = {"window": window, "hop": hop, "filter_length": filter_length}
     for name, length in lengths.items():
@@ -200,13 +163,11 @@ def _check(references: Waveforms, estimates: Waveforms, window: int, hop: int, f
                     )
 
 
-def _frames(samples: int, window: int, hop: int) -> Iterator[slice]:
-    """Yield each frame's samples."""
+def _frames(samples: int, window: int, hop: int) -> list[slice]:
+    """Each frame's samples."""
     if window >= samples:
-        yield slice(0, samples)
-        return
-    for start in range(0, samples - window + 1, hop):
-        yield slice(start, start + window)
+        return [slice(0, samples)]
+    return [slice(start, start + window) for start in range(0, samples - window + 1, hop)]
 
 
 def _blocks(span: slice) -> Iterator[slice]:
@@ -293,8 +254,8 @@ def _filters(references: Waveforms, estimates: Waveforms, taps: int) -> tuple[Fl
     from all references, `(to source and channel, from source and channel, taps)`.
     """
     sources, channels, samples = references.shape
-    if is_short(samples, taps):
-        return short_song_filters(references, estimates, taps)
+    if samples + taps - 1 <= bsseval_short.LONGEST_FFT:
+        return bsseval_short.short_song_filters(references, estimates, taps)
     among, targets = np.split(_correlations(references, estimates, taps), 2, axis=1)
     targets = np.ascontiguousarray(targets.swapaxes(0, 1)[..., taps - 1 :])
     groups = [slice(first, first + channels) for first in range(0, sources * channels, channels)]

@@ -20,11 +20,6 @@ LONGEST_FFT = 1 << 19
 """museval's FFT length up to which its arithmetic is followed: 11.9 s at 44.1 kHz, 8 MB per channel."""
 
 
-def is_short(samples: int, taps: int) -> bool:
-    """Whether a song of this length goes this way."""
-    return samples + taps - 1 <= LONGEST_FFT
-
-
 def short_song_filters(
     references: NDArray[np.floating[Any]], estimates: NDArray[np.floating[Any]], taps: int
 ) -> tuple[Floats, Floats]:

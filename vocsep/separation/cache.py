@@ -24,12 +24,5 @@ def _loaded(
     settings: SeparationSettings,
     threads: int | None,
 ) -> Separator:
-    return Separator.load(
-        path,
-        models,
-        device=settings.device,
-        engine=settings.engine,
-        overlap=settings.overlap,
-        wiener=settings.wiener,
-        jobs=threads,
-    )
+    choices = settings.model_dump(include={"device", "engine", "overlap", "wiener"})
+    return Separator.load(path, models, jobs=threads, **choices)

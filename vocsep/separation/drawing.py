@@ -61,12 +61,6 @@ class Drawing:
             spectra[name] = np.concatenate([*columns, rest.max(axis=0, keepdims=True)] if len(rest) else columns)
         with temporary_folder(path.parent) as folder:
             drawn = folder / path.name
-            draw_spectrograms(
-                drawn,
-                spectra,
-                seconds=(0, self._frames / self._config.frames_per_second),
-                hertz=self._config.band_hz,
-                title=self._title,
-                dpi=120,
-            )
+            seconds = (0, self._frames / self._config.frames_per_second)
+            draw_spectrograms(drawn, spectra, seconds=seconds, hertz=self._config.band_hz, title=self._title, dpi=120)
             drawn.replace(path)

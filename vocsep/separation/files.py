@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +57,14 @@ class Separated:
     gain: float = 1.0
     picture: Path | None = None
 
+    @property
+    def files(self) -> list[Path]:
+        """Stems and picture."""
+        return [*self.outputs.values(), *([self.picture] if self.picture else [])]
+
     def line(self) -> str:
         """For people."""
-        files = ", ".join(map(str, (*self.outputs.values(), *([self.picture] if self.picture else []))))
+        files = ", ".join(map(str, self.files))
         if not self.is_new:
             return f"{self.path}: already separated (--overwrite does it again): {files}"
         speed = f"{self.seconds:.1f} s in {self.wall_seconds:.1f} s, {self.seconds / self.wall_seconds:.0f} x real time"
@@ -82,10 +87,7 @@ def separate_file(
 
     Files are written under temporary names and renamed at the end, all or none.
 
-    Raises
-    ------
-    UserError
-        If the file cannot be read, or the outputs cannot be written or would replace the input.
+    Raises `UserError` if the file cannot be read, or the outputs cannot be written or would replace the input.
     """
     settings = settings or SeparationSettings()
     begin = time.perf_counter()
@@ -93,9 +95,9 @@ def separate_file(
     picture = output_path(path, PICTURE, output, settings.name, "png") if settings.plot else None
     info = audio_info(path)
     result = Separated(path, outputs, info.sample_rate, info.channels, info.seconds, picture=picture)
-    there = [_is_there(file) for file in (*outputs.values(), *([picture] if picture else []))]
+    there = [_is_there(file) for file in result.files]
     if all(there) and not settings.overwrite:
-        return Separated(**{**vars(result), "is_new": False})
+        return replace(result, is_new=False)
     if not _RATES[0] <= info.sample_rate <= _RATES[1]:
         raise UserError(
             f"{path}: a sample rate of {info.sample_rate} Hz cannot be separated, only {_RATES[0]} to {_RATES[1]}"
@@ -126,15 +128,12 @@ def separate_file(
             writer.finish()
         if drawing and picture:
             drawing.draw(picture)
-    clipped = sum(writer.clipped for writer in writers.values())
-    return Separated(
-        **{
-            **vars(result),
-            "seconds": samples / info.sample_rate,
-            "wall_seconds": time.perf_counter() - begin,
-            "clipped_samples": clipped,
-            "gain": gain,
-        }
+    return replace(
+        result,
+        seconds=samples / info.sample_rate,
+        wall_seconds=time.perf_counter() - begin,
+        clipped_samples=sum(writer.clipped for writer in writers.values()),
+        gain=gain,
     )
 
 

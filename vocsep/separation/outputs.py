@@ -13,16 +13,13 @@ PICTURE = "spectrograms"
 def output_path(song: Path, stem: str, output: Path, name: str, container: str) -> Path:
     """File for one stem (or picture) of a song.
 
+    Raises `UserError` if the file would lie outside `output`.
+
     Parameters
     ----------
     name
         Template with `{track}` (the song's name without its ending), `{stem}`, `{folder}` (that the song lies in) and
         `{suffix}` (the ending, without its point).
-
-    Raises
-    ------
-    UserError
-        If the file would lie outside `output`.
     """
     fields = {"track": song.stem, "stem": stem, "folder": song.resolve().parent.name, "suffix": song.suffix[1:]}
     for field in OUTPUT_FIELDS:
@@ -37,10 +34,7 @@ def output_path(song: Path, stem: str, output: Path, name: str, container: str) 
 def output_paths(song: Path, stems: Sequence[str], output: Path, name: str, container: str) -> dict[str, Path]:
     """Stem to file.
 
-    Raises
-    ------
-    UserError
-        If a file would lie outside `output` or replace the song itself.
+    Raises `UserError` if a file would lie outside `output` or replace the song itself.
     """
     paths = {stem: output_path(song, stem, output, name, container) for stem in stems}
     for path in paths.values():
@@ -52,10 +46,8 @@ def output_paths(song: Path, stems: Sequence[str], output: Path, name: str, cont
 def inputs_to_separate(inputs: Iterable[Path], output: Path, name: str = "{track}/{stem}") -> list[Path]:
     """The files named, and the audio files anywhere below the folders named, in order, but none in `output`.
 
-    Raises
-    ------
-    UserError
-        If an input does not exist, a folder holds no audio files, or two files would have the same outputs.
+    Raises `UserError` if an input does not exist, a folder holds no audio files, or two files would have the same
+    outputs.
     """
     files: list[Path] = []
     for entry in inputs:

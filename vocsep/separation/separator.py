@@ -1,12 +1,8 @@
 """Separating songs with a trained model: `Separator`."""
 
-import contextlib
-import sys
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,11 +22,8 @@ from vocsep.spectrograms.config import SpectrogramConfig
 from vocsep.spectrograms.features import features
 from vocsep.spectrograms.fft import SCIPY, Transforms
 
-WIENER_ROUNDS = 1
 # With more blocks at a time, the one thread that decodes and encodes is what the others wait for.
 MOST_JOBS = 4
-
-
 # What a whole waveform is handed on in.
 _BLOCK_SAMPLES = 1 << 18
 
@@ -51,14 +44,6 @@ class Separator:
         Blocks of a song that are computed at a time.
     transforms
         What transforms the song's frames.
-
-    Examples
-    --------
-    >>> import vocsep  # doctest: +SKIP
-    >>> separator = vocsep.Separator.load("champion")  # doctest: +SKIP
-    >>> stems = separator.separate(waveform, sample_rate=44100)  # doctest: +SKIP
-    >>> stems["vocals"].shape == waveform.shape  # doctest: +SKIP
-    True
     """
 
     network: MaskNetwork
@@ -188,28 +173,13 @@ class Separator:
             seen = groups if self.spectrogram.channels == 2 else [(0,)]
             return predict_block(self.network, magnitudes, first, block, seen, self.overlap)
 
-        with _single_threads(self.jobs) as workers:
-            yield from separate_stream(
-                blocks,
-                sample_rate,
-                self.spectrogram,
-                groups,
-                block_mask,
-                rounds=WIENER_ROUNDS if self.wiener else 0,
-                transforms=self.transforms,
-                workers=workers,
-                in_flight=self.jobs + 2,
-            )
-
-
-@contextlib.contextmanager
-def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each compute a block on a core of their own; more threads within would only wait for each other."""
-    torch: Any = sys.modules.get("torch")
-    initializer = {"initializer": torch.set_num_threads, "initargs": (1,)} if torch else {}
-    try:
-        with ThreadPoolExecutor(count, **initializer) as workers:
-            yield workers
-    finally:
-        if torch:  # threads that the program starts later would begin with one, too
-            torch.set_num_threads(torch.get_num_threads())
+        yield from separate_stream(
+            blocks,
+            sample_rate,
+            self.spectrogram,
+            groups,
+            block_mask,
+            refine=self.wiener,
+            transforms=self.transforms,
+            jobs=self.jobs,
+        )

@@ -16,6 +16,8 @@ from vocsep.progress import Progress
 from vocsep.separation.outputs import inputs_to_separate
 from vocsep.separation.settings import SeparationSettings
 
+FIGURES = ("sample_rate", "channels", "seconds", "wall_seconds", "clipped_samples", "gain")
+
 
 class SeparateConfig(Settings):
     """Which songs, where to, with which model and how."""
@@ -79,11 +81,7 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     >>> separate(SeparateConfig(inputs=(Path("song.mp3"),))).lines()  # doctest: +SKIP
     """
     check(config)
-    named = inputs_to_separate(config.inputs, config.output, config.settings.name)
-    # Another process may work in another folder.
-    places = (config.output, config.models)
-    output, models = places if map is serial else tuple(path.resolve() for path in places)
-    songs = named if map is serial else [path.resolve() for path in named]
+    songs = inputs_to_separate(config.inputs, config.output, config.settings.name)
     settings, finished = config.settings, 0
     if settings.engine == "torch":
         # One model for all songs, even if the champion moves meanwhile.
@@ -99,13 +97,13 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
         finished = count
         on_part(0.0, 1.0)
 
-    here = partial(separate_one, progress=on_part, threads=config.threads)
-    outcomes = map(
-        here if map is serial else separate_one,
-        songs,
-        (output, models, settings),
-        on_outcome=on_outcome,
-    )
+    output, models, separate_song = config.output, config.models, separate_one
+    if map is serial:
+        separate_song = partial(separate_one, progress=on_part, threads=config.threads)
+    else:
+        # Another process may work in another folder.
+        output, models, *songs = (path.resolve() for path in (output, models, *songs))
+    outcomes = map(separate_song, songs, (output, models, settings), on_outcome=on_outcome)
     # By their paths: files in two folders may have one name.
     failures = {str(outcome.item): outcome.error for outcome in outcomes if outcome.error is not None}
     if failures and len(songs) == 1:
@@ -114,9 +112,8 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     records = [
         outcome.result or {"input": str(outcome.item), "state": "failed", "error": outcome.error} for outcome in ordered
     ]
-    text = [outcome.result["line"] for outcome in ordered if outcome.result is not None]
-    shown = [{name: value for name, value in record.items() if name != "line"} for record in records]
-    result = SeparateResult(str(config.output), tuple(shown), tuple(text))
+    text = [record.pop("line") for record in records if "line" in record]
+    result = SeparateResult(str(config.output), tuple(records), tuple(text))
     if failures:
         raise SomeFailed(failures, len(songs), "files", result)
     return result
@@ -141,11 +138,6 @@ def separate_one(
         "state": "separated" if result.is_new else "already there",
         "outputs": {stem: str(file) for stem, file in result.outputs.items()},
         "picture": str(result.picture) if result.picture else None,
-        "sample_rate": result.sample_rate,
-        "channels": result.channels,
-        "seconds": result.seconds,
-        "wall_seconds": result.wall_seconds,
-        "clipped_samples": result.clipped_samples,
-        "gain": result.gain,
+        **{name: getattr(result, name) for name in FIGURES},
         "line": result.line(),
     }

@@ -6,12 +6,14 @@ what comes out is overlapped and added in order. The segments' borders leave no 
 context that the network reaches, and the samples that its frames cover.
 """
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -65,24 +67,8 @@ class Segment:
     finished: slice
 
 
-@dataclass(frozen=True)
-class Filtered:
-    """A segment whose vocals were taken out, but not yet joined with its neighbours.
-
-    Attributes
-    ----------
-    vocals
-        `(channels, samples)`: windowed frames of the vocals, overlapped and added.
-    weight
-        `(samples,)`: the squares of the windows, overlapped and added, which the vocals are to be divided by.
-    mask
-        `(channels of the preset, frames, bins)` of the masked frames.
-    """
-
-    segment: Segment
-    vocals: Waveform
-    weight: Waveform
-    mask: Spectrogram
+Filtered = tuple[Segment, Waveform, Spectrogram]
+"""A segment, its vocals as windowed frames, overlapped and added, and the mask of its masked frames."""
 
 
 @dataclass(frozen=True)
@@ -201,33 +187,25 @@ def filter_segment(
     config: SpectrogramConfig,
     groups: Groups,
     block_mask: BlockMask,
-    rounds: int,
+    refine: bool,
     transforms: Transforms,
 ) -> Filtered:
-    """Predict a segment's mask and apply it to the frames of its waveform.
-
-    Parameters
-    ----------
-    rounds
-        How often the multichannel Wiener filter refines the vocals; 0 applies the mask as it is.
-    transforms
-        What transforms the frames.
-    """
+    """Predict a segment's mask and apply it to the frames of its waveform (see `separate_stream`)."""
     mask = block_mask(segment.magnitudes, segment.first_frame, segment.masked)
     n_fft, hop_length = own_rate_stft(sample_rate, config)
     window = stft_window(n_fft)
-    first, count = segment.own_frames.start, segment.own_frames.stop - segment.own_frames.start
+    first = segment.own_frames.start
     vocals = np.zeros(segment.waveform.shape, dtype=np.float32)
     done = 0
-    at_once = WIENER_FRAMES if rounds else MASKED_FRAMES
+    at_once = WIENER_FRAMES if refine else MASKED_FRAMES
     for spectrum in transform(segment.waveform, window, hop_length, at_once, transforms):
-        estimate = spectrum.copy() if rounds else spectrum
+        estimate = spectrum.copy() if refine else spectrum
         multiply_mask(estimate, mask, sample_rate, config, own_frame=first + done, first_frame=segment.block.start)
-        if rounds:
-            estimate = wiener(spectrum, estimate, groups, rounds)
+        if refine:
+            estimate = wiener(spectrum, estimate, groups)
         overlap_add(transforms.irfft(estimate, n_fft), window, vocals[:, done * hop_length :], hop_length, transforms)
         done += spectrum.shape[-2]
-    return Filtered(segment, vocals, _weight(count, n_fft, hop_length), mask)
+    return segment, vocals, mask
 
 
 @lru_cache(maxsize=1)
@@ -254,22 +232,22 @@ def overlap_add(
         transforms.add_product(rows[:, :count], frames[..., piece], window[piece])
 
 
-def join(filtered: Iterable[Filtered], hop_length: int) -> Iterator[Part]:
+def join(filtered: Iterable[Filtered], n_fft: int, hop_length: int) -> Iterator[Part]:
     """Add the overlaps of segments that come in order; nothing is lost or doubled."""
     tail = weight_tail = np.empty(0, dtype=np.float32)  # of the segment before
-    for each in filtered:
-        segment = each.segment
-        vocals, weight = each.vocals, each.weight.copy()
+    for segment, vocals, mask in filtered:
+        count = segment.own_frames.stop - segment.own_frames.start
+        weight = _weight(count, n_fft, hop_length).copy()
         if weight_tail.size:
             vocals[:, : len(weight_tail)] += tail
             weight[: len(weight_tail)] += weight_tail
-        length = (segment.own_frames.stop - segment.own_frames.start) * hop_length
+        length = count * hop_length
         tail, weight_tail = vocals[:, length:].copy(), weight[length:].copy()
         here = segment.finished
         np.divide(vocals[:, here], weight[here], out=vocals[:, here])
         inside = slice(segment.block.start - segment.first_frame, segment.block.stop - segment.first_frame)
-        mask = each.mask[:, : inside.stop - inside.start]
-        yield Part(segment.waveform[:, here], vocals[:, here], segment.magnitudes[:, inside], mask)
+        own_mask = mask[:, : inside.stop - inside.start]
+        yield Part(segment.waveform[:, here], vocals[:, here], segment.magnitudes[:, inside], own_mask)
 
 
 class SongSeparator(Protocol):
@@ -292,10 +270,9 @@ def separate_stream(
     groups: Groups,
     block_mask: BlockMask,
     *,
-    rounds: int,
+    refine: bool,
     transforms: Transforms,
-    workers: Executor,
-    in_flight: int,
+    jobs: int,
 ) -> Iterator[Part]:
     """Separate a song that comes in blocks, `(channels, samples)` float32 each, at least one sample in all.
 
@@ -303,20 +280,22 @@ def separate_stream(
     ----------
     groups
         Channels of the file that belong together (see `masks.Groups`).
-    block_mask, rounds, transforms
-        See `filter_segment`.
-    workers, in_flight
-        What segments are computed on, and how many of them there are at a time at most.
+    refine
+        Whether the multichannel Wiener filter refines the vocals; else the mask is applied as it is.
+    transforms
+        What transforms the frames.
+    jobs
+        Segments that are computed at a time, each on a thread of its own.
     """
 
-    def filtered() -> Iterator[Filtered]:
+    def filtered(workers: Executor) -> Iterator[Filtered]:
         waiting: deque[Future[Filtered]] = deque()
         try:
             for segment in segments(blocks, sample_rate, config):
                 waiting.append(
-                    workers.submit(filter_segment, segment, sample_rate, config, groups, block_mask, rounds, transforms)
+                    workers.submit(filter_segment, segment, sample_rate, config, groups, block_mask, refine, transforms)
                 )
-                while len(waiting) >= in_flight or (waiting and waiting[0].done()):
+                while len(waiting) >= jobs + 2 or (waiting and waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -324,4 +303,18 @@ def separate_stream(
             for future in waiting:
                 future.cancel()
 
-    yield from join(filtered(), own_rate_stft(sample_rate, config)[1])
+    with _single_threads(jobs) as workers:
+        yield from join(filtered(workers), *own_rate_stft(sample_rate, config))
+
+
+@contextlib.contextmanager
+def _single_threads(count: int) -> Iterator[Executor]:
+    """Threads that each compute a segment on a core of their own; more within would only wait for each other."""
+    torch: Any = sys.modules.get("torch")
+    initializer = {"initializer": torch.set_num_threads, "initargs": (1,)} if torch else {}
+    try:
+        with ThreadPoolExecutor(count, **initializer) as workers:
+            yield workers
+    finally:
+        if torch:  # threads that the program starts later would begin with one, too
+            torch.set_num_threads(torch.get_num_threads())

@@ -14,12 +14,13 @@ _REGULARISATION = 1e-10
 _TINY = 1e-20
 
 
-def wiener(mixture: Complex, vocals: Complex, groups: Sequence[tuple[int, ...]], rounds: int = 1) -> Complex:
+def wiener(mixture: Complex, vocals: Complex, groups: Sequence[tuple[int, ...]]) -> Complex:
     """Refine vocals by expectation maximisation of a local Gaussian model (Duong et al. 2010; Nugraha et al. 2016).
 
-    Each source j (vocals, and accompaniment = mixture - vocals) has a power v_j(frame, bin), the mean over channels of
-    its spectrum's power, and in each bin one spatial covariance R_j = sum of y y^H / sum of v_j over the frames. The
-    vocals become v R (sum over j of v_j R_j)^-1 x. In mono that is the mask v^2 / (v^2 + a^2) of the magnitudes.
+    In one round: each source j (vocals, and accompaniment = mixture - vocals) has a power v_j(frame, bin), the mean
+    over channels of its spectrum's power, and in each bin one spatial covariance R_j = sum of y y^H / sum of v_j over
+    the frames. The vocals become v R (sum over j of v_j R_j)^-1 x. In mono that is the mask v^2 / (v^2 + a^2) of the
+    magnitudes.
 
     Parameters
     ----------
@@ -27,8 +28,6 @@ def wiener(mixture: Complex, vocals: Complex, groups: Sequence[tuple[int, ...]],
         Complex spectra `(channels, frames, bins)`, of a stretch of time through which the sources keep their places.
     groups
         Channels that are one pair or stand alone; each group has a model of its own.
-    rounds
-        How often.
 
     Returns
     -------
@@ -38,16 +37,12 @@ def wiener(mixture: Complex, vocals: Complex, groups: Sequence[tuple[int, ...]],
     refined = np.empty_like(vocals)
     for group in groups:
         channels = list(group)
-        x = mixture[channels].astype(np.complex128)
-        y = vocals[channels].astype(np.complex128)
-        for _ in range(rounds):
-            y = _round(x, y)
-        refined[channels] = y
+        refined[channels] = _refined(mixture[channels].astype(np.complex128), vocals[channels].astype(np.complex128))
     return refined
 
 
-def _round(x: Covariance, y: Covariance) -> Covariance:
-    """One round for one or two channels, `(channels, frames, bins)`."""
+def _refined(x: Covariance, y: Covariance) -> Covariance:
+    """Vocals `y` of a mixture `x` of one or two channels, `(channels, frames, bins)`."""
     sources = (y, x - y)
     powers = [np.mean(source.real**2 + source.imag**2, axis=0) for source in sources]
     spaces = [_spatial_covariance(source, power) for source, power in zip(sources, powers, strict=True)]

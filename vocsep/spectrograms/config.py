@@ -4,11 +4,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from storage.errors import UserError
-from vocsep.config import Settings, validated
+from vocsep.config import Settings, load_yaml, validated
+
+PATCH_FRAMES = 128
+_PRESETS = resources.files("vocsep.spectrograms") / "presets"
 
 
 class SpectrogramConfig(Settings):
@@ -61,32 +63,16 @@ class SpectrogramConfig(Settings):
 
 def preset_names() -> list[str]:
     """Names of the presets in `vocsep/spectrograms/presets`."""
-    presets = resources.files("vocsep.spectrograms") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in presets.iterdir())
+    return sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir())
 
 
 def load_spectrogram_config(name: str) -> SpectrogramConfig:
     """Spectrogram settings from a preset's name or a YAML file's path.
 
-    Raises
-    ------
-    UserError
-        If there is no such preset or file, or it holds wrong values.
+    Raises `UserError` if there is no such preset or file, or it holds wrong values.
     """
-    if name in preset_names():
-        text = (resources.files("vocsep.spectrograms") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{name}: not a text file (UTF-8)") from None
-    else:
+    is_preset = name in preset_names()
+    if not is_preset and not Path(name).is_file():
         raise UserError(f"{name}: no such preset or YAML file; presets are {', '.join(preset_names())}")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML ({str(error).splitlines()[0]})") from None
-    return validated(SpectrogramConfig, content, name)
-
-
-PATCH_FRAMES = 128
+    path = str(_PRESETS / f"{name}.yaml") if is_preset else name
+    return validated(SpectrogramConfig, load_yaml(path), name)

@@ -35,6 +35,8 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
     The accompaniment is mixture minus vocals in the complex domain: one STFT less, and the three belong together
     exactly even where a dataset's mixture is not the sum of its stems.
 
+    Raises `TooLoudError` if a magnitude is infinite or not a number.
+
     Parameters
     ----------
     blocks
@@ -45,11 +47,6 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
     name, magnitudes
         The next frames of each of the three in turn, `(channels, frames, bins)` float32; in all there are
         `1 + samples // hop_length` frames.
-
-    Raises
-    ------
-    TooLoudError
-        If a magnitude is infinite or not a number.
     """
     for spectrum in stft_blocks(blocks, config.n_fft, config.hop_length):
         mixture, vocals = drop_bin(spectrum, config)
@@ -58,17 +55,3 @@ def magnitude_blocks(blocks: Iterable[Waveform], config: SpectrogramConfig) -> I
             if not np.isfinite(values.max()):
                 raise TooLoudError
             yield name, values
-
-
-def magnitudes(
-    mixture: Waveform, vocals: Waveform, sample_rate: int, config: SpectrogramConfig
-) -> dict[str, Spectrogram]:
-    """Raw magnitudes of whole waveforms (see `magnitude_blocks`), `(channels, samples)` at any rate."""
-    pair = [
-        resample(to_channels(waveform, config.channels), sample_rate, config.sample_rate)
-        for waveform in (mixture, vocals)
-    ]
-    blocks: dict[str, list[Spectrogram]] = {}
-    for name, block in magnitude_blocks([np.stack(pair)], config):
-        blocks.setdefault(name, []).append(block)
-    return {name: np.concatenate(parts, axis=1) for name, parts in blocks.items()}

@@ -1,36 +1,18 @@
-"""Fourier transforms of frames, and what else is done to every sample of them: SciPy's, or a faster library's.
-
-`vocsep.models.torch_network.TorchTransforms` is the other one.
-"""
-
-from typing import Protocol
+"""Fourier transforms of frames, and what else is done to every sample of them: SciPy's, or a faster library's."""
 
 import scipy.fft
 
 from vocsep.arrays import Complex, Waveform
 
 
-class Transforms(Protocol):
-    """Arithmetic on real frames along the last axis; all libraries give the same values within rounding."""
+class Transforms:
+    """Arithmetic on real frames along the last axis, by SciPy and NumPy.
+
+    `vocsep.spectrograms.fft_torch.TorchTransforms` gives the same values within rounding.
+    """
 
     def rfft(self, frames: Waveform) -> Complex:
         """Spectra `(..., n // 2 + 1)` complex64 of `(..., n)` float32."""
-        ...
-
-    def irfft(self, spectra: Complex, n: int) -> Waveform:
-        """The inverse."""
-        ...
-
-    def add_product(self, total: Waveform, values: Waveform, factors: Waveform) -> None:
-        """`total += values * factors`, in place."""
-        ...
-
-
-class ScipyTransforms:
-    """By SciPy and NumPy."""
-
-    def rfft(self, frames: Waveform) -> Complex:
-        """Spectra of real frames (see `Transforms`)."""
         spectra: Complex = scipy.fft.rfft(frames)
         return spectra
 
@@ -44,4 +26,4 @@ class ScipyTransforms:
         total += values * factors
 
 
-SCIPY = ScipyTransforms()
+SCIPY = Transforms()

@@ -3,9 +3,10 @@
 import torch
 
 from vocsep.arrays import Complex, Waveform
+from vocsep.spectrograms.fft import Transforms
 
 
-class TorchTransforms:
+class TorchTransforms(Transforms):
     """By torch, which has MKL's Fourier transforms on Intel's processors: twice as fast as SciPy's, within rounding."""
 
     def rfft(self, frames: Waveform) -> Complex:

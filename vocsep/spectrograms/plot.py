@@ -55,8 +55,12 @@ def draw_spectrograms(
     if title is not None:
         # A dollar sign would start mathematics.
         figure.suptitle(title, fontsize=12, parse_math=False)
+    save_figure(figure, path, dpi)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a picture; letters that the font lacks are drawn as boxes, without a warning."""
     with warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(path, dpi=dpi)
 
@@ -71,11 +75,7 @@ def loudest_span(waveform: Waveform, sample_rate: int) -> slice:
 
 
 def plot_spectrograms(
-    path: Path,
-    waveforms: dict[str, Waveform],
-    sample_rate: int,
-    config: SpectrogramConfig,
-    start_seconds: float = 0.0,
+    path: Path, waveforms: dict[str, Waveform], sample_rate: int, config: SpectrogramConfig, start_seconds: float = 0.0
 ) -> None:
     """Draw magnitude spectrograms above each other, in dB on one scale, with axes in seconds and Hz.
 
@@ -90,9 +90,5 @@ def plot_spectrograms(
         title: np.abs(features(waveform, sample_rate, config)).mean(axis=0) for title, waveform in waveforms.items()
     }
     frames = max(len(spectrum) for spectrum in spectra.values())
-    draw_spectrograms(
-        path,
-        spectra,
-        seconds=(start_seconds, start_seconds + frames / config.frames_per_second),
-        hertz=(0, config.sample_rate / 2),
-    )
+    seconds = (start_seconds, start_seconds + frames / config.frames_per_second)
+    draw_spectrograms(path, spectra, seconds=seconds, hertz=(0, config.sample_rate / 2))

@@ -37,15 +37,10 @@ def stft_blocks(blocks: Iterable[Waveform], n_fft: int, hop_length: int) -> Iter
             yield from transform(np.concatenate([waiting, block[..., :reach]], axis=-1), window, hop_length)
             rest = block[..., begun * hop_length - waiting.shape[-1] :]
         yield from transform(rest, window, hop_length)
-        waiting = rest[..., _frames(rest, n_fft, hop_length) * hop_length :].copy()
+        frames = max(0, 1 + (rest.shape[-1] - n_fft) // hop_length)
+        waiting = rest[..., frames * hop_length :].copy()
     if border.size:
         yield from transform(np.concatenate([waiting, border], axis=-1), window, hop_length)
-
-
-def _frames(waveform: Waveform, n_fft: int, hop_length: int) -> int:
-    """How many whole windows a waveform holds."""
-    samples: int = waveform.shape[-1]
-    return max(0, 1 + (samples - n_fft) // hop_length)
 
 
 def stft_window(n_fft: int) -> Waveform:

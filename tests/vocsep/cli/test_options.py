@@ -77,7 +77,7 @@ def settings_of(*arguments: str) -> dict[str, Any]:
     def command(values: dict[str, Any], store: Annotated[Path, typer.Option()] = Path("store")) -> None:
         caught.append(values)
 
-    app.command()(command_with_settings(TrainConfig, command, load=load_settings))
+    app.command()(command_with_settings(TrainConfig, command, load=load_settings, declarations={}))
     result = CliRunner().invoke(app, list(arguments))
     if isinstance(result.exception, UserError):
         raise result.exception

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
 from tests.tracks import write_track
-from vocsep.doctor.diagnosis import STEPS, diagnose, probed
+from vocsep.doctor.diagnosis import STEPS, Diagnosis, examine, probed
 from vocsep.doctor.finding import Finding
 from vocsep.doctor.network import agreement_finding, gradient_finding, rate_finding
 from vocsep.doctor.objective import domain_finding, trivial_finding
@@ -177,7 +177,7 @@ def test_track_with_nan_is_caught_and_named_and_the_other_songs_are_examined(
             arrays["vocals"][:, FRAMES] = np.nan
         return arrays
 
-    diagnosis = diagnose(settings(), broken(demo_store, tmp_path / "s.zarr", spoil))
+    diagnosis = Diagnosis(tuple(examine(settings(), broken(demo_store, tmp_path / "s.zarr", spoil))))
     assert diagnosis.of("fail") == ["finite"]
     (finding,) = [finding for finding in diagnosis.findings if finding.check == "finite"]
     assert bad.name in finding.figure

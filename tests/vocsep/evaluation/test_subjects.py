@@ -1,16 +1,15 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from storage.errors import UserError
 from tests.reference import musdb
-from tests.vocsep.evaluation.test_scores import RATE, add_model, random_stems, write_stems
+from tests.vocsep.evaluation.evaluation_songs import RATE, add_model, random_stems, write_stems
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Song
@@ -24,13 +23,6 @@ from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import load_spectrogram_config
 
 SAMPLES = 1200
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of linear algebra that wait for each other on busy cores take many times as long."""
-    with threadpool_limits(1):
-        yield
 
 
 def song_of(name: str = "A Song", split: str = "test") -> Song:

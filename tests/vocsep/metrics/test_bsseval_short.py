@@ -24,7 +24,7 @@ def both(references: Array, estimates: Array, window: int, filter_length: int = 
     expected = museval.metrics.bss_eval(
         references.swapaxes(1, 2), estimates.swapaxes(1, 2), window=window, hop=window, filters_len=filter_length
     )
-    return np.stack([scores.sdr, scores.isr, scores.sir, scores.sar]), np.stack(expected[:4])
+    return scores, np.stack(expected[:4])
 
 
 @settings(max_examples=30, deadline=None)
@@ -71,14 +71,11 @@ def test_exactly_dependent_channels_equal_museval() -> None:
     np.testing.assert_allclose(found[1:], expected[1:], rtol=0, atol=1e-3)
 
 
-def test_both_ways_agree_at_the_length_where_one_hands_over_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bsseval_short.is_short((1 << 19) - 511, 512)
-    assert not bsseval_short.is_short((1 << 19) - 510, 512)
+def test_both_ways_of_solving_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     references = random.standard_normal((2, 2, 20_000))
     estimates = references + 0.2 * random.standard_normal(references.shape) + 0.1 * references[::-1]
     short = bss_eval(references, estimates, window=5000, hop=5000)
     monkeypatch.setattr(bsseval_short, "LONGEST_FFT", 0)
     long = bss_eval(references, estimates, window=5000, hop=5000)
-    for measure in ("sdr", "isr", "sir", "sar"):
-        np.testing.assert_allclose(getattr(short, measure), getattr(long, measure), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(short, long, rtol=0, atol=1e-6)

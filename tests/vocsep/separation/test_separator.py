@@ -2,7 +2,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -38,22 +37,6 @@ VERSIONS = ("1", "2", "3")
 
 def load(models: Path, version: str) -> Separator:
     return Separator.load(ModelRegistry(models).open(version), device="cpu")
-
-
-def write_wav(path: Path, waveform: Waveform, sample_rate: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, waveform.T, sample_rate, subtype="FLOAT")
-    return path
-
-
-def write_mp3(path: Path, waveform: Waveform, sample_rate: int) -> Path:
-    with av.open(str(path), "w", format="mp3") as container:
-        stream = container.add_stream("libmp3lame", rate=sample_rate, layout="stereo")
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform), format="fltp", layout="stereo")
-        frame.sample_rate = sample_rate
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-    return path
 
 
 # Waveforms

@@ -2,7 +2,6 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from vocsep.models import masks
 from vocsep.models.masks import predict_block, predict_mask
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.separation import stream as separation_stream
+from vocsep.separation.separator import Separator
 from vocsep.separation.stream import Part, overlap_add, segments, separate_stream
 from vocsep.separation.wiener import wiener
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
@@ -52,7 +52,7 @@ def streamed(
     channels: int,
     *,
     sizes: list[int],
-    rounds: int = 0,
+    refine: bool = False,
     transforms: Transforms = SCIPY,
 ) -> list[Part]:
     groups = [(0, 1)] if len(waveform) == 2 else [(0,)]
@@ -61,20 +61,10 @@ def streamed(
     def block_mask(magnitudes: Spectrogram, first: int, block: slice) -> Spectrogram:
         return predict_block(network, magnitudes, first, block, groups if config.channels == 2 else [(0,)])
 
-    with ThreadPoolExecutor(2) as workers:
-        return list(
-            separate_stream(
-                in_blocks(waveform, sizes),
-                sample_rate,
-                config,
-                groups,
-                block_mask,
-                rounds=rounds,
-                transforms=transforms,
-                workers=workers,
-                in_flight=3,
-            )
-        )
+    blocks = in_blocks(waveform, sizes)
+    return list(
+        separate_stream(blocks, sample_rate, config, groups, block_mask, refine=refine, transforms=transforms, jobs=2)
+    )
 
 
 def joined(parts: list[Part], name: str) -> Array:
@@ -148,7 +138,7 @@ def test_wiener_filter_works_on_stretches_of_the_whole_song(monkeypatch: pytest.
     monkeypatch.setattr(masks, "BLOCK_FRAMES", 64)
     monkeypatch.setattr(separation_stream, "WIENER_FRAMES", 32)
     waveform = music(3, 2, 44100, seconds=3.0)
-    parts = streamed(waveform, 44100, config, 2, sizes=[10_000], rounds=2)
+    parts = streamed(waveform, 44100, config, 2, sizes=[10_000], refine=True)
     mask = predict_mask(TorchNetwork(lively(2)), np.abs(features(waveform, 44100, config)))
     spectrum = stft(waveform, 4096, 1024)
     vocals = spectrum * np.concatenate([mask[..., :1], mask, np.zeros((2, mask.shape[1], 1536))], axis=2)
@@ -156,7 +146,7 @@ def test_wiener_filter_works_on_stretches_of_the_whole_song(monkeypatch: pytest.
     vocals[..., 513:] = spectrum[..., 513:] * above
     for start in range(0, spectrum.shape[1], 32):
         stretch = slice(start, start + 32)
-        vocals[:, stretch] = wiener(spectrum[:, stretch], vocals[:, stretch], [(0, 1)], 2)
+        vocals[:, stretch] = wiener(spectrum[:, stretch], vocals[:, stretch], [(0, 1)])
     expected = istft(vocals.astype(np.complex64), 4096, 1024, waveform.shape[1])
     np.testing.assert_allclose(joined(parts, "vocals"), expected, rtol=0, atol=1e-4)
 
@@ -198,21 +188,9 @@ def test_what_goes_wrong_with_a_block_ends_the_song_at_once() -> None:
         yield music(0, 2, 44100)
         raise UserError("song.mp3: cut off")
 
-    network = TorchNetwork(lively(2))
-    with ThreadPoolExecutor(2) as workers, pytest.raises(UserError, match="cut off"):
-        list(
-            separate_stream(
-                broken(),
-                44100,
-                PRESETS["fine"],
-                [(0, 1)],
-                lambda magnitudes, first, block: predict_block(network, magnitudes, first, block),
-                rounds=0,
-                transforms=SCIPY,
-                workers=workers,
-                in_flight=3,
-            )
-        )
+    separator = Separator(TorchNetwork(lively(2)), PRESETS["fine"], jobs=2)
+    with pytest.raises(UserError, match="cut off"):
+        list(separator.stream(broken(), 44100, [(0, 1)]))
 
 
 PEAK = """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
-from vocsep.spectrograms.features import drop_bin, features, magnitude_blocks, magnitudes
+from vocsep.spectrograms.features import drop_bin, features, magnitude_blocks
 from vocsep.spectrograms.masking import CONTINUED_SHARE, apply_mask, multiply_mask, own_rate_stft, restore_bin
 from vocsep.spectrograms.stft import istft, stft, stft_blocks
 
@@ -171,18 +171,6 @@ def test_one_channel_preset_sees_the_mean_of_the_channels_and_two_channel_preset
 
 
 @pytest.mark.parametrize("preset", ["fine", "notebook"])
-def test_accompaniment_is_the_magnitude_of_mixture_minus_vocals(preset: str) -> None:
-    config = PRESETS[preset]
-    mixture, vocals = noise(3, 2, 44_100), noise(4, 2, 44_100)
-    stored = magnitudes(mixture, vocals, 44100, config)
-    mixed, voice = features(mixture, 44100, config), features(vocals, 44100, config)
-    assert list(stored) == ["mixture", "vocals", "accompaniment"]
-    for name, spectrum in (("mixture", mixed), ("vocals", voice), ("accompaniment", mixed - voice)):
-        assert stored[name].dtype == np.float32
-        np.testing.assert_allclose(stored[name], np.abs(spectrum), rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("preset", ["fine", "notebook"])
 def test_magnitudes_of_blocks_are_those_of_the_whole_waveforms(preset: str) -> None:
     config = PRESETS[preset]
     pair = np.stack([noise(5, 2, 90_001), noise(6, 2, 90_001)])
@@ -192,14 +180,6 @@ def test_magnitudes_of_blocks_are_those_of_the_whole_waveforms(preset: str) -> N
     whole = [stft(waveform, config.n_fft, config.hop_length)[..., 1:] for waveform in pair]
     for name, spectrum in (("mixture", whole[0]), ("vocals", whole[1]), ("accompaniment", whole[0] - whole[1])):
         np.testing.assert_allclose(np.concatenate(parts[name], axis=1), np.abs(spectrum), rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("sample_rate", [44100, 11025])
-def test_accompaniment_is_that_of_the_stem_itself_where_the_mixture_is_the_sum(sample_rate: int) -> None:
-    vocals, accompaniment = noise(5, 2, 2 * sample_rate), noise(6, 2, 2 * sample_rate)
-    stored = magnitudes(vocals + accompaniment, vocals, sample_rate, FINE)["accompaniment"]
-    expected = np.abs(features(accompaniment, sample_rate, FINE))
-    np.testing.assert_allclose(stored, expected, rtol=0, atol=1e-5 * expected.max())
 
 
 # The file's own rate

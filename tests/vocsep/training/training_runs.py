@@ -27,7 +27,7 @@ from storage.store import SpectrogramStore
 from tests.tracks import write_track
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.config import SpectrogramConfig
-from vocsep.spectrograms.features import magnitudes
+from vocsep.spectrograms.features import features
 from vocsep.training.config import TrainConfig
 from vocsep.training.fit import TrainResult, fit
 from vocsep.training.log import TrainingLog
@@ -82,7 +82,8 @@ def small_store(
     for index, split in enumerate(splits):
         name = names[index] if names else f"Song {index + 1}"
         mixture, vocals = song(1000 * seed + index, channels)
-        arrays: Arrays = dict(magnitudes(mixture, vocals, SMALL.sample_rate, spectrogram))
+        mixed, voice = (features(waveform, SMALL.sample_rate, spectrogram) for waveform in (mixture, vocals))
+        arrays: Arrays = {"mixture": np.abs(mixed), "vocals": np.abs(voice), "accompaniment": np.abs(mixed - voice)}
         if split == "valid":
             arrays |= {"mixture_waveform": mixture, "vocals_waveform": vocals}
         change(name, arrays)

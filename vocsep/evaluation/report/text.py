@@ -125,20 +125,12 @@ def tracks_csv(songs: Sequence[SongScores]) -> str:
             for source in SOURCES:
                 for metric in (*METRICS, *WHOLE_SONG_METRICS):
                     value = song.value(row, source, metric)
-                    frames = len(song.rows[row][source]["SDR"]) if metric in METRICS else ""
-                    counted = song.counted(row, source, metric) if metric in METRICS else ""
+                    shown = f"{value:.5f}" if math.isfinite(value) else ""
+                    frames: tuple[int, int] | tuple[str, str] = ("", "")
+                    if metric in METRICS:
+                        frames = (len(song.rows[row][source]["SDR"]), song.counted(row, source, metric))
                     writer.writerow(
-                        [
-                            song.track_id,
-                            song.name,
-                            f"{song.seconds:.2f}",
-                            row,
-                            source,
-                            metric,
-                            f"{value:.5f}" if math.isfinite(value) else "",
-                            frames,
-                            counted,
-                        ]
+                        [song.track_id, song.name, f"{song.seconds:.2f}", row, source, metric, shown, *frames]
                     )
     return text.getvalue()
 

@@ -12,7 +12,7 @@ from vocsep.evaluation.examples import Example
 from vocsep.evaluation.report.html import report_html
 from vocsep.evaluation.report.plots import plot_over_time, plot_songs
 from vocsep.evaluation.report.text import report_markdown, tracks_csv
-from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores, summarize
+from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores, finite, summarize
 from vocsep.evaluation.target import Target
 from vocsep.metrics.bsseval import METRICS
 from vocsep.metrics.statistics import bootstrap_interval, paired_difference
@@ -26,9 +26,9 @@ def report_folder(reports: Path, target: Target) -> Path:
 def best_first(songs: Sequence[SongScores]) -> list[SongScores]:
     """Songs by falling vocals SDR of the model, those without a counted frame last."""
 
-    def key(song: SongScores) -> tuple[bool, float, str]:
+    def key(song: SongScores) -> tuple[float, str]:
         score = song.median("model", "vocals", "SDR")
-        return math.isnan(score), 0.0 if math.isnan(score) else -score, song.name
+        return math.inf if math.isnan(score) else -score, song.name
 
     return sorted(songs, key=key)
 
@@ -51,12 +51,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Write all files of the report, point `latest` beside the folder to it, and return the summary.
 
-    Parameters
-    ----------
-    failures
-        Songs without scores, and why.
-    examples
-        Title to song to look at and listen to in the HTML page.
+    `failures` are songs without scores, and why; `examples` songs to look at and listen to in the page, by title.
     """
     ordered = best_first(songs)
     summary = summarize_report(target, ordered, failures)
@@ -81,7 +76,7 @@ def summarize_report(target: Target, songs: Sequence[SongScores], failures: dict
         "aggregation": "per song the median over its 1-s frames; over the songs median and mean of these",
         "metrics": "BSSEval v4 (museval), vocals + accompaniment scenario, dB",
         "measures": [*METRICS, *WHOLE_SONG_METRICS],
-        "subject": target.title,
+        "subject": target.titles["model"],
         "dataset": {"kind": target.dataset.kind, "root": str(target.dataset.root)},
         "split": target.split,
         "songs": len(songs),
@@ -93,12 +88,8 @@ def summarize_report(target: Target, songs: Sequence[SongScores], failures: dict
 
 
 def _intervals(songs: Sequence[SongScores], row: str, source: str) -> dict[str, tuple[float, float] | None]:
-    values = [song.median(row, source, "SDR") for song in songs if row in song.rows]
-    counted = [value for value in values if math.isfinite(value)]
-    return {
-        "median": bootstrap_interval(counted, "median"),
-        "mean": bootstrap_interval(counted, "mean"),
-    }
+    counted = finite([song.median(row, source, "SDR") for song in songs]).tolist()
+    return {"median": bootstrap_interval(counted, "median"), "mean": bootstrap_interval(counted, "mean")}
 
 
 def _ceiling(rows: dict[str, Any]) -> dict[str, float] | None:
