@@ -33,7 +33,7 @@ class NetworkArchitecture(Settings):
     """
 
     channels: Literal[1, 2]
-    width: int = Field(default=16, ge=1, le=MOST_MAPS)
+    width: int = Field(ge=1, le=MOST_MAPS)
     targets: Literal[1, 2] = 1
     scaled_bins: int | None = Field(default=None, ge=1, le=MOST_BINS)
     input: InputName = "raw"
@@ -59,12 +59,14 @@ class UNetArchitecture(NetworkArchitecture):
     """Of `vocsep.models.unet.UNet`."""
 
     name: Literal["unet"] = "unet"
+    width: int = Field(default=16, ge=1, le=MOST_MAPS)
 
 
 class TfcTdfArchitecture(NetworkArchitecture):
     """Of `vocsep.models.tfc_tdf.TfcTdf`; its layers along frequency are made for so many `bins`."""
 
     name: Literal["tfc-tdf"] = "tfc-tdf"
+    width: int = Field(default=24, ge=1, le=MOST_MAPS)
     bins: int = Field(ge=1, le=MOST_BINS)
 
 

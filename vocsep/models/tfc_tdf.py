@@ -7,7 +7,7 @@ from vocsep.models.architecture import TfcTdfArchitecture
 from vocsep.models.mask_module import MaskModule
 
 LEVELS = 3
-FOLDED_BINS = 4
+FOLDED_FRAMES, FOLDED_BINS = 2, 4
 BOTTLENECK = 8
 """How many times narrower the layer is that sees all frequencies."""
 
@@ -41,9 +41,9 @@ class Block(nn.Module):
 class TfcTdf(MaskModule):
     """U-Net of three levels with a block of convolutions and frequency-wise layers on each.
 
-    The first layer folds four neighbouring bins into feature maps, the last one unfolds them; between levels, strided
-    convolutions halve frames and bins and add `width` maps. A singer's harmonics lie in all bins at once: layers that
-    connect them learn in minutes what stacks of small convolutions need hours for.
+    The first layer folds four neighbouring bins of two frames into feature maps, the last one unfolds them; between
+    levels, strided convolutions halve frames and bins and add `width` maps. A singer's harmonics lie in all bins at
+    once: layers that connect them learn in minutes what stacks of small convolutions need hours for.
 
     References
     ----------
@@ -57,7 +57,7 @@ class TfcTdf(MaskModule):
     torch.Size([4, 2, 128, 512])
     """
 
-    frame_stride = 2**LEVELS
+    frame_stride = FOLDED_FRAMES * 2**LEVELS
     bin_stride = FOLDED_BINS * 2**LEVELS
 
     def __init__(self, architecture: TfcTdfArchitecture) -> None:
@@ -65,7 +65,7 @@ class TfcTdf(MaskModule):
         channels, width = architecture.channels, architecture.width
         bins = -(-architecture.bins // self.bin_stride) * 2**LEVELS
         maps = [width * (level + 1) for level in range(LEVELS + 1)]
-        fold = (1, FOLDED_BINS)
+        fold = (FOLDED_FRAMES, FOLDED_BINS)
         self.fold = nn.Conv2d(channels, width, fold, stride=fold)
         self.encoder = nn.ModuleList(Block(maps[level], bins >> level) for level in range(LEVELS))
         self.down = nn.ModuleList(

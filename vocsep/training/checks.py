@@ -102,9 +102,10 @@ def check_memory(config: TrainConfig, store: SpectrogramStore, device: torch.dev
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     bins = spectrogram_config(store).bins
-    needed = needed_bytes(describe_architecture(config, store), config.batch_size, bins, processes)
+    architecture = describe_architecture(config, store)
+    needed = needed_bytes(architecture, config.batch_size, bins, processes)
     if needed > free:
         raise UserError(
-            f"width {config.width} with batches of {config.batch_size} needs about {needed / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB are free on {device}; lower width or batch_size"
+            f"width {architecture.width} with batches of {config.batch_size} needs about {needed / 1e9:.1f} GB of "
+            f"memory, {free / 1e9:.1f} GB are free on {device}; lower width or batch_size"
         )

@@ -67,7 +67,12 @@ class TrainConfig(Settings):
     network: NetworkName = Field(
         default="tfc-tdf", description="tfc-tdf (small, sees all frequencies at once), or unet (Jansson et al. 2017)."
     )
-    width: int = Field(default=16, ge=1, le=MOST_MAPS, description="Feature maps of the network's first block.")
+    width: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_MAPS,
+        description="Feature maps of the network's first block; default: 24 of tfc-tdf, 16 of unet.",
+    )
     dropout: float = Field(default=0.2, ge=0, lt=1, description="In the first three decoder blocks of unet.")
     fine_tune: str | None = Field(default=None, description="Model to start from: champion, a number or a folder.")
     validations: int = Field(default=10, ge=1, description="How often validation songs are scored.")

@@ -25,14 +25,17 @@ def describe_architecture(config: TrainConfig, store: SpectrogramStore) -> UNetA
     architecture = {
         "name": config.network,
         "channels": config.channels,
-        "width": config.width,
         "targets": len(config.targets),
         "scaled_bins": bins if objective.input == "root" else None,
         "input": objective.input,
         "output": objective.output,
         "drops_dc": drops_dc,
     }
-    return parse_architecture(architecture | ({"bins": bins} if config.network == "tfc-tdf" else {}))
+    if config.network == "tfc-tdf":
+        architecture["bins"] = bins
+    if config.width is not None:
+        architecture["width"] = config.width
+    return parse_architecture(architecture)
 
 
 def training_digest(store: SpectrogramStore, pool: SongPool | None = None) -> str:

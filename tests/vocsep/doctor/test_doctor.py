@@ -89,7 +89,7 @@ def test_learning_rate_100_times_off_is_caught_by_the_learning_rate(
 ) -> None:
     rate = TrainConfig().learning_rate
     finding = rate_finding(probe_of(settings(learning_rate=rate * factor), demo_store))
-    assert finding.status == "fail"
+    assert finding.status in ("warn", "fail")
     assert f"too {way}" in finding.advice
     assert rate / 20 < finding.values["suggested"] < rate * 20
 
@@ -177,7 +177,7 @@ def test_track_with_nan_is_caught_and_named_and_the_other_songs_are_examined(
             arrays["vocals"][:, FRAMES] = np.nan
         return arrays
 
-    diagnosis = Diagnosis(tuple(examine(settings(), broken(demo_store, tmp_path / "s.zarr", spoil))))
+    diagnosis = Diagnosis(tuple(examine(settings(network="unet"), broken(demo_store, tmp_path / "s.zarr", spoil))))
     assert diagnosis.of("fail") == ["finite"]
     (finding,) = [finding for finding in diagnosis.findings if finding.check == "finite"]
     assert bad.name in finding.figure
@@ -199,11 +199,14 @@ def written(folder: Path, **changed: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("objective", [{}, {"input": "raw", "loss": "mse"}], ids=["default", "notebook"])
+NOTEBOOK = {"objective": {"input": "raw", "loss": "mse"}, "network": "unet"}
+
+
+@pytest.mark.parametrize("changed", [{}, NOTEBOOK], ids=["default", "notebook"])
 def test_nothing_fails_with_the_default_settings_and_with_the_notebook_s(
-    demo_store: SpectrogramStore, tmp_path: Path, objective: dict[str, Any]
+    demo_store: SpectrogramStore, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    result = doctor(tmp_path, "--config", written(tmp_path, objective=objective), "--store", str(demo_store.path))
+    result = doctor(tmp_path, "--config", written(tmp_path, **changed), "--store", str(demo_store.path))
     assert result.returncode == 0, result.stdout + result.stderr
     page = (tmp_path / "data/doctor/doctor.html").read_text()
     assert "data:image/png;base64," in page

@@ -35,8 +35,8 @@ def weights_of_a_block(maps: int, bins: int) -> int:
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_number_of_weights_is_that_of_the_layer_table(channels: int) -> None:
-    maps, bins = (16, 32, 48, 64), (128, 64, 32, 16)
-    expected = channels * 16 * 4 + 16 + 16 * channels * 4 + channels
+    maps, bins = (24, 48, 72, 96), (128, 64, 32, 16)
+    expected = channels * 24 * 8 + 24 + 24 * channels * 8 + channels
     expected += sum(2 * weights_of_a_block(*level) for level in zip(maps[:3], bins[:3], strict=True))
     expected += weights_of_a_block(maps[3], bins[3])
     for above, below in itertools.pairwise(maps):
