@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo-data preprocess train eval separate compare doctor serve stop retrain schedule \
+.PHONY: help setup demo-data preprocess train eval separate compare doctor serve stop model retrain schedule \
   unschedule test lint bench clean
 
 PYTHON ?= python3
@@ -74,6 +74,9 @@ serve: setup ## Start Prefect's server, all deployments and a worker on this mac
 
 stop: setup ## End exactly what `make serve` started; runs save what they have.
 	@$(BIN)/python -m flows stop
+
+model: setup ## Make the bundled model again from recipes/bundled.yaml (hours; goes on where it was stopped).
+	@$(BIN)/python -m flows recipe recipes/bundled.yaml $(ARGS)
 
 retrain: setup ## Take in new songs, train, and let a model that is better on the test songs become the champion.
 	@$(BIN)/python -m flows retrain $(PREPROCESS_OPTIONS) $(BUDGET_OPTIONS) $(ARGS)

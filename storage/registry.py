@@ -35,8 +35,8 @@ HISTORY_LENGTH = 100
 KEEP = 10
 """Newest versions that pruning leaves unless told otherwise."""
 _LOCK_NAME = ".lock"
-_WEIGHTS_DIGEST = "weights_sha256"
-_DESCRIPTION_DIGEST = "description_sha256"
+WEIGHTS_DIGEST = "weights_sha256"
+DESCRIPTION_DIGEST = "description_sha256"
 
 Weights = dict[str, npt.NDArray[Any]]
 
@@ -52,7 +52,7 @@ class ModelVersion:
     def verify(self) -> None:
         """Raise `UserError` if the file of the weights is missing or its bytes are not those that were saved."""
         weights = self.path / WEIGHTS_NAME
-        if not weights.is_file() or file_digest(weights) != self.description[_WEIGHTS_DIGEST]:
+        if not weights.is_file() or file_digest(weights) != self.description[WEIGHTS_DIGEST]:
             raise DamagedError(f"{weights}: missing or damaged; name another model, or `vocsep models rollback`")
 
     def load_weights(self) -> Weights:
@@ -106,9 +106,9 @@ class ModelRegistry:
             with writing_folder(self._folder(version)) as folder:
                 contiguous = {name: np.asarray(value, order="C") for name, value in weights.items()}
                 save_file(contiguous, folder / WEIGHTS_NAME)
-                description = description | {_WEIGHTS_DIGEST: file_digest(folder / WEIGHTS_NAME)}
+                description = description | {WEIGHTS_DIGEST: file_digest(folder / WEIGHTS_NAME)}
                 digest = value_digest(description)
-                write_json(folder / DESCRIPTION_NAME, description | {_DESCRIPTION_DIGEST: digest})
+                write_json(folder / DESCRIPTION_NAME, description | {DESCRIPTION_DIGEST: digest})
         return ModelVersion(self._folder(version), version, description)
 
     def champion(self) -> int | None:
@@ -207,7 +207,7 @@ class ModelRegistry:
         """
         version: int | None = None
         is_bundled = name == BUNDLED_NAME or (name == CHAMPION_NAME and self.champion() is None)
-        if is_bundled and self.bundled is not None:
+        if is_bundled and self.bundled is not None and self.bundled.is_dir():
             return ModelVersion(self.bundled, None, _read_description(self.bundled / DESCRIPTION_NAME))
         if name in (CHAMPION_NAME, "latest"):
             version = self.champion() if name == CHAMPION_NAME else max(self.versions(), default=None)
@@ -239,9 +239,9 @@ class ModelRegistry:
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
-        if not isinstance(content, dict) or not isinstance(content.get(_WEIGHTS_DIGEST), str):
+        if not isinstance(content, dict) or not isinstance(content.get(WEIGHTS_DIGEST), str):
             raise ValueError("does not describe a model")
-        digest = content.pop(_DESCRIPTION_DIGEST, None)
+        digest = content.pop(DESCRIPTION_DIGEST, None)
         if digest is not None and digest != value_digest(content):
             raise ValueError("edited since it was written")
     except ValueError as error:

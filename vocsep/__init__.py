@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vocsep.evaluation.step import evaluate
     from vocsep.mapping import SomeFailed
     from vocsep.preprocessing.step import PreprocessConfig, preprocess
+    from vocsep.recipes.step import RecipeConfig, make_model
     from vocsep.retraining.step import RetrainConfig, retrain
     from vocsep.separation.separator import Separator
     from vocsep.separation.settings import SeparationSettings
@@ -34,6 +35,7 @@ __all__ = [
     "CompareConfig",
     "EvaluateConfig",
     "PreprocessConfig",
+    "RecipeConfig",
     "RetrainConfig",
     "SeparateConfig",
     "SeparationSettings",
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "make_model",
     "preprocess",
     "retrain",
     "separate",
@@ -58,6 +61,7 @@ _MODULES = {
     "vocsep.evaluation.step": ("evaluate",),
     "vocsep.mapping": ("SomeFailed",),
     "vocsep.preprocessing.step": ("PreprocessConfig", "preprocess"),
+    "vocsep.recipes.step": ("RecipeConfig", "make_model"),
     "vocsep.retraining.step": ("RetrainConfig", "retrain"),
     "vocsep.separation.separator": ("Separator",),
     "vocsep.separation.settings": ("SeparationSettings",),

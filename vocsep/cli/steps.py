@@ -19,6 +19,7 @@ STEPS = {
     "evaluate": "Score a model on songs with known stems and write a report.",
     "separate": "Separate songs into vocals and accompaniment.",
     "compare": "Train the systems of the original analysis side by side, and say what made the difference.",
+    "recipe": "Make a model from a recipe's data sets, score and describe it: hours, at low priority.",
     "retrain": "Take in new songs, train a challenger, and promote it if it is better than the champion.",
 }
 """Every step and its help."""

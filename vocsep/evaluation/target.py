@@ -73,9 +73,8 @@ def resolve(config: EvaluateConfig) -> Target:
         champion = registry.open(str(number))
         if "model" not in versions or versions["model"].path.resolve() != champion.path.resolve():
             versions["champion"] = champion
-    bundled = registry.open("bundled")
-    if all(version.path.resolve() != bundled.path.resolve() for version in versions.values()):
-        versions["bundled"] = bundled
+    if BUNDLED.is_dir() and all(version.path.resolve() != BUNDLED for version in versions.values()):
+        versions["bundled"] = registry.open("bundled")
     for row, version in versions.items():
         name = str(version.path.resolve()) if version.version is None else str(version.version)
         subjects[row] = ModelSubject(config.models.resolve(), name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from storage.registry import ModelRegistry
 
-BUNDLED = Path(__file__).with_name("bundled")
+BUNDLED = Path(__file__).resolve().with_name("bundled")
 """Folder of the trained model in the package."""
 
 

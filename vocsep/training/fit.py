@@ -1,8 +1,10 @@
 """Training a U-Net from the patches of a store, with whole-song validation in dB, into the model registry."""
 
+import contextlib
 import logging
 import traceback
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,9 +189,19 @@ def _sources(config: TrainConfig) -> tuple[str, ...]:
     return tuple(sources)
 
 
+@contextlib.contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    was = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was
+
+
 def _fabric(config: TrainConfig, device: torch.device, processes: int, local: int) -> Fabric:
-    with warnings.catch_warnings():
-        # What Lightning tells about hardware that is not used.
+    with warnings.catch_warnings(), _silent(logging.getLogger("lightning.pytorch.utilities.rank_zero")):
+        # What Lightning tells about hardware that is not used, and of the precision, which the run names itself.
         warnings.filterwarnings("ignore", module="lightning")
         fabric = Fabric(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),

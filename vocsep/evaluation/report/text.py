@@ -15,6 +15,7 @@ ROW_TITLES = {
     "model": "model",
     "champion": "champion",
     "against": "other model",
+    "bundled": "bundled model",
     "mixture": "mixture (floor)",
     "irm1": "IRM1 (ceiling)",
     "irm2": "IRM2",

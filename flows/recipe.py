@@ -1,0 +1,28 @@
+"""Flow `recipe`: make a model from a recipe's data sets, score it, and describe it."""
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.cluster import dask_map
+from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
+from vocsep.recipes import step
+from vocsep.recipes.step import RecipeConfig, RecipeResult
+
+
+@task(name="make model", cache_policy=NO_CACHE)
+@failing_in_one_line
+def make_model(config: RecipeConfig) -> RecipeResult:
+    """Preprocess and score on Dask, train in this process."""
+    artifact = ProgressArtifact("recipe-progress", "Share of the songs that are done")
+    with dask_map(None, "recipe") as mapped:
+        result = step.make_model(config, progress=artifact.update, map=mapped)
+    create_markdown_artifact("\n".join(result.lines()), key="recipe-result")
+    return result
+
+
+@flow(name="recipe", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@failing_in_one_line
+def recipe(config: RecipeConfig = RecipeConfig()) -> RecipeResult:  # noqa: B008 (Prefect reads it)
+    """Make a model from a recipe: fetch, preprocess, train, score, describe."""
+    return result_of(make_model, config)

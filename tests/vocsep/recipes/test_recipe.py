@@ -1,0 +1,124 @@
+"""Recipes on the demo songs: from data sets to a model that can be shipped."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from storage.errors import UserError
+from storage.registry import ModelRegistry
+from vocsep.models.torch_network import TorchNetwork, load_network
+from vocsep.recipes.config import Recipe, load_recipe
+from vocsep.recipes.step import RecipeConfig, RecipeResult, check, make_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recipe")
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path, demo_root: Path) -> RecipeConfig:
+    """A recipe of the demo songs and of one instrumental, which has a few steps."""
+    (folder / "instrumentals").mkdir()
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (200_000, 2))
+    soundfile.write(folder / "instrumentals" / "Waves.wav", noise, 44100)
+    recipe = {
+        "title": "A small model",
+        "sets": [
+            {"name": "demo", "source": "demo songs", "licence": "CC0", "path": str(demo_root)},
+            {
+                "name": "waves",
+                "source": "waves",
+                "licence": "CC-BY",
+                "path": str(folder / "instrumentals"),
+                "kind": "accompaniment",
+                "accompaniment": 0.5,
+            },
+        ],
+        "training": {"steps": 4, "width": 4, "batch_size": 4, "validations": 1, "ema": 0, "shown_songs": 0},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return RecipeConfig(recipe=folder / "recipe.yaml", work=folder / "work", output=folder / "model")
+
+
+@pytest.fixture(scope="module")
+def made(config: RecipeConfig) -> RecipeResult:
+    check(config)
+    return make_model(config)
+
+
+def test_model_is_that_of_the_training_in_half_precision(made: RecipeResult, folder: Path) -> None:
+    trained = ModelRegistry(folder / "work" / "models").open("1")
+    shipped = ModelRegistry(folder / "nothing").open(made.model)
+    shipped.verify()
+    assert {value.dtype for value in shipped.load_weights().values()} <= {np.dtype("float16"), np.dtype("int64")}
+    magnitudes = (10 * np.random.default_rng(1).random((1, 2, 128, 512)) ** 4).astype(np.float32)
+    masks = [TorchNetwork(load_network(model))(magnitudes) for model in (trained, shipped)]
+    np.testing.assert_allclose(masks[1], masks[0], atol=5e-3)
+
+
+def test_card_and_description_name_scores_songs_and_licences_and_no_place_of_this_machine(
+    made: RecipeResult, folder: Path
+) -> None:
+    description = json.loads((folder / "model" / "model.json").read_text())
+    card = (folder / "model" / "README.md").read_text()
+    assert f"{made.vocals_sdr_db:.2f}" in card
+    assert description["scores"]["rows"]["model"]["vocals"]["SDR"]["median"] == made.vocals_sdr_db
+    assert {"CC0", "CC-BY"} <= {one["licence"] for one in description["recipe"]["sets"]}
+    assert "CC-BY" in card
+    assert "Waves" in description["data"]["train"]
+    for text in (card, json.dumps(description)):
+        assert str(folder) not in text
+
+
+def test_what_is_done_is_not_done_again_and_a_changed_recipe_begins_anew(
+    made: RecipeResult, config: RecipeConfig, folder: Path
+) -> None:
+    before = (folder / "work" / "models" / "0001" / "model.safetensors").stat().st_mtime_ns
+    assert make_model(config) is not None
+    assert ModelRegistry(folder / "work" / "models").versions() == [1]
+    assert (folder / "work" / "models" / "0001" / "model.safetensors").stat().st_mtime_ns == before
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    content["training"]["seed"] = 7
+    other = folder / "other.yaml"
+    other.write_text(yaml.safe_dump(content))
+    make_model(config.model_copy(update={"recipe": other}))
+    assert ModelRegistry(folder / "work" / "models").versions() == [1, 2]
+
+
+def test_recipe_in_the_repository_is_one() -> None:
+    recipe = load_recipe(Path(__file__).parents[3] / "recipes" / "bundled.yaml")
+    assert recipe.sets[0].kind == "musdb18"
+    assert all(one.licence and one.source for one in recipe.sets)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"packages": ["-oDir::Etc=/tmp"]},
+        {"packages": ["a; rm -r x"]},
+        {"name": "../outside"},
+        {"path": "x", "packages": ["a-music"]},
+        {},
+    ],
+)
+def test_names_that_could_reach_beyond_the_work_folder_are_refused(wrong: dict[str, object]) -> None:
+    good = {"name": "a", "source": "s", "licence": "l"}
+    Recipe.model_validate({"title": "t", "sets": [good | {"packages": ["a-music"]}]})
+    with pytest.raises(ValueError, match="sets"):
+        Recipe.model_validate({"title": "t", "sets": [good | wrong]})
+
+
+def test_missing_recipe_and_missing_songs_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        check(RecipeConfig(recipe=tmp_path / "none.yaml"))
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump({"title": "t", "sets": [{"name": "a", "source": "s", "licence": "l", "path": "nowhere"}]})
+    )
+    with pytest.raises(UserError, match="nowhere") as error:
+        check(RecipeConfig(recipe=tmp_path / "recipe.yaml"))
+    assert "\n" not in str(error.value)

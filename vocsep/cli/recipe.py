@@ -1,0 +1,22 @@
+"""`vocsep recipe`."""
+
+import os
+from typing import Any
+
+import typer
+
+from vocsep.cli.steps import Step, log_to_terminal
+from vocsep.mapping import pooled
+from vocsep.progress import progress_on_bar
+from vocsep.recipes.step import RecipeConfig, check, make_model
+
+
+def _run(config: RecipeConfig) -> Any:
+    log_to_terminal()
+    # It takes hours; whatever else the machine has to do comes first.
+    os.nice(10)
+    with pooled() as mapped, progress_on_bar("songs", "songs") as progress:
+        return make_model(config, progress=progress, map=mapped)
+
+
+STEP = Step(config=RecipeConfig, check=check, run=_run, declarations={"recipe": typer.Argument})

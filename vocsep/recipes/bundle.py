@@ -1,0 +1,97 @@
+"""A trained model as a folder that can be shipped: half-precision weights, a description, and a card for people."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from storage.errors import UserError
+from storage.files import file_digest, value_digest, write_atomically, write_json, writing_folder
+from storage.registry import DESCRIPTION_DIGEST, DESCRIPTION_NAME, WEIGHTS_DIGEST, WEIGHTS_NAME, ModelVersion
+from vocsep.recipes.config import Recipe
+from vocsep.tables import decibels, interval_text, markdown_table
+
+CARD_NAME = "README.md"
+
+
+def write_bundle(model: ModelVersion, recipe: Recipe, scores: dict[str, Any], folder: Path) -> None:
+    """Write a model and its card to `folder`, which is replaced.
+
+    Weights are float16. Paths of the machine that it was made on are left out.
+
+    Parameters
+    ----------
+    scores
+        What `evaluate` found: its summary.
+
+    Raises
+    ------
+    UserError
+        If a weight is too large for float16.
+    """
+    weights = {
+        name: value.astype(np.float16) if value.dtype == np.float32 else value
+        for name, value in model.load_weights().items()
+    }
+    if large := [name for name, value in weights.items() if not np.isfinite(value).all()]:
+        raise UserError(f"{model.path}: {large[0]} does not fit float16")
+    description = {name: value for name, value in model.description.items() if name != WEIGHTS_DIGEST}
+    training = {name: value for name, value in description["training"].items() if name not in ("run", "extra")}
+    description |= {
+        "training": training,
+        "recipe": {
+            "title": recipe.title,
+            "sets": [one.model_dump(mode="json", exclude={"path"}) for one in recipe.sets],
+        },
+        "licence": "; ".join(sorted({f"{one.source}: {one.licence}" for one in recipe.sets})),
+        "scores": {
+            "songs": scores["songs"],
+            "split": scores["split"],
+            "rows": {row: scores["rows"][row] for row in ("model", "mixture", "irm1")},
+        },
+    }
+    with writing_folder(folder, replace=True) as made:
+        save_file({name: np.asarray(value, order="C") for name, value in weights.items()}, made / WEIGHTS_NAME)
+        description[WEIGHTS_DIGEST] = file_digest(made / WEIGHTS_NAME)
+        write_json(made / DESCRIPTION_NAME, description | {DESCRIPTION_DIGEST: value_digest(description)})
+        write_atomically(made / CARD_NAME, _card(description, recipe, scores).encode())
+
+
+def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -> str:
+    """What people should know of the model, in markdown."""
+    architecture, training = description["architecture"], description["training"]
+    rows = [["", "vocals SDR, median", "95 %", "mean", "accompaniment SDR, median", "mean"]]
+    for row, title in (("model", "this model"), ("mixture", "mixture (floor)"), ("irm1", "ideal ratio mask (ceiling)")):
+        vocals, accompaniment = (scores["rows"][row][source]["SDR"] for source in ("vocals", "accompaniment"))
+        interval = interval_text(scores["intervals"][row]["vocals"]["median"])
+        figures = [vocals["median"], vocals["mean"], accompaniment["median"], accompaniment["mean"]]
+        median, mean, *others = map(decibels, figures)
+        rows.append([title, median, interval, mean, *others])
+    sets = [["set", "kind", "licence"], *([one.source, one.kind, one.licence] for one in recipe.sets)]
+    return "\n".join(
+        [
+            f"# {recipe.title}",
+            "",
+            f"A {architecture['name']} network of width {architecture['width']} that separates vocals from "
+            f"accompaniment, trained for {training['steps_done']} steps of {training['batch_size']} patches "
+            f"({training['seconds'] / 60:.0f} minutes, {training['device']}).",
+            "",
+            "## Scores",
+            "",
+            f"BSSEval v4 in dB over {scores['songs']} songs of the {scores['split']} split of {recipe.sets[0].source}: "
+            "median over 1-s frames per song, then median and mean over songs. None of these songs was trained on.",
+            "",
+            markdown_table(rows),
+            "",
+            "## Training data",
+            "",
+            markdown_table(sets),
+            "",
+            "Use of the weights is bound by these licences: where one allows research only, so do the weights.",
+            "",
+            f"Weights: SHA-256 `{description[WEIGHTS_DIGEST]}`, float16. Made with vocsep "
+            f"{description['versions']['vocsep']} (code {description['versions']['code']}).",
+            "",
+        ]
+    )

@@ -1,0 +1,122 @@
+"""The step `recipe`: from a recipe's data sets to a trained, scored and described model."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from storage.errors import UserError
+from storage.files import value_digest
+from vocsep.config import Settings
+from vocsep.evaluation.config import EvaluateConfig
+from vocsep.evaluation.step import evaluate
+from vocsep.mapping import Map, SomeFailed, serial
+from vocsep.models.registry import open_registry
+from vocsep.paths import RECIPES
+from vocsep.preprocessing.step import PreprocessConfig, preprocess
+from vocsep.progress import Progress
+from vocsep.recipes.bundle import write_bundle
+from vocsep.recipes.config import Recipe, SongSource, load_recipe
+from vocsep.recipes.packages import fetch_music
+from vocsep.training.run_folder import finished_version
+from vocsep.training.songs import ExtraStore
+from vocsep.training.step import TrainJob, train
+
+log = logging.getLogger(__name__)
+
+
+class RecipeConfig(Settings):
+    """Which recipe, and where what it makes goes."""
+
+    recipe: Path = Field(default=Path("recipes/bundled.yaml"), description="The recipe, a YAML file.")
+    work: Path = Field(default=RECIPES, description="Folder for fetched music, stores, runs and reports.")
+    output: Path = Field(default=RECIPES / "model", description="Folder of the finished model; it is replaced.")
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """Where the model is, and its scores on the test songs: medians in dB."""
+
+    model: str
+    report: str
+    vocals_sdr_db: float
+    accompaniment_sdr_db: float
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return [
+            f"recipe: vocals SDR {self.vocals_sdr_db:.2f} dB, accompaniment {self.accompaniment_sdr_db:.2f} dB",
+            f"  model in {self.model}, with its card; report: {self.report}",
+        ]
+
+
+def check(config: RecipeConfig) -> None:
+    """Raise `UserError` if there is no such recipe, or folders of its songs are missing."""
+    for one in load_recipe(config.recipe).sets:
+        if one.path is not None and not one.path.is_dir():
+            raise UserError(f"{config.recipe}: {one.name}: no such folder: {one.path}")
+
+
+def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: Map = serial) -> RecipeResult:
+    """Fetch, preprocess, train, score and describe; what is done already is not done again.
+
+    Parameters
+    ----------
+    progress, map
+        Of preprocessing and scoring.
+
+    Raises
+    ------
+    UserError
+        If songs are missing or the recipe is wrong.
+    TrainingStopped
+        If the process was told to end; the same call goes on from there.
+    """
+    recipe = load_recipe(config.recipe)
+    stores = [_store(config, recipe, one, progress, map) for one in recipe.sets]
+    extra = tuple(
+        ExtraStore(store=store, vocals=one.vocals, accompaniment=one.accompaniment)
+        for one, store in zip(recipe.sets[1:], stores[1:], strict=True)
+    )
+    # A changed recipe begins anew; the same one goes on, or is done.
+    runs = config.work / "runs" / value_digest(recipe.model_dump(mode="json"))[:16]
+    models = config.work / "models"
+    version = finished_version(runs)
+    if version is None:
+        training = recipe.training.model_copy(update={"extra": extra})
+        result = train(TrainJob(training=training, store=stores[0], models=models, runs=runs), promote=False)
+        assert result is not None
+        version = result.version
+    first = recipe.sets[0]
+    evaluation = EvaluateConfig(
+        model=str(version),
+        models=models,
+        dataset=_songs(config, first),
+        kind=first.kind,
+        store=stores[0],
+        reports=config.work / "reports",
+    )
+    report = evaluate(evaluation, progress=progress, map=map)
+    write_bundle(open_registry(models).open(str(version)), recipe, report.summary, config.output)
+    scores = report.summary["rows"]["model"]
+    return RecipeResult(
+        str(config.output), report.report, scores["vocals"]["SDR"]["median"], scores["accompaniment"]["SDR"]["median"]
+    )
+
+
+def _songs(config: RecipeConfig, one: SongSource) -> Path:
+    return one.path or fetch_music(one.packages, config.work / "music" / one.name)
+
+
+def _store(config: RecipeConfig, recipe: Recipe, one: SongSource, progress: Progress | None, map: Map) -> Path:
+    """The store of a data set, brought up to date; songs that cannot be used are named and left out."""
+    store = config.work / f"{one.name}.zarr"
+    wanted = PreprocessConfig(dataset=_songs(config, one), kind=one.kind, preset=recipe.preset, store=store)
+    try:
+        result = preprocess(wanted, progress=progress, map=map)
+    except SomeFailed as some:
+        log.warning("%s: %s", one.name, some)
+        result = some.result
+    log.info("%s: %.1f hours in %s", one.name, result.songs_hours, store)
+    return store
