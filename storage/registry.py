@@ -116,6 +116,12 @@ class ModelRegistry:
         reigns = self.history()
         return reigns[-1].version if reigns else None
 
+    def in_use(self) -> ModelVersion | None:
+        """The champion, before the first the bundled model, None where there is neither."""
+        if self.champion() is None and (self.bundled is None or not self.bundled.is_dir()):
+            return None
+        return self.open(CHAMPION_NAME)
+
     def history(self) -> list[Reign]:
         """The champion, last, and those before it that a rollback may go back to.
 

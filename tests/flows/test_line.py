@@ -30,9 +30,10 @@ def test_preprocess_train_and_evaluate_leave_store_model_and_report(trained: Pat
         "test": 2,
     }
     assert store.damaged_shards() == []
-    assert ModelRegistry(trained / "data/models").champion() == 1
+    # Few steps make no better model than the one that comes with vocsep.
+    assert ModelRegistry(trained / "data/models").versions() == [1]
     summary = json.loads((trained / "data/reports/latest/summary.json").read_text())
-    assert list(summary["rows"]) == ["model", "mixture", "irm1", "irm2", "irm1_full", "irm2_full"]
+    assert list(summary["rows"]) == ["model", "bundled", "mixture", "irm1", "irm2", "irm1_full", "irm2_full"]
     for row in summary["rows"].values():
         for source in ("vocals", "accompaniment"):
             assert set(row[source]) == {"SDR", "ISR", "SIR", "SAR", "SI-SDR", "song SDR"}

@@ -46,6 +46,7 @@ def test_killed_in_every_stage_it_goes_on_and_the_champion_stays_unless_the_new_
     shutil.copytree(trained / "data", tmp_path / "data", symlinks=True)
     data = tmp_path / "data"
     registry = ModelRegistry(data / "models")
+    registry.promote(1)
     champion = registry.open().load_weights()
     first, second, third, fourth = sorted((tmp_path / "songs/train").glob("*.stem.mp4"))
     contents = [path.read_bytes() for path in (second, third, first)]

@@ -37,22 +37,25 @@ class Decision:
 def decide(
     challenger: ModelVersion, champion: ModelVersion | None, scores: Sequence[SongScores], confidence: float
 ) -> Decision:
-    """Whether the challenger becomes the champion: if there is none, or if its vocals SDR is surely higher.
+    """Whether the challenger becomes the champion: if no model is in use, or if its vocals SDR is surely higher.
 
     The songs' differences are compared, by `statistics.lower_bound`. Songs that either model was trained or validated
     on do not count.
 
     Parameters
     ----------
+    champion
+        The model in use; one without a number is the bundled one.
     scores
-        Of test songs, with the rows `model` (the challenger) and `champion`.
+        Of test songs, with the rows `model` (the challenger) and `champion` or `bundled`.
     """
     assert challenger.version is not None
     if champion is None:
         return Decision(challenger.version, None, promote=True, reason="there was no champion")
+    row = "bundled" if champion.version is None else "champion"
     seen = _songs_of(challenger) | _songs_of(champion)
     counted = [song for song in scores if song.name not in seen]
-    pairs = [(song.median("model", "vocals", "SDR"), song.median("champion", "vocals", "SDR")) for song in counted]
+    pairs = [(song.median("model", "vocals", "SDR"), song.median(row, "vocals", "SDR")) for song in counted]
     pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
     difference = paired_difference([new for new, _ in pairs], [old for _, old in pairs])
     least = lower_bound([new - old for new, old in pairs], confidence)

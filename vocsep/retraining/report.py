@@ -28,9 +28,12 @@ def retraining_markdown(changes: Changes, job: Job | None, failures: dict[str, s
     elif decision.promote:
         lines.append(f"**Model {decision.challenger} is the new champion**: {decision.reason}.")
     else:
-        lines.append(
-            f"**Model {decision.champion} stays the champion** before {decision.challenger}: {decision.reason}."
+        held = (
+            "The bundled model stays in use"
+            if decision.champion is None
+            else f"Model {decision.champion} stays the champion"
         )
+        lines.append(f"**{held}** before {decision.challenger}: {decision.reason}.")
     lines.append(f"Songs since the last retraining: {changes}.")
     for word, names in (("New", changes.new), ("Changed", changes.changed), ("Removed", changes.removed)):
         if names:

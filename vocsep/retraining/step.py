@@ -201,7 +201,7 @@ def _decide(config: RetrainConfig, job: Job, registry: ModelRegistry, steps: Ste
         steps.evaluate(evaluation, folder)
     except SomeFailed as some:
         failures = some.failures
-    held = None if champion is None else registry.open(str(champion))
+    held = registry.in_use()
     scores = list(read_scores(folder).values())
     decision = decide(registry.open(str(job.challenger)), held, scores, config.confidence)
     job.write(decision=asdict(decision))

@@ -28,7 +28,7 @@ def promote_if_better(registry: ModelRegistry, model: ModelVersion, store: Spect
     assert model.version is not None
     while True:
         champion = registry.champion()
-        why = _reason(model, registry.open("champion"), store)
+        why = _reason(model, registry.in_use(), store)
         if why is None:
             return False
         try:
@@ -40,9 +40,11 @@ def promote_if_better(registry: ModelRegistry, model: ModelVersion, store: Spect
                 raise
 
 
-def _reason(model: ModelVersion, held: ModelVersion, store: SpectrogramStore) -> str | None:
+def _reason(model: ModelVersion, held: ModelVersion | None, store: SpectrogramStore) -> str | None:
     """Why the model is to replace the one in use; None if it is not."""
     score = model.description["metrics"]["valid_sdr_db"]
+    if held is None:
+        return "trained: the first model"
     if held.version is None:
         if held.description["spectrogram"] != model.description["spectrogram"]:
             return "trained: the first model of this spectrogram"
