@@ -17,6 +17,8 @@ RUN_NAME = "run.json"
 CHECKPOINTS = "checkpoints"
 FAILED = "failed"
 LOCK = ".lock"
+# Settings that runs of version 0.1.0 do not name.
+EARLIER: dict[str, Any] = {"network": "unet", "extra": []}
 
 Status = Literal["running", "stopped", "failed", "finished"]
 
@@ -130,15 +132,11 @@ def _unfinished(runs: Path) -> list[Path]:
 
 
 def _differences(held: dict[str, Any], expected: dict[str, Any]) -> str:
-    config = config_differences(_complete(held.get("config", {})), expected["config"])
+    earlier = {name: value for name, value in EARLIER.items() if name in expected["config"]}
+    config = config_differences(earlier | held.get("config", {}), expected["config"])
     if held.get("data_digest") != expected["data_digest"]:
         return ", ".join(part for part in (config, "other training data") if part)
     return config
-
-
-def _complete(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings with what version 0.1.0 had no choice of."""
-    return {"network": "unet", "extra": []} | settings
 
 
 def finished_version(runs: Path) -> int | None:
@@ -179,7 +177,7 @@ def with_settings_of(resume: str, given: dict[str, Any]) -> dict[str, Any]:
     """
     if resume in ("auto", "never"):
         return dict(given)
-    settings = _complete(_read(Path(resume)).get("settings", {}))
+    settings: dict[str, Any] = {"network": EARLIER["network"]} | _read(Path(resume)).get("settings", {})
     inner = {
         name: settings[name] | value
         for name, value in given.items()

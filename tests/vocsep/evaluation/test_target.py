@@ -11,6 +11,7 @@ from storage.store import SpectrogramStore
 from tests.vocsep.evaluation.evaluation_songs import add_model, resolve_evaluation
 from vocsep.datasets.layouts import open_dataset
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject
+from vocsep.models.registry import BUNDLED
 
 Array = NDArray[Any]
 
@@ -37,7 +38,7 @@ def test_dataset_is_the_one_that_the_store_was_made_from_unless_named(
 ) -> None:
     for dataset in (None, demo_root):
         target = resolve_evaluation(models, "latest", dataset, "auto", "test", demo_store.path)
-        assert list(target.models) == list(target.subjects) == ["model"]
+        assert list(target.models) == list(target.subjects) == ["model", "bundled"]
         assert target.models["model"].version == 1
         assert target.subjects["model"] == ModelSubject(models.resolve(), "1")
         assert target.label == "model0001"
@@ -69,13 +70,15 @@ def test_model_is_named_by_its_number_so_that_a_newer_one_or_a_moved_champion_ch
 
 
 def rows_of(demo_root: Path, models: Path, model: str, **options: Any) -> dict[str, str]:
-    """Row to the name of the model, or the folder."""
+    """Row to the name of the model, or the folder; the bundled model stands beside all."""
     target = resolve_evaluation(models, model, demo_root, "auto", "test", models / "no.zarr", **options)
     assert list(target.titles) == list(target.subjects)
-    return {
+    rows = {
         row: str(subject.folder) if isinstance(subject, FolderSubject) else subject.model
         for row, subject in target.subjects.items()
     }
+    assert rows.pop("bundled") == str(BUNDLED)
+    return rows
 
 
 def test_champion_stands_beside_the_model_where_it_is_another_one(demo_root: Path, tmp_path: Path) -> None:

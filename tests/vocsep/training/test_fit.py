@@ -105,7 +105,7 @@ def test_description_says_what_the_model_is_and_where_it_comes_from(
 def test_description_can_be_had_without_a_run(demo_store: SpectrogramStore) -> None:
     settings = quick(channels=2, width=5, objective={"loss": "mse"}, targets=("vocals", "accompaniment"))
     description = describe_model(settings, demo_store)
-    assert {"name": "unet", "channels": 2, "width": 5, "targets": 2}.items() <= description["architecture"].items()
+    assert {"name": "tfc-tdf", "channels": 2, "width": 5, "targets": 2}.items() <= description["architecture"].items()
     assert description["objective"]["loss"] == "mse"
     assert description["targets"] == ["vocals", "accompaniment"]
     assert description["data"]["digest"] == training_digest(demo_store)
@@ -185,7 +185,8 @@ def test_result_says_the_floor_and_reads_well(run: tuple[TrainResult, Path], dem
 
 def test_best_weights_are_kept_when_later_ones_are_worse(store: SpectrogramStore, tmp_path: Path) -> None:
     # A learning rate that spoils what the first steps have learnt.
-    result = train(store, tmp_path, steps=6, validations=3, schedule="constant", warmup=0, learning_rate=0.05, ema=0)
+    spoiling: dict[str, Any] = {"schedule": "constant", "warmup": 0, "learning_rate": 0.05, "ema": 0, "network": "unet"}
+    result = train(store, tmp_path, steps=6, validations=3, **spoiling)
     scores = [entry["valid_sdr_db"] for entry in read_json(Path(result.run_folder) / "run.json")["history"]]
     assert scores.index(max(scores)) < 2, scores
     network = load_network(ModelRegistry(tmp_path / "models").open("1"))

@@ -126,7 +126,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two targets": {"targets": ("vocals", "accompaniment"), "augmentation": {"remix": 0.5}},
     "adamw and clipped": {"optimizer": "adamw", "gradient_clip": 0.01},
     "without an average": {"ema": 0},
-    "plateau": {"schedule": "plateau", "learning_rate": 0.05, "validations": 7, "steps": 14},
+    "plateau": {"network": "unet", "schedule": "plateau", "learning_rate": 0.05, "validations": 7, "steps": 14},
     "bf16": {"precision": "bf16"},
 }
 

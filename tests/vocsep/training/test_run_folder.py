@@ -248,11 +248,11 @@ def test_failed_step_lies_in_its_run_as_a_run_of_its_own(tmp_path: Path) -> None
 
 def test_settings_of_a_named_run_are_its_own_but_for_those_that_are_given(tmp_path: Path) -> None:
     run = opened(tmp_path, "never")
-    settings = {"steps": 3, "width": 2, "augmentation": {"remix": 0.5, "pitch": 0.1}}
+    settings = {"network": "tfc-tdf", "steps": 3, "width": 2, "augmentation": {"remix": 0.5, "pitch": 0.1}}
     run.write("stopped", settings=settings)
     assert with_settings_of(str(run.path), {}) == settings
     given = {"steps": 9, "epochs": 1.5, "augmentation": {"pitch": 0.4}}
-    expected = {"steps": 9, "epochs": 1.5, "width": 2, "augmentation": {"remix": 0.5, "pitch": 0.4}}
+    expected = settings | given | {"augmentation": {"remix": 0.5, "pitch": 0.4}}
     assert with_settings_of(str(run.path), given) == expected
     for resume in ("auto", "never"):
         assert with_settings_of(resume, given) == given
