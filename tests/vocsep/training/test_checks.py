@@ -102,7 +102,7 @@ def test_validation_songs_without_any_vocals_are_told_before_training(tmp_path: 
 
 def test_network_too_large_for_the_memory_is_told_in_gigabytes(tmp_path: Path) -> None:
     store = small_store(tmp_path / "store.zarr", PAIR)
-    line = refusal(store, tmp_path, width=1024)
+    line = refusal(store, tmp_path, network="unet", width=1024)
     assert "width 1024" in line
     assert " GB" in line
     assert "batch_size" in line
