@@ -76,12 +76,12 @@ def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on(
 def test_training_that_cannot_begin_is_one_line_and_a_failed_run(
     trained: Path, tmp_path: Path, run_flows: Run, prefect_server: str
 ) -> None:
-    result = run_flows(tmp_path, "train", "--store", str(trained / STORE), "--width", "9000")
+    result = run_flows(tmp_path, "train", "--store", str(trained / STORE), "--network", "unet", "--width", "1024")
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert "width 9000" in line
+    assert "width 1024" in line
     assert " GB" in line
     assert "Traceback" not in result.stdout + result.stderr
     state = newest_train_run(prefect_server)["state"]
     assert state["type"] == "FAILED"
-    assert "width 9000" in state["message"]
+    assert "width 1024" in state["message"]
