@@ -44,5 +44,5 @@ def fit_model(config: TrainJob, promote: bool = True) -> TrainResult:
 @flow(name="train", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
 @failing_in_one_line
 def train(config: TrainJob = TrainJob()) -> TrainResult:  # noqa: B008 (Prefect reads it)
-    """Train a U-Net from random patches of the store; the best weights by validation SDR enter the registry."""
+    """Train a network from random patches of the store; the best weights by validation SDR enter the registry."""
     return result_of(fit_model, config)

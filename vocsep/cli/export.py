@@ -17,7 +17,7 @@ def export(
     export_format: Annotated[
         str, typer.Option("--format", help="onnx, or torch (a program of torch.export).")
     ] = "onnx",
-    model: Annotated[str, typer.Option(help="champion, latest, a version's number or a model folder.")] = "champion",
+    model: Annotated[str, typer.Option(help="champion, latest, bundled, a version's number or a folder.")] = "champion",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: where --engine onnx looks.")
     ] = None,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from storage.errors import UserError
-from storage.manifest import SPLITS, Manifest
+from storage.manifest import SPECTROGRAMS, SPLITS, Manifest
 from storage.remote.bucket import is_url
 from vocsep.paths import CACHE, PICTURES, STORE
 from vocsep.progress import progress_on_bar
@@ -44,6 +44,8 @@ def store_info(store: StoreArgument = str(STORE)) -> None:
             style="bold" if split == "all" else "",
         )
     Console().print(table)
+    hours = {name: sum(track.seconds for track in tracks if name in track.arrays) / 3600 for name in SPECTROGRAMS}
+    typer.echo(f"hours of each source: {', '.join(f'{name} {value:.2f}' for name, value in hours.items())}")
     settings = dict(manifest.config)
     spectrogram = ", ".join(f"{name} {value}" for name, value in settings.pop("spectrogram").items())
     typer.echo(f"spectrogram: {spectrogram}")

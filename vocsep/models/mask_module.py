@@ -1,6 +1,6 @@
 """What all networks have in common: raw magnitudes in, masks for raw magnitudes out."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class InputScaling(nn.Module):
         return (magnitudes.sqrt() - self.mean) * self.scale
 
 
-class MaskModule(nn.Module):
+class MaskModule(nn.Module, ABC):
     """Base of the networks, which add the layers between scaled input and last layer.
 
     Whatever a network sees and gives inside, masks for raw magnitudes come out for the raw magnitudes that go in, so

@@ -10,8 +10,9 @@ from vocsep.models.network import MaskNetwork
 from vocsep.spectrograms.config import PATCH_FRAMES
 
 # The network sees blocks of a song, each with this much context on both sides that is thrown away afterwards. Blocks
-# and context are multiples of the network's strides (64), and from there it reaches 191 frames, so that the mask is
-# that of the whole song at once. (The input `peak` looks 64 frames further: there masks may differ by some 1e-5.)
+# and context are multiples of every network's strides (at most 64), and from there none reaches further than 191
+# frames, so that the mask is that of the whole song at once. (The input `peak` looks 64 frames further: there masks may
+# differ by some 1e-5.)
 BLOCK_FRAMES = 1536
 CONTEXT_FRAMES = 192
 

@@ -21,7 +21,7 @@ LOWEST_LOG, HIGHEST_LOG = -12.0, 2.0
 # Half a training patch: how far around itself a frame of a longer song looks for its peak.
 PEAK_REACH = 64
 
-# Inputs: what the network makes of raw magnitudes. (`root` has weights and is `vocsep.model.InputScaling`.)
+# Inputs: what the network makes of raw magnitudes. (`root` has weights: `vocsep.models.mask_module.InputScaling`.)
 
 
 def raw(magnitudes: Tensor) -> Tensor:

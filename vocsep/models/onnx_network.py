@@ -41,7 +41,7 @@ def open_onnx(model: str | Path | ModelVersion, registry: Path) -> tuple["OnnxNe
 
 
 class OnnxNetwork:
-    """An exported network as `vocsep.inference.MaskNetwork`, on the CPU.
+    """An exported network as `vocsep.models.network.MaskNetwork`, on the CPU.
 
     Attributes
     ----------

@@ -60,7 +60,7 @@ def load_network(model: ModelVersion) -> MaskModule:
     if different:
         raise UserError(f"{model.path}: weights do not fit the architecture ({different[0]})")
     network.load_state_dict(weights, assign=True)
-    return network.requires_grad_(True).eval()
+    return network.eval()
 
 
 def folded(network: MaskModule) -> MaskModule:
@@ -77,7 +77,7 @@ def folded(network: MaskModule) -> MaskModule:
 
 
 class TorchNetwork:
-    """A network in evaluation mode as `vocsep.inference.MaskNetwork`, on the device that it lies on."""
+    """A network in evaluation mode as `vocsep.models.network.MaskNetwork`, on the device that it lies on."""
 
     def __init__(self, network: MaskModule) -> None:
         self._network = network

@@ -60,7 +60,8 @@ def plot_track(
     last = min(track.frames, first + length)
     if not 0 <= first < last:
         raise UserError(f"{track.name!r} has {track.seconds:.1f} s; nothing to draw from {start:g} s on")
-    spectra = {name: reduced(store.array(track, name)[:, first:last], COLUMNS) for name in SPECTROGRAMS}
+    held = [name for name in SPECTROGRAMS if name in track.arrays]
+    spectra = {name: reduced(store.array(track, name)[:, first:last], COLUMNS) for name in held}
     name = track.name if len(track.name) <= MAXIMUM_TITLE else f"{track.name[: MAXIMUM_TITLE - 1]}…"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

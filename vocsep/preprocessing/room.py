@@ -46,7 +46,8 @@ def estimated_bytes(songs: Iterable[Song], config: StoreConfig) -> int:
         channels = min(channels, spectrogram.channels)
         samples = math.ceil(seconds * spectrogram.sample_rate)
         frames = 1 + samples // spectrogram.hop_length
-        track = len(SPECTROGRAMS) * shard_bytes((channels, frames, spectrogram.bins), FRAMES_PER_CHUNK, item_bytes)
+        arrays = 1 if song.only else len(SPECTROGRAMS)
+        track = arrays * shard_bytes((channels, frames, spectrogram.bins), FRAMES_PER_CHUNK, item_bytes)
         if song.split == "valid":
             track += 2 * shard_bytes((channels, samples), SAMPLES_PER_CHUNK, np.dtype(np.float32).itemsize)
         total += math.ceil(_MARGIN * track) + _SMALL_FILES_BYTES

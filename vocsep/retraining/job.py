@@ -16,6 +16,7 @@ from storage.store import SpectrogramStore
 from vocsep.retraining.decision import Decision
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import training_digest
+from vocsep.training.songs import song_pool
 
 JOB_NAME = "job.json"
 
@@ -82,7 +83,7 @@ def open_job(
     force
         Begin a new job even if nothing changed.
     """
-    digest = training_digest(store)
+    digest = training_digest(store, song_pool(config.extra, store))
     wanted = config.model_dump(mode="json", exclude={"fine_tune"})
     for job in reversed(_jobs(jobs)):
         held = job.content

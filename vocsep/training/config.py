@@ -22,6 +22,8 @@ FREE_ON_RESUME = (
     "device",
     "devices",
     "data",
+    # Stores may move; what they hold, and their shares, are in the digest of the data.
+    "extra",
 )
 
 
@@ -101,7 +103,4 @@ class TrainConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """All settings that decide what a step does, as JSON-like values; a run cannot go on with others."""
-        settings = self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))
-        # Stores may move; what they hold is part of the data's digest.
-        settings["extra"] = [{**one, "store": ""} for one in settings["extra"]]
-        return settings
+        return self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))

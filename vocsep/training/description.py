@@ -56,7 +56,10 @@ def training_digest(store: SpectrogramStore, pool: SongPool | None = None) -> st
         return {"config": one.manifest.config_digest, "arrays": arrays}
 
     first = content(store, ("train", "valid"))
-    extra = [content(one.store, ("train",)) for one in pool.sets[1:]] if pool else []
+    extra = [
+        content(one.store, ("train",)) | {"vocals": one.vocals, "accompaniment": one.accompaniment}
+        for one in (pool.sets[1:] if pool else ())
+    ]
     return value_digest(first | {"extra": extra} if extra else first)
 
 

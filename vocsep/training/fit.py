@@ -1,4 +1,4 @@
-"""Training a U-Net from the patches of a store, with whole-song validation in dB, into the model registry."""
+"""Training a network from the patches of a store, with whole-song validation in dB, into the model registry."""
 
 import contextlib
 import logging

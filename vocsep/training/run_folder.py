@@ -18,7 +18,7 @@ CHECKPOINTS = "checkpoints"
 FAILED = "failed"
 LOCK = ".lock"
 # Settings that runs of version 0.1.0 do not name.
-EARLIER: dict[str, Any] = {"network": "unet", "extra": []}
+EARLIER = {"network": "unet"}
 
 Status = Literal["running", "stopped", "failed", "finished"]
 
@@ -177,7 +177,7 @@ def with_settings_of(resume: str, given: dict[str, Any]) -> dict[str, Any]:
     """
     if resume in ("auto", "never"):
         return dict(given)
-    settings: dict[str, Any] = {"network": EARLIER["network"]} | _read(Path(resume)).get("settings", {})
+    settings: dict[str, Any] = EARLIER | _read(Path(resume)).get("settings", {})
     inner = {
         name: settings[name] | value
         for name, value in given.items()

@@ -88,10 +88,16 @@ def test_learning_rate_100_times_off_is_caught_by_the_learning_rate(
     demo_store: SpectrogramStore, factor: float, way: str
 ) -> None:
     rate = TrainConfig().learning_rate
-    finding = rate_finding(probe_of(settings(learning_rate=rate * factor), demo_store))
-    assert finding.status in ("warn", "fail")
+    finding = rate_finding(probe_of(settings(network="unet", learning_rate=rate * factor), demo_store))
+    assert finding.status == "fail"
     assert f"too {way}" in finding.advice
     assert rate / 20 < finding.values["suggested"] < rate * 20
+
+
+def test_learning_rate_100_times_too_low_is_caught_for_the_default_network(demo_store: SpectrogramStore) -> None:
+    finding = rate_finding(probe_of(settings(learning_rate=TrainConfig().learning_rate / 100), demo_store))
+    assert finding.status == "fail"
+    assert "too low" in finding.advice
 
 
 def test_silent_targets_are_caught_by_silence_and_by_the_trivial_answers(

@@ -28,6 +28,7 @@ from vocsep.datasets.songs import AudioSource, Song
 from vocsep.kernels import fill_magnitudes
 from vocsep.preprocessing import track as song_spectrograms
 from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.room import estimated_bytes
 from vocsep.preprocessing.track import preprocess_song
 from vocsep.spectrograms.config import load_spectrogram_config
 
@@ -152,6 +153,7 @@ def test_song_of_one_source_has_its_spectrogram_and_no_other(tmp_path: Path, sto
     (song,) = open_dataset(tmp_path / "songs", source).songs
     record = preprocess_song(song, store, EXACT)
     assert set(record.arrays) == {source}
+    assert estimated_bytes([song], EXACT) == pytest.approx(record.bytes, rel=0.2)
     np.testing.assert_allclose(stored(store, record)[source], np.abs(expected(waveform, 44100)), rtol=1e-3, atol=1e-3)
 
 
@@ -337,6 +339,7 @@ from pathlib import Path
 from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.datasets.songs import AudioSource, Song
 from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.room import estimated_bytes
 from vocsep.preprocessing.track import preprocess_song
 folder, store = map(Path, sys.argv[1:])
 parts = [(AudioSource(folder / f"{name}.wav"),) for name in ("mixture", "vocals")]

@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from vocsep.retraining.job import open_job
 from vocsep.retraining.report import finish, retraining_markdown
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import training_digest
+from vocsep.training.songs import ExtraStore, song_pool
 
 CONFIG = TrainConfig(steps=3, width=2, channels=1)
 SPLITS = ("train", "train", "valid", "test")
@@ -160,6 +162,28 @@ def test_job_of_other_songs_is_another_job(tmp_path: Path) -> None:
         assert job is not None
         folders.add(job.folder)
     assert len(folders) == 2
+
+
+def test_other_songs_in_a_further_store_are_another_training_and_the_same_ones_are_not(tmp_path: Path) -> None:
+    store, jobs = small_store(tmp_path / "s.zarr", SPLITS), tmp_path / "jobs"
+    registry = ModelRegistry(tmp_path / "models")
+    configs = []
+    for number in (1, 2):
+        small_store(tmp_path / f"more-{number}.zarr", ("train",), seed=number, names=[f"More {number}"])
+        configs.append(CONFIG.model_copy(update={"extra": (ExtraStore(store=tmp_path / f"more-{number}.zarr"),)}))
+    pool = song_pool(configs[0].extra, store)
+    description = {
+        "data": {"digest": training_digest(store, pool), "train": [], "valid": []},
+        "training": configs[0].model_dump(mode="json"),
+        "spectrogram": {"channels": 1},
+    }
+    registry.add({"w": np.ones(3, np.float32)}, description)
+    assert open_job(jobs, store, registry, configs[0], "scratch", False) is None
+    assert open_job(jobs, store, registry, configs[1], "scratch", False) is not None
+    # The same place, other songs in it.
+    shutil.rmtree(tmp_path / "more-1.zarr")
+    small_store(tmp_path / "more-1.zarr", ("train",), seed=9, names=["More 9"])
+    assert open_job(jobs, store, registry, configs[0], "scratch", False) is not None
 
 
 def test_fine_tuning_begins_with_the_champion_there_was_at_the_beginning(
