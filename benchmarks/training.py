@@ -53,7 +53,8 @@ from vocsep.spectrograms.config import PATCH_FRAMES, load_spectrogram_config
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
-from vocsep.training.loop import BatchLoss, new_optimizer, pick_precision
+from vocsep.training.loop import batch_loss, new_optimizer, pick_precision
+from vocsep.training.parts import BatchParts
 
 WARM_UP = 6  # more than the batches whose memory is taken turn by turn
 STEPS = {"cpu": 20, "cuda": 300}
@@ -171,18 +172,17 @@ def train(config: TrainConfig, network: MaskModule, device: torch.device, batche
     accelerator = {"cuda": "gpu"}.get(device.type, device.type)
     fabric = Fabric(accelerator=accelerator, devices=1, precision=pick_precision(device.type, config.precision))
     network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch_loss = fabric.setup_module(BatchLoss(network, config.objective))
     optimizer = new_optimizer(config, network, device)
+    parts = BatchParts(fabric, network, partial(batch_loss, config.objective), torch.get_num_threads())
     for step, batch in enumerate(batches):
         clock.look(step)
         if step == WARM_UP + clock.steps:
             break
-        optimizer.zero_grad()
-        loss = batch_loss(fabric.to_device(batch))
-        fabric.backward(loss)
+        loss = parts.backward(fabric.to_device(batch), step)
         norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf))
-        assert math.isfinite(float(loss.detach()) + norm)
+        assert math.isfinite(loss + norm)
         optimizer.step()
+    parts.close()
 
 
 class ZarrItems(Dataset[tuple[Arrays, ...]]):

@@ -12,7 +12,7 @@ from vocsep.doctor.finding import Finding, judged
 from vocsep.models.constant_masks import mask_loss
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import predict_mask
-from vocsep.models.objective import distance, oracle_mask
+from vocsep.models.objective import as_distance, minimised, oracle_mask
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.separation.separator import Separator
@@ -39,7 +39,7 @@ def gradient_finding(probe: Probe) -> Finding:
     dead = _count_dead(network)
     mixture, vocals = probe.batches()[0]
     torch.manual_seed(probe.config.seed)
-    loss = distance(probe.config.objective, network.estimates(mixture)[0], network.kept(vocals))
+    loss = minimised(probe.config.objective, network.estimates(mixture)[0], network.kept(vocals))
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     # Of the layers, without biases and the figures of normalisations.
@@ -163,10 +163,10 @@ def _learn_by_heart(
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=pick_precision("cpu", "auto") == "bf16-mixed"):
             estimate = network.estimates(mixture)[0]
-        loss = distance(probe.config.objective, estimate, vocals)
+        loss = minimised(probe.config.objective, estimate, vocals)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(as_distance(probe.config.objective, float(loss.detach())))
         is_done = least is not None and losses[0] - losses[-1] >= ONE_BATCH_FALL * (losses[0] - least)
         if is_done or not np.isfinite(losses[-1]):
             break

@@ -187,17 +187,25 @@ TARGETS: dict[str, Callable[[Estimate, Tensor], tuple[Tensor, Tensor]]] = {
 # Losses: distances value by value.
 
 
-def l1(estimated: Tensor, true: Tensor) -> Tensor:
+def l1(estimated: Tensor, true: Tensor, mixture: Tensor) -> Tensor:
     """|a - b| of every value."""
     return (estimated - true).abs()
 
 
-def mse(estimated: Tensor, true: Tensor) -> Tensor:
+def mse(estimated: Tensor, true: Tensor, mixture: Tensor) -> Tensor:
     """(a - b)^2 of every value."""
     return (estimated - true).square()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse}
+def relative_mse(estimated: Tensor, true: Tensor, mixture: Tensor) -> Tensor:
+    """(a - b)^2 / (mean(x^2) + e), the mean over all of a patch's mixture."""
+    return (estimated - true).square() / (mixture.square().mean(dim=(1, 2, 3), keepdim=True) + EPSILON)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "snr": relative_mse}
+# Of the mixture's power: an error so small counts as none (Wisdom et al., "Unsupervised sound separation using mixture
+# invariant training", NeurIPS 2020, eq. 2). Else patches without singing would draw all attention.
+SMALLEST_ERROR = 1e-3
 
 
 def fitting_bias(output: OutputName, mean_mask: float) -> float:
@@ -208,9 +216,23 @@ def fitting_bias(output: OutputName, mean_mask: float) -> float:
 
 def distances(objective: Objective, estimate: "Estimate", source: Tensor) -> Tensor:
     """Distance of every value of an estimate from the truth; `source` has the estimate's shape."""
-    return LOSSES[objective.loss](*TARGETS[objective.target](estimate, source))
+    return LOSSES[objective.loss](*TARGETS[objective.target](estimate, source), estimate.mixture)
 
 
 def distance(objective: Objective, estimate: "Estimate", source: Tensor) -> Tensor:
-    """What is minimised: the mean of `distances`."""
-    return distances(objective, estimate, source).mean()
+    """Distance of some patches from the truth: the mean of `distances`; of `snr` the geometric mean over patches."""
+    values = distances(objective, estimate, source)
+    if objective.loss == "snr":
+        return (values.mean(dim=(1, 2, 3)) + SMALLEST_ERROR).log().mean().exp()
+    return values.mean()
+
+
+def minimised(objective: Objective, estimate: "Estimate", source: Tensor) -> Tensor:
+    """What training minimises: the distance; of `snr` its logarithm, to which loud and quiet songs give as much."""
+    apart = distance(objective, estimate, source)
+    return apart.log() if objective.loss == "snr" else apart
+
+
+def as_distance(objective: Objective, value: float) -> float:
+    """The distance of which `value` was minimised."""
+    return exp(value) if objective.loss == "snr" else value

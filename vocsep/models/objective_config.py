@@ -25,7 +25,10 @@ class Objective(Settings):
         default="source",
         description="What is compared: source (magnitudes), oracle (masks), or log-ratio (logarithms of masks).",
     )
-    loss: Literal["l1", "mse"] = Field(default="l1", description="Its distance from the truth.")
+    loss: Literal["snr", "l1", "mse"] = Field(
+        default="snr",
+        description="Its distance from the truth: snr (logarithm of squares, by patch), l1, or mse.",
+    )
     bins: Literal["even", "all"] = Field(
         default="even", description="even: n_fft / 2, one is left out; all: n_fft / 2 + 1, as the store must have them."
     )
@@ -38,4 +41,6 @@ class Objective(Settings):
     def _check(self) -> "Objective":
         if self.bias == "oracle" and self.output == "magnitude":
             raise ValueError("bias oracle fits outputs that are masks, not magnitude")
+        if self.loss == "snr" and self.target != "source":
+            raise ValueError(f"loss snr compares magnitudes; with target {self.target} take l1 or mse")
         return self

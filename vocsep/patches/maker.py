@@ -25,6 +25,11 @@ class Batch(NamedTuple):
     vocals: Tensor
     accompaniment: Tensor | None
 
+    def items(self, part: slice) -> "Batch":
+        """Some of the patches."""
+        accompaniment = None if self.accompaniment is None else self.accompaniment[part]
+        return Batch(self.mixture[part], self.vocals[part], accompaniment)
+
 
 class PatchMaker:
     """Makes the patches that a step's draws describe.
@@ -38,6 +43,8 @@ class PatchMaker:
         Frames per patch.
     with_accompaniment
         Whether the batch holds the accompaniment too.
+    threads
+        How many patches are made at a time, on the processor.
 
     Attributes
     ----------
@@ -45,7 +52,7 @@ class PatchMaker:
         Whether all patches of a batch are worked on at once, as on devices, or row by row.
     """
 
-    def __init__(self, tier: PatchTier, *, frames: int, seed: int, with_accompaniment: bool) -> None:
+    def __init__(self, tier: PatchTier, *, frames: int, seed: int, with_accompaniment: bool, threads: int = 1) -> None:
         self.together = tier.device.type != "cpu"
         self._tier = tier
         self._frames = frames
@@ -54,7 +61,8 @@ class PatchMaker:
         self._cosines = torch.cos(torch.rand(PHASES, generator=generator) * (2 * math.pi)).to(tier.device)
         if frames * tier.bins >= PHASES:
             raise ValueError(f"a patch of {frames} x {tier.bins} is larger than the table of phases")
-        self._helpers = ThreadPoolExecutor(max(1, torch.get_num_threads() - 1), "patches")
+        self._threads = threads
+        self._helpers = ThreadPoolExecutor(max(1, threads - 1), "patches")
 
     def make(self, draws: Draws, out: Batch | None = None) -> Batch:
         """The patches, on the tier's device; in the memory of `out`, an earlier batch that is done with, if given."""
@@ -106,7 +114,7 @@ class PatchMaker:
             for patch in patches:
                 fill_patch(patch, *sources, remixed, phases, cosines, *rooms)
 
-        helpers = [self._helpers.submit(fill) for _ in range(torch.get_num_threads() - 1)]
+        helpers = [self._helpers.submit(fill) for _ in range(self._threads - 1)]
         fill()
         for helper in helpers:
             helper.result()

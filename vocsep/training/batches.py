@@ -35,7 +35,12 @@ class StepBatches:
     def __init__(self, tier: PatchTier, sampler: PatchSampler, config: TrainConfig, rank: int, processes: int) -> None:
         self._sampler = sampler
         self._maker = PatchMaker(
-            tier, frames=PATCH_FRAMES, seed=config.seed, with_accompaniment="accompaniment" in config.targets
+            tier,
+            frames=PATCH_FRAMES,
+            seed=config.seed,
+            with_accompaniment="accompaniment" in config.targets,
+            # The thread that works ahead of the steps would take turns with theirs.
+            threads=1 if tier.name == "stream" else torch.get_num_threads(),
         )
         self._rank = rank
         self._processes = processes
@@ -59,9 +64,6 @@ class StepBatches:
         return self._sampler.draw(step).share(self._rank, self._processes)
 
     def _batches(self, step: int) -> Iterator[Batch]:
-        if self._streamed:
-            # Of the thread that works ahead: more of them would take turns with those of the steps.
-            torch.set_num_threads(1)
         used: list[Batch | None] = [None] * BATCHES_IN_MEMORY
         while True:
             slot = step % BATCHES_IN_MEMORY

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Literal, NoReturn, cast
@@ -15,9 +16,8 @@ from storage.checkpoints import Checkpoint, CheckpointFolder
 from storage.errors import UserError
 from storage.files import write_json
 from storage.store import SpectrogramStore
-from vocsep.models.distributed import share_batches
 from vocsep.models.mask_module import MaskModule
-from vocsep.models.objective import distance
+from vocsep.models.objective import as_distance, minimised
 from vocsep.models.objective_config import Objective
 from vocsep.patches.maker import Batch
 from vocsep.progress import Progress
@@ -26,6 +26,7 @@ from vocsep.training.budget import Budget
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.log import STEPS_PER_ROW, TrainingBar, TrainingLog
+from vocsep.training.parts import BatchParts
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME, RunFolder
 from vocsep.training.schedule import Schedule
 from vocsep.training.state import Course, from_arrays, to_arrays, weights_of
@@ -65,19 +66,23 @@ def run_training(
     budget, schedule, course = Budget.of(config, store), Schedule(config.schedule, config.warmup), Course()
     network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedNetwork(network, config.ema)
-    if fabric.world_size > 1:
-        share_batches(network)
-    batch_loss = fabric.setup_module(BatchLoss(network, config.objective))
     optimizer = new_optimizer(config, network, fabric.device)
     if (checkpoint := _shared_checkpoint(fabric, run)) is not None:
         best = from_arrays(checkpoint.arrays, network, average, optimizer)
         course.restore(checkpoint.step, checkpoint.state, best, budget, config.validations)
         schedule.restore(checkpoint.state["schedule"])
 
+    threads = torch.get_num_threads()
     with ExitStack() as stack:
+        # The parts of a batch have a thread each; more within would only wait for each other.
+        torch.set_num_threads(1)
+        stack.callback(torch.set_num_threads, threads)
+        parts = stack.enter_context(
+            closing(BatchParts(fabric, network, partial(batch_loss, config.objective), threads))
+        )
         feed = stack.enter_context(closing(batches.from_step(course.step)))
         if run is not None:
-            course.floor_sdr_db = validate(store, None).sdr_db
+            course.floor_sdr_db = validate(store, None, threads=threads).sdr_db
             run.write("running", settings=config.model_dump(mode="json"))
             rows = stack.enter_context(closing(TrainingLog(run.path, course.step)))
             bar = stack.enter_context(closing(TrainingBar()))
@@ -96,7 +101,8 @@ def run_training(
             started, sdr_db, estimates = time.monotonic(), 0.0, {}
             if run is not None:
                 average.network.eval()
-                result = validate(store, cast(MaskModule, average.network), keep_songs=config.shown_songs)
+                scored = cast(MaskModule, average.network)
+                result = validate(store, scored, keep_songs=config.shown_songs, threads=threads)
                 sdr_db, estimates = result.sdr_db, result.estimates
             sdr_db = fabric.broadcast(sdr_db)
             schedule.on_validation(sdr_db)
@@ -116,18 +122,14 @@ def run_training(
             score()
 
         while course.used < 1.0 and not _ends_early(config, course):
-            # Random numbers come from nothing but seed and step: a resumed run takes the same steps.
-            torch.manual_seed((config.seed << 32) + course.step)
             share = schedule.factor(max(budget.used_steps(course.step + 1), course.used))
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * share
 
             batch = fabric.to_device(next(feed))
-            network.train()
-            optimizer.zero_grad()
-            loss_tensor = batch_loss(batch)
-            fabric.backward(loss_tensor)
-            loss = float(loss_tensor.detach())
+            # Forward, loss and backward. Random numbers come from nothing but seed and step: a resumed run takes the
+            # same steps.
+            loss = as_distance(config.objective, parts.backward(batch, _step_seed(config, course.step)))
             norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip or float("inf")))
             if not (isfinite(loss) and isfinite(norm)):
                 _fail(fabric, run, save, course.step, loss, norm, batch, batches.places(course.step))
@@ -179,21 +181,13 @@ def run_training(
     return course
 
 
-class BatchLoss(nn.Module):
-    """Loss of a batch: the mean over the targets."""
-
-    def __init__(self, network: MaskModule, objective: Objective) -> None:
-        super().__init__()
-        self.network = network
-        self.objective = objective
-
-    def forward(self, batch: Batch) -> Tensor:
-        """A scalar."""
-        mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
-        sources = [self.network.kept(source) for source in batch[1:] if source is not None]
-        estimates = self.network.estimates(mixture)
-        losses = [distance(self.objective, *pair) for pair in zip(estimates, sources, strict=True)]
-        return torch.stack(losses).mean()
+def batch_loss(objective: Objective, network: MaskModule, batch: Batch) -> Tensor:
+    """What is minimised of a batch: a scalar, the mean over the targets."""
+    mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
+    sources = [network.kept(source) for source in batch[1:] if source is not None]
+    estimates = network.estimates(mixture)
+    losses = [minimised(objective, *pair) for pair in zip(estimates, sources, strict=True)]
+    return torch.stack(losses).mean()
 
 
 def new_optimizer(config: TrainConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
@@ -218,6 +212,10 @@ def pick_precision(device: str, wanted: str) -> Literal["32-true", "bf16-mixed"]
         else:
             wanted = "32"
     return "bf16-mixed" if wanted == "bf16" else "32-true"
+
+
+def _step_seed(config: TrainConfig, step: int) -> int:
+    return ((config.seed << 32) + step) * config.batch_size
 
 
 def _shared_checkpoint(fabric: Fabric, run: RunFolder | None) -> Checkpoint | None:

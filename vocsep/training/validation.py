@@ -1,8 +1,10 @@
 """Validation during training: SDR in dB of whole songs, from what the store holds."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from storage.errors import UserError
 from storage.manifest import TrackRecord
@@ -32,7 +34,7 @@ def load_song(store: SpectrogramStore, track: TrackRecord) -> tuple[Waveform, Wa
     return mixture, vocals
 
 
-def validate(store: SpectrogramStore, network: MaskModule | None, keep_songs: int = 0) -> Validation:
+def validate(store: SpectrogramStore, network: MaskModule | None, keep_songs: int = 0, threads: int = 1) -> Validation:
     """Vocals SDR in dB over the validation songs: median of 1-s frames per song, then median over songs.
 
     Measured at the store's sample rate, on the stored waveforms; a frame's SDR is that of museval (see `frame_sdr`), so
@@ -44,6 +46,8 @@ def validate(store: SpectrogramStore, network: MaskModule | None, keep_songs: in
         In evaluation mode; None scores the mixture itself, the floor.
     keep_songs
         How many songs' estimates to return.
+    threads
+        How many songs are separated at a time, each by one thread.
 
     Raises
     ------
@@ -53,14 +57,18 @@ def validate(store: SpectrogramStore, network: MaskModule | None, keep_songs: in
     tracks = store.tracks("valid")
     if not tracks:
         raise UserError(f"{store.path}: no validation songs in the store; preprocess at least two training songs")
-    scores: dict[str, float] = {}
-    estimates: dict[str, Waveform] = {}
-    for index, track in enumerate(tracks):
+    keep = {track.id for track in tracks[:keep_songs]}
+
+    def score(track: TrackRecord) -> tuple[float, Waveform | None]:
         mixture, vocals = load_song(store, track)
         estimate = mixture if network is None else _separate(store, track, mixture, network)
-        scores[track.id] = median_frame_sdr(vocals, estimate, _spectrogram_rate(store))
-        if index < keep_songs:
-            estimates[track.id] = estimate
+        sdr_db = median_frame_sdr(vocals, estimate, _spectrogram_rate(store))
+        return sdr_db, estimate if track.id in keep else None
+
+    with ThreadPoolExecutor(threads, "validation", initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        found = {track.id: result for track, result in zip(tracks, workers.map(score, tracks), strict=True)}
+    scores = {name: sdr_db for name, (sdr_db, _) in found.items()}
+    estimates = {name: estimate for name, (_, estimate) in found.items() if estimate is not None}
     counted = [score for score in scores.values() if not np.isnan(score)]
     if not counted:
         raise UserError(f"{store.path}: the vocals of all validation songs are silent, nothing to score")

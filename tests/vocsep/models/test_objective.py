@@ -10,17 +10,18 @@ from torch import Tensor
 from vocsep.models.objective import (
     EPSILON,
     INPUTS,
-    LOSSES,
     OUTPUTS,
     TARGETS,
     Estimate,
     LogMask,
     Magnitude,
     SigmoidMask,
+    as_distance,
     distance,
     distances,
     fitting_bias,
     l1,
+    minimised,
     mse,
     oracle_mask,
 )
@@ -116,7 +117,7 @@ def test_an_estimate_can_be_made_of_any_mask(kind: type[Estimate], mask: float) 
 
 def test_silent_mixture_gives_no_nan_whatever_the_choices() -> None:
     silence = torch.zeros(1, 1, 4, 4)
-    for kind, target, loss in itertools.product(OUTPUTS.values(), TARGETS, LOSSES):
+    for kind, target, loss in itertools.product(OUTPUTS.values(), TARGETS, ("l1", "mse")):
         values = torch.zeros(1, 1, 4, 4, requires_grad=True)
         found = distance(Objective(target=target, loss=loss), kind(values, silence), silence)  # type: ignore[arg-type]
         found.backward()  # type: ignore[no-untyped-call]
@@ -178,8 +179,47 @@ def test_gradients_of_the_losses_have_their_closed_forms() -> None:
         (mse, 2 * torch.tensor([1.0, -2.0, 0.0, 3.0]) * mixture / 4),
     ):
         leaf = mask.clone().requires_grad_()
-        loss(leaf * mixture, vocals).mean().backward()  # type: ignore[no-untyped-call]
+        loss(leaf * mixture, vocals, mixture).mean().backward()  # type: ignore[no-untyped-call]
         torch.testing.assert_close(leaf.grad, expected, rtol=0, atol=0)
+
+
+def test_snr_is_the_geometric_mean_over_patches_of_error_to_mixture() -> None:
+    values, mixture, source = random_patches(5)
+    ratios = []
+    for z, x, v in zip(values, mixture, source, strict=True):
+        error = sum(
+            (float(v_) - float(m) * float(x_)) ** 2
+            for m, x_, v_ in zip(torch.sigmoid(z).flatten(), x.flatten(), v.flatten(), strict=True)
+        )
+        ratios.append(error / sum(float(x_) ** 2 for x_ in x.flatten()) + 1e-3)
+    found = distance(Objective(loss="snr"), SigmoidMask(values, mixture), source)
+    assert found.item() == pytest.approx(math.prod(ratios) ** (1 / len(ratios)), rel=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.01, 100.0])
+def test_snr_learns_as_much_from_quiet_patches_as_from_loud_ones(level: float) -> None:
+    values, mixture, source = random_patches(6)
+    plain, changed = values.clone().requires_grad_(), values.clone().requires_grad_()
+    factor = torch.tensor([1.0, level]).view(2, 1, 1, 1)
+    objective = Objective(loss="snr")
+    minimised(objective, SigmoidMask(plain, mixture), source).backward()  # type: ignore[no-untyped-call]
+    loss = minimised(objective, SigmoidMask(changed, factor * mixture), factor * source)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(changed.grad, plain.grad, rtol=1e-3, atol=1e-7)
+    here = distance(objective, SigmoidMask(values, mixture), source).item()
+    assert as_distance(objective, loss.item()) == pytest.approx(here, rel=1e-4)
+
+
+def test_snr_of_a_silent_patch_is_finite_and_of_other_targets_refused() -> None:
+    silence = torch.zeros(1, 1, 2, 3)
+    values = torch.zeros(1, 1, 2, 3, requires_grad=True)
+    loss = minimised(Objective(loss="snr"), SigmoidMask(values, silence), silence)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(math.log(1e-3))
+    assert values.grad is not None
+    assert not values.grad.any()
+    with pytest.raises(ValidationError, match="loss snr compares magnitudes"):
+        Objective(loss="snr", target="oracle")
 
 
 # The bias that fits

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,12 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
-from torch import Tensor, distributed, nn
+from torch import nn
 
 from tests.vocsep.models.small_models import unet
-from tests.vocsep.training.training_runs import Child
-from vocsep.models.distributed import SharedBatchNorm, SharedDropout, share_batches
 from vocsep.models.mask_module import InputScaling
 from vocsep.models.unet import UNet
 
@@ -223,126 +219,3 @@ def test_dropout_draws_anew_each_time_and_is_off_in_evaluation() -> None:
     assert not torch.equal(dropout(values), dropout(values))
     assert torch.equal(dropout.eval()(values), values)
     assert torch.equal(nn.Dropout(0)(values), values)
-
-
-# Several processes
-
-PROCESSES = 2
-STEPS = 3
-
-
-def batches() -> list[tuple[Tensor, Tensor]]:
-    """Activations of unlike maps and items, and what a loss weighs the outputs with."""
-    generator = torch.Generator().manual_seed(1)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    spread, offset = torch.linspace(0.1, 3, 5)[:, None, None], torch.linspace(-4, 8, 5)[:, None, None]
-    items = torch.linspace(0.5, 2, 6)[:, None, None, None]
-    return [(items * (spread * normal(6, 5, 4, 7) + offset), normal(6, 5, 4, 7)) for _ in range(STEPS)]
-
-
-def normalise(norm: nn.BatchNorm2d, rank: int, processes: int) -> dict[str, Array]:
-    """A few steps of batch norm on a share of the batches: all that comes out of it."""
-    found: dict[str, Tensor] = {}
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(0.5, 2, 5))
-        norm.bias.copy_(torch.linspace(-1, 1, 5))
-    for step, (values, weights) in enumerate(batches()):
-        own = values[rank::processes].clone().requires_grad_()
-        norm.zero_grad()
-        output = norm(own)
-        (output * weights[rank::processes]).sum().backward()
-        assert own.grad is not None
-        found |= {f"output{step}": output, f"gradient{step}": own.grad}
-        for name, parameter in norm.named_parameters():
-            assert parameter.grad is not None
-            found[f"{name}{step}"] = parameter.grad.clone()
-        found |= {f"{name}{step}": buffer.clone() for name, buffer in norm.named_buffers()}
-    found["evaluated"] = norm.eval()(batches()[0][0])
-    return {name: value.detach().contiguous().numpy() for name, value in found.items()}
-
-
-def drop(kind: type[nn.Dropout], rank: int, processes: int) -> dict[str, Array]:
-    """What is left of ones after dropouts, on a share of the batch."""
-    torch.manual_seed(3)
-    ones = torch.ones(6, 4, 5, 7)[rank::processes]
-    return {f"dropped{share}": kind(share)(ones).numpy() for share in (0.5, 0.25)}
-
-
-def gradients(rank: int, processes: int) -> dict[str, Array]:
-    """Of a whole network in training, for the mean of a share of the batch."""
-    torch.manual_seed(4)
-    network = unet(channels=1, width=2)
-    if processes > 1:
-        share_batches(network)
-    magnitudes = torch.rand(8, 1, 128, 64)[rank::processes]
-    network(magnitudes).square().mean().backward()
-    return {
-        f"network.{name}": value.grad.numpy() for name, value in network.named_parameters() if value.grad is not None
-    }
-
-
-def work(folder: Path, rank: int) -> None:
-    """What one of several processes does."""
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
-    found = (
-        normalise(SharedBatchNorm(5), rank, PROCESSES)
-        | drop(SharedDropout, rank, PROCESSES)
-        | gradients(rank, PROCESSES)
-    )
-    save_file(found, folder / f"rank-{rank}.safetensors")
-    distributed.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def shares(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Array]]:
-    """What two processes found, each on its share of the batches."""
-    folder = tmp_path_factory.mktemp("processes")
-    children = [Child(folder, work, folder, rank) for rank in range(PROCESSES)]
-    for child in children:
-        assert child.wait() == 0, child.messages
-    return [load_file(folder / f"rank-{rank}.safetensors") for rank in range(PROCESSES)]
-
-
-def test_batch_norm_of_two_processes_is_torchs_on_the_whole_batch(shares: list[dict[str, Array]]) -> None:
-    whole = normalise(nn.BatchNorm2d(5), 0, 1)
-    for step in range(STEPS):
-        for rank, share in enumerate(shares):
-            for name in ("output", "gradient"):
-                np.testing.assert_allclose(
-                    share[f"{name}{step}"], whole[f"{name}{step}"][rank::PROCESSES], rtol=1e-4, atol=1e-4
-                )
-            for name in ("running_mean", "running_var", "num_batches_tracked"):
-                np.testing.assert_allclose(share[f"{name}{step}"], whole[f"{name}{step}"], rtol=1e-5, err_msg=name)
-        for name in ("weight", "bias"):
-            summed = sum(share[f"{name}{step}"] for share in shares)
-            np.testing.assert_allclose(summed, whole[f"{name}{step}"], rtol=1e-4, atol=1e-4, err_msg=name)
-    for share in shares:
-        np.testing.assert_allclose(share["evaluated"], whole["evaluated"], rtol=1e-4, atol=1e-4)
-        assert share["num_batches_tracked2"] == STEPS
-
-
-def test_shared_layers_keep_the_names_and_values_of_the_state() -> None:
-    network = unet(channels=1, width=2)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    share_batches(network)
-    after = network.state_dict()
-    assert list(after) == list(before)
-    assert all(torch.equal(after[name], before[name]) for name in before)
-
-
-def test_dropouts_of_two_processes_are_the_rows_of_that_of_one(shares: list[dict[str, Array]]) -> None:
-    for name, whole in drop(nn.Dropout, 0, 1).items():
-        assert 0.2 < (whole == 0).mean() < 0.6
-        for rank, share in enumerate(shares):
-            assert np.array_equal(share[name], whole[rank::PROCESSES])
-
-
-def test_mean_gradient_of_two_processes_is_that_of_one_on_the_whole_batch(shares: list[dict[str, Array]]) -> None:
-    whole = gradients(0, 1)
-    assert len(whole) == len(list(unet(width=2).parameters()))
-    for name, gradient in whole.items():
-        mean = sum(share[name] for share in shares) / PROCESSES
-        np.testing.assert_allclose(mean, gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max(), err_msg=name)

@@ -80,7 +80,7 @@ def test_description_says_what_the_model_is_and_where_it_comes_from(
     description = ModelRegistry(folder / "models").open("1").description
     assert {"name": "tfc-tdf", "channels": 1, "width": 2, "targets": 1}.items() <= description["architecture"].items()
     assert description["spectrogram"] == load_spectrogram_config("fine").model_dump(mode="json")
-    assert description["objective"]["loss"] == "l1"
+    assert description["objective"]["loss"] == "snr"
     assert description["targets"] == ["vocals"]
     assert description["data"] == {
         "dataset": demo_store.manifest.dataset["kind"],

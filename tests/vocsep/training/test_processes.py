@@ -213,7 +213,7 @@ def test_two_processes_train_as_one_does(store: SpectrogramStore, tmp_path: Path
     settings: dict[str, Any] = {
         "steps": 4,
         "schedule": "constant",
-        "batch_size": 6,
+        "batch_size": 16,
         "steps_per_row": 1,
         "targets": ("vocals", "accompaniment"),
     }
@@ -255,6 +255,7 @@ def test_two_processes_reduce_the_learning_rate_and_end_early_together(store: Sp
         "warmup": 0,
         "patience": 6,
         "scores": [0.0, 5.0, *[1.0] * 20],
+        "batch_size": 16,
         "steps_per_row": 1,
     }
     one = fit_in_child(store, tmp_path / "one", "never", **settings)

@@ -50,7 +50,7 @@ def test_systems_are_those_of_the_table() -> None:
 
 def test_default_objective_is_the_l1_distance_of_magnitudes_with_scaled_roots() -> None:
     assert TrainConfig().objective == Objective(
-        input="root", output="mask", target="source", loss="l1", bins="even", bias=None
+        input="root", output="mask", target="source", loss="snr", bins="even", bias=None
     )
 
 

@@ -272,7 +272,7 @@ def _child(output: Path, environment: dict[str, str], target: Callable[..., None
 def scripted(scores: Sequence[float]) -> Callable[..., Validation]:
     """A `validate` that gives one score after the other; the first is the floor's."""
     following = iter(scores)
-    return lambda store, network, keep_songs=0: Validation(next(following), {})
+    return lambda store, network, keep_songs=0, threads=1: Validation(next(following), {})
 
 
 def _fit(store: Path, folder: Path, resume: str, changed: dict[str, Any]) -> None:
