@@ -1,6 +1,5 @@
 """Audio files in: what a file holds, decoding with PyAV block by block, resampling with soxr."""
 
-import contextlib
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -11,19 +10,16 @@ import numpy as np
 import soundfile
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
-from av.container import InputContainer
-from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
-from storage.errors import NotFound, UserError, one_line
+from storage.errors import UserError
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import VORBIS_ORDER
 from vocsep.audio.info import AudioInfo
+from vocsep.audio.opening import is_wav, opened, system_name
 
 LENGTH_IN_HEADER = ("aiff", "flac")
 BLOCK_SAMPLES = 65_536
-# In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
-_WAV_PROBE_BYTES = 65_536
 _OGG_PAGE_BYTES = 65_307  # at most
 # PyAV reads beyond the end of the list of a frame's planes if there are more.
 _MOST_PLANES = 7
@@ -31,28 +27,9 @@ _MOST_PLANES = 7
 _MOST_CHANNELS = 64
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    """Open a media file; whatever FFmpeg says of a bad one becomes one line."""
-    try:
-        options = {"probesize": str(_WAV_PROBE_BYTES)} if _is_wav(path) else {}
-        with av.open(path, mode="r", metadata_errors="replace", options=options) as container:
-            yield container
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
-    except (FFmpegError, OSError) as error:
-        raise one_line(path, "read as audio", error) from None
-
-
-def _is_wav(path: Path) -> bool:
-    with path.open("rb") as file:
-        riff = file.read(12)
-    return riff[:4] in (b"RIFF", b"RF64") and riff[8:] == b"WAVE"
-
-
 def _refuse_cut_wav(path: Path) -> None:
     """FFmpeg takes what there is of a wav file; its header tells how much there should be."""
-    if not _is_wav(path):
+    if not is_wav(path):
         return
     with path.open("rb") as file:
         file.seek(12)
@@ -101,7 +78,7 @@ def audio_info(path: Path) -> AudioInfo:
     UserError
         If the file is missing or holds no sound.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         if not container.streams.audio:
             raise UserError(f"{path}: holds no sound")
         stream = container.streams.audio[0]
@@ -233,7 +210,7 @@ def _is_one_vorbis(path: Path, stream: AudioStream) -> bool:
 def _vorbis_blocks(path: Path) -> Iterator[Block]:
     """Decode Vorbis with libsndfile: of its end, FFmpeg gives up to 1024 samples too many or too few."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(system_name(path)) as file:
             order = np.argsort(VORBIS_ORDER.get(file.channels, range(file.channels)))
             taken = 0
             while len(samples := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
@@ -268,7 +245,7 @@ def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block
         If the file is missing, is not audio, was cut off, lacks a stream, changes its rate or layout midway, holds no
         samples, or holds NaN or infinite samples.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         _refuse_cut_wav(path)
         available = container.streams.audio
         if max(streams) >= len(available):
