@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 
 from storage.errors import NotFound, UserError, one_line
+from vocsep.audio.damage import refuse_cut
 
 # FFmpeg's readers of sound and films. Those of playlists, streams over a network, pictures and devices open what a file
 # names, and are not among them.
@@ -44,6 +45,9 @@ def opened(path: Path) -> Iterator[InputContainer]:
             raise UserError(
                 f"{path}: cannot be read as audio (of a kind that holds no sound itself, like a playlist)"
             ) from None
+        except FFmpegError:
+            refuse_cut(path)  # a better reason
+            raise
         with container:
             yield container
     except FileNotFoundError:
