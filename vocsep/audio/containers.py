@@ -32,7 +32,8 @@ Head = Callable[[BinaryIO], tuple[bytes, int] | None]
 """Reads a piece's head: its name and the size of its contents; None at the end of the file."""
 
 UNKNOWN = -1
-"""Size of an element that goes on until another begins."""
+"""Size of an element that goes on until another begins; what is in it is looked through like what is beside it."""
+_TO_THE_END = 1 << 62
 
 
 def chunk_head(file: BinaryIO) -> tuple[bytes, int] | None:
@@ -67,7 +68,7 @@ def box_head(file: BinaryIO) -> tuple[bytes, int] | None:
     size, name = int.from_bytes(head[:4], "big"), head[4:]
     if size == 1:
         return name, int.from_bytes(file.read(8), "big") - 16
-    return name, size - 8 if size else UNKNOWN
+    return name, size - 8 if size else _TO_THE_END
 
 
 def element_head(file: BinaryIO) -> tuple[bytes, int] | None:
@@ -98,10 +99,40 @@ def pieces(file: BinaryIO, head: Head, start: int, stop: int, align: int = 1) ->
             return
         piece = Piece(found[0], file.tell(), found[1])
         yield piece
-        if piece.size < 0:
+        if piece.size < UNKNOWN:
             return
-        start = piece.stop + -piece.stop % align
-    raise UserError(f"{file.name}: is made of too many pieces to be music")
+        stop_of_piece = piece.start if piece.size == UNKNOWN else piece.stop
+        start = stop_of_piece + -stop_of_piece % align
+    raise _too_many(file)
+
+
+def nested(
+    file: BinaryIO, head: Head, start: int, stop: int, inside: Callable[[Piece], int | None], align: int = 1
+) -> Iterator[tuple[bytes, Piece]]:
+    """The pieces from `start` to `stop` and those within them, each with the name of what it lies in (none: empty).
+
+    Raises `UserError` if there are more than any music has.
+
+    Parameters
+    ----------
+    inside
+        How many bytes from the start of a piece's contents to the first piece in it; None: it is not looked into.
+    """
+    waiting, count = [(b"", start, stop)], 0
+    while waiting:
+        name, begin, end = waiting.pop()
+        for piece in pieces(file, head, begin, end, align):
+            count += 1
+            if count > MOST_PIECES:
+                raise _too_many(file)
+            yield name, piece
+            more = inside(piece)
+            if more is not None and piece.size > 0:
+                waiting.append((piece.name, piece.start + more, min(end, piece.stop)))
+
+
+def _too_many(file: BinaryIO) -> UserError:
+    return UserError(f"{file.name}: is made of too many pieces to be music")
 
 
 @dataclass(frozen=True)
@@ -137,8 +168,8 @@ def _ogg_checksum(page: bytes) -> int:
     return int(f"{crc:032b}"[::-1], 2)
 
 
-def ogg_pages(file: BinaryIO) -> Iterator[Page]:
-    """The pages of an Ogg file; what lies between them is passed over.
+def ogg_pages(file: BinaryIO, *, check: bool) -> Iterator[Page]:
+    """The pages of an Ogg file, with their checksums if `check`; what lies between them is passed over.
 
     Raises `UserError` if there are more than any music has.
     """
@@ -155,8 +186,10 @@ def ogg_pages(file: BinaryIO) -> Iterator[Page]:
         sizes = file.read(head[26])
         content = file.read(sum(sizes))
         whole = len(sizes) == head[26] and len(content) == sum(sizes)
-        checksum = _ogg_checksum(head[:22] + bytes(4) + head[26:] + sizes + content)
-        is_whole = whole and checksum == int.from_bytes(head[22:26], "little")
+        is_whole = whole
+        if check and whole:
+            checksum = _ogg_checksum(head[:22] + bytes(4) + head[26:] + sizes + content)
+            is_whole = checksum == int.from_bytes(head[22:26], "little")
         if whole and not is_whole:
             file.seek(start + 4)  # its size may be what is wrong
         yield Page(
@@ -167,4 +200,4 @@ def ogg_pages(file: BinaryIO) -> Iterator[Page]:
             content=content,
             is_whole=is_whole,
         )
-    raise UserError(f"{file.name}: is made of too many pieces to be music")
+    raise _too_many(file)

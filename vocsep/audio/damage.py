@@ -103,7 +103,7 @@ def _refuse_cut_ogg(path: Path, file: BinaryIO) -> None:
     file.seek(0)
     following: dict[int, int] = {}
     ended: set[int] = set()
-    for page in ogg_pages(file):
+    for page in ogg_pages(file, check=True):
         if not page.is_whole:
             continue
         if page.is_first or page.stream not in following:

@@ -12,6 +12,7 @@ from av.error import ArgumentError, FFmpegError
 
 from storage.errors import NotFound, UserError, one_line
 from vocsep.audio.damage import refuse_cut
+from vocsep.audio.tags import refuse_too_many_tags
 
 # FFmpeg's readers of sound and films. Those of playlists, streams over a network, pictures and devices open what a file
 # names, and are not among them.
@@ -22,6 +23,8 @@ _READERS = (
     *("nistsphere", "sox", "xwma", "spdif", "gxf", "swf", "osq", "bonk", "qoa", "avr", "paf", "pvf"),
 )
 _OPTIONS = {"format_whitelist": ",".join(_READERS), "protocol_whitelist": "file"}
+# That a file may take to be opened, or until the next packet: for music it is far less than one.
+_SECONDS = 30.0
 # In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
 _WAV_PROBE_BYTES = 65_536
 
@@ -38,9 +41,10 @@ def opened(path: Path) -> Iterator[InputContainer]:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise UserError(f"{path}: a pipe or device cannot be read as audio; save its sound as a file first")
+        refuse_too_many_tags(path)
         options = _OPTIONS | ({"probesize": str(_WAV_PROBE_BYTES)} if is_wav(path) else {})
         try:
-            container = av.open(file_url(path), mode="r", metadata_errors="replace", options=options)
+            container = av.open(file_url(path), mode="r", metadata_errors="replace", options=options, timeout=_SECONDS)
         except ArgumentError:
             raise UserError(
                 f"{path}: cannot be read as audio (of a kind that holds no sound itself, like a playlist)"

@@ -21,6 +21,7 @@ from vocsep.audio.damage import DamagedSound, announced_frames, refuse_cut
 from vocsep.audio.formats import VORBIS_ORDER
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.opening import opened, system_name
+from vocsep.audio.tags import bounded
 
 LENGTH_IN_HEADER = ("flac", "tta", "wv")
 # Formats whose header tells the length to within a frame, or not at all.
@@ -114,7 +115,7 @@ def audio_info(path: Path, track: int | None = None) -> AudioInfo:
             layout=layout.name,
             channel_names=tuple(channel.name for channel in layout.channels),
             seconds=max(0.0, seconds),
-            tags={name.lower(): text for name, text in (stream.metadata | container.metadata).items()},
+            tags=bounded(stream.metadata | container.metadata),
             has_cover=any(picture.disposition & Disposition.attached_pic for picture in container.streams.video),
             stream=index,
         )

@@ -51,6 +51,7 @@ _OWN_TAGS = (
 )
 # Pictures that every format with a cover takes.
 _COVER_CODECS = ("mjpeg", "png")
+_MOST_COVER_BYTES = 1 << 24  # as many as FLAC takes
 
 
 class _PyavEncoder:
@@ -91,11 +92,11 @@ class _PyavEncoder:
                 # One that FFmpeg cannot see the size of is broken.
                 if codec.name in _COVER_CODECS and codec.width and codec.height:
                     picture = next((packet for packet in source.demux(original) if packet.size), None)
-                    if picture is not None:
+                    if picture is not None and picture.size <= _MOST_COVER_BYTES:
                         copied = self._file.add_stream_from_template(original)
                         copied.disposition = _ATTACHED
                         picture.stream = copied
-                    return picture
+                        return picture
         return None
 
     def write(self, block: Waveform) -> None:

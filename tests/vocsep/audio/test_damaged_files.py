@@ -123,7 +123,7 @@ def test_ogg_that_lacks_a_page_in_its_middle_is_named(tmp_path: Path, kind: str,
     path = tmp_path / f"song.{kind}"
     content = write_vorbis(path) if kind == "ogg" else write_kind(path, kind)
     with path.open("rb") as file:
-        pages = list(ogg_pages(file))
+        pages = list(ogg_pages(file, check=True))
     assert all(page.is_whole for page in pages)
     assert len(pages) > 5
     path.write_bytes(ogg_with(content, 4, change))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.helpers import one_line
 from tests.vocsep.audio.audio_files import TAGS, cover_of, tags_of, write_song
+from tests.vocsep.audio.hostile_files import addresses, playlists, with_tags
 from tests.vocsep.models.small_models import music
 from vocsep.audio.reading import audio_info, decode
 from vocsep.audio.writing import AudioWriter
@@ -45,22 +47,7 @@ def test_names_that_are_addresses_or_protocols_are_those_of_files(
     expected, cover = decode(song)[0], cover_of(song)
     monkeypatch.chdir(tmp_path)
     with listening() as (port, calls):
-        for name in (
-            f"http:127.0.0.1:{port}?x",
-            f"tcp:127.0.0.1:{port}?listen=1",
-            f"udp:127.0.0.1:{port}",
-            "Artist: Song",
-            "12:30",
-            "file:song",
-            "pipe:0",
-            "concat:song|song",
-            "subfile,,start,0,end,9,,:song",
-            "data:audio;base64,AAAA",
-            "lavfi:sine",
-            "song%03d",
-            "-",
-            os.fsdecode(b"caf\xe9: song"),
-        ):
+        for name in (*addresses(port), "-", os.fsdecode(b"caf\xe9: song")):
             path = Path(name if name == "-" else f"{name}.{kind}")
             path.write_bytes(song.read_bytes())
             np.testing.assert_array_equal(decode(path)[0], expected)
@@ -74,32 +61,6 @@ def test_names_that_are_addresses_or_protocols_are_those_of_files(
             assert tags_of(written).get("artist") == (None if kind == "ogg" else TAGS["artist"])
             path.unlink()
         assert calls == []
-
-
-def playlists(other: Path) -> dict[str, str]:
-    """Files of text that name another one, in every form that FFmpeg follows."""
-    name, folder = other.name, other.parent
-    return {
-        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{other}\n#EXT-X-ENDLIST\n",
-        "m3u": f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{other}\n#EXT-X-ENDLIST\n",
-        "mp3": f"ffconcat version 1.0\nfile {name}\n",
-        "wav": f"ffconcat version 1.0\nfile '{name}'\nfile '{name}'\n",
-        "flac": "ffconcat version 1.0\nfile itself.flac\n",
-        "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
-        'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period><AdaptationSet '
-        f'mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>{other}</BaseURL></Representation>'
-        "</AdaptationSet></Period></MPD>",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
-        "pls": f"[playlist]\nFile1={other}\nNumberOfEntries=1\nVersion=2\n",
-        "xspf": f'<playlist version="1"><trackList><track><location>{other}</location></track></trackList></playlist>',
-        "cue": f'FILE "{name}" MP3\n  TRACK 01 AUDIO\n    INDEX 01 00:00:00\n',
-        "asx": f'<asx version="3.0"><entry><ref href="{folder}/{name}"/></entry></asx>',
-        "wma": f"[Reference]\nRef1=http://127.0.0.1/{name}\n",
-        "webm": '<?xml version="1.0"?><SmoothStreamingMedia/>',
-        "png": "\x89PNG\r\n",
-        "srt": "1\n00:00:00,000 --> 00:00:01,000\nla la\n",
-        "txt": ";FFMETADATA1\ntitle=x\n",
-    }
 
 
 def test_files_that_name_other_files_are_no_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,3 +82,49 @@ def test_pictures_of_a_numbered_series_are_no_audio(tmp_path: Path) -> None:
     path.write_bytes(cover_of(tmp_path / "song.mp3") or b"")
     (tmp_path / "picture001.png").write_bytes(path.read_bytes())
     one_line(lambda: decode(path), path, "cannot be read as audio")
+
+
+# Tags
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "mkv", "wav", "aiff", "ape.mp3"])
+def test_tags_without_end_are_refused_and_many_are_read(tmp_path: Path, kind: str) -> None:
+    content = write_song(tmp_path / f"song.{kind.rpartition('.')[2]}", SOUND, RATE).read_bytes()
+    path = tmp_path / f"tags.{kind}"
+    path.write_bytes(with_tags(kind, content, 900))
+    assert len(audio_info(path).tags) >= (1 if kind == "ape.mp3" else 900)  # these FFmpeg reads elsewhere
+    assert decode(path)[0].shape[1] >= SOUND.shape[1]
+    # So many that FFmpeg alone would take hours.
+    path.write_bytes(with_tags(kind, content, 200_000 if kind == "mp3" else 60_000))
+    for action in (audio_info, decode):
+        one_line(lambda action=action: action(path), path, "tags")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "mkv"])
+def test_tags_as_long_as_books_are_not_copied(tmp_path: Path, kind: str) -> None:
+    content = write_song(tmp_path / f"song.{kind}", SOUND, RATE, tags=TAGS).read_bytes()
+    path = tmp_path / f"tags.{kind}"
+    path.write_bytes(with_tags(kind, content, 3, b"la" * 200_000))
+    info = audio_info(path)
+    assert sum(map(len, info.tags.values())) < 10_000
+    assert kind == "flac" or info.tags["title"] == TAGS["title"]
+    path.write_bytes(with_tags(kind, content, 300, b"la" * 10_000))
+    assert sum(map(len, audio_info(path).tags.values())) < 1_100_000
+
+
+def test_tag_of_40_megabytes_is_refused(tmp_path: Path) -> None:
+    content = write_song(tmp_path / "song.mp3", SOUND, RATE).read_bytes()
+    path = tmp_path / "tags.mp3"
+    path.write_bytes(with_tags("mp3", content, 1, bytes(40_000_000)))
+    one_line(lambda: audio_info(path), path, "too large")
+
+
+def test_boxes_within_boxes_without_end_are_one_line(tmp_path: Path) -> None:
+    content = write_song(tmp_path / "song.m4a", SOUND, RATE).read_bytes()
+    path = tmp_path / "nested.m4a"
+    boxes = b""
+    for number in range(20_000, 0, -1):
+        boxes += struct.pack(">I", 8 * number) + b"udta"
+    place = content.index(b"moov") - 4
+    path.write_bytes(content[:place] + boxes)
+    one_line(lambda: audio_info(path), path)
