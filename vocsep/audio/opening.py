@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.error import ArgumentError, FFmpegError
+from av.error import ArgumentError, FFmpegError, PatchWelcomeError
 
 from storage.errors import NotFound, UserError, one_line
 from vocsep.audio.damage import refuse_cut
@@ -56,6 +56,10 @@ def opened(path: Path) -> Iterator[InputContainer]:
             yield container
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file") from None
+    except PatchWelcomeError:
+        raise UserError(
+            f"{path}: cannot be read as audio (FFmpeg does not know such sound, or its rate or channels change midway)"
+        ) from None
     except (FFmpegError, OSError) as error:
         raise one_line(path, "read as audio", error) from None
 

@@ -263,10 +263,12 @@ class _Decoder:
         try:
             frames = cast(list[AudioFrame], packet.decode())
         except FFmpegError as error:
-            if not self._leave_out:
-                raise DamagedSound(f"{self._path}: damaged or cut off ({error.strerror})") from None
-            self._failed += 1
-            return []
+            if self._leave_out:
+                self._failed += 1
+                return []
+            if isinstance(error, PatchWelcomeError):
+                raise
+            raise DamagedSound(f"{self._path}: damaged or cut off ({error.strerror})") from None
         if frames:
             self.frames += len(frames)
             self._failed_between = self._failed
@@ -283,8 +285,8 @@ def _packets(
 ) -> "Iterator[Packet[Any]]":
     try:
         yield from container.demux(chosen)
-    except PatchWelcomeError:  # of which FFmpeg says no more than that nobody has programmed it yet
-        raise UserError(f"{path}: what it holds changes within the file (its sample rate or channels)") from None
+    except PatchWelcomeError:
+        raise
     except FFmpegError as error:
         if not accept_damaged:
             raise DamagedSound(f"{path}: damaged or cut off ({error.strerror})") from None

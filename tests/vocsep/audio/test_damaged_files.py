@@ -1,17 +1,14 @@
 """Files that are not what their headers say, and files that only seem so."""
 
 import struct
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 import soundfile
-from av.audio.stream import AudioStream
 
 from tests.helpers import one_line
+from tests.vocsep.audio.audio_files import BARE_KINDS, WHOLE_KINDS, write_kind
 from tests.vocsep.models.small_models import music
 from vocsep.arrays import Waveform
 from vocsep.audio.containers import ogg_pages
@@ -24,50 +21,6 @@ SAMPLES = SOUND.shape[1]
 WORDS = (SOUND * 32767).astype(np.int16)
 LAME_DELAY = 1105
 FRAME = 1152
-
-# Ending: FFmpeg's container, codec, sample format and options.
-KINDS: dict[str, tuple[str, str, str, dict[str, str]]] = {
-    "wav": ("wav", "pcm_s16le", "s16", {}),
-    "rf64": ("wav", "pcm_s16le", "s16", {"rf64": "always"}),
-    "w64": ("w64", "pcm_s16le", "s16", {}),
-    "au": ("au", "pcm_s16be", "s16", {}),
-    "caf": ("caf", "pcm_s16le", "s16", {}),
-    "aiff": ("aiff", "pcm_s16be", "s16", {}),
-    "aifc": ("aiff", "pcm_mulaw", "s16", {}),
-    "avi": ("avi", "pcm_s16le", "s16", {}),
-    "flac": ("flac", "flac", "s16", {}),
-    "tta": ("tta", "tta", "s16", {}),
-    "wv": ("wv", "wavpack", "s16p", {}),
-    "mp3": ("mp3", "libmp3lame", "fltp", {}),
-    "wav.mp3": ("wav", "libmp3lame", "fltp", {}),
-    "opus": ("ogg", "libopus", "flt", {}),
-    "oga": ("ogg", "flac", "s16", {}),
-    "webm": ("webm", "libopus", "flt", {}),
-    "mka": ("matroska", "flac", "s16", {}),
-    "m4a": ("mp4", "aac", "fltp", {}),
-    "fast.m4a": ("mp4", "aac", "fltp", {"movflags": "faststart"}),
-    "parts.m4a": ("mp4", "aac", "fltp", {"movflags": "frag_keyframe+empty_moov"}),
-    "mov": ("mov", "pcm_s16le", "s16", {}),
-    "rm": ("rm", "ac3", "fltp", {}),
-    "flv": ("flv", "aac", "fltp", {}),
-}
-
-
-def write_kind(path: Path, kind: str, rate: int = RATE) -> bytes:
-    """The sound as a file of a kind; returns its bytes."""
-    container, codec, sample_format, options = KINDS[kind]
-    rate = 44100 if kind == "flv" else rate
-    with av.open(str(path), "w", format=container, options=options) as file:
-        stream = file.add_stream(codec, rate=rate, layout="stereo")
-        assert isinstance(stream, AudioStream)
-        samples: Any = WORDS if sample_format.startswith("s16") else SOUND
-        if not sample_format.endswith("p"):
-            samples = samples.T.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=sample_format, layout="stereo")
-        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
-        file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
-    return path.read_bytes()
 
 
 def write_vorbis(path: Path) -> bytes:
@@ -82,10 +35,10 @@ def what_there_is(path: Path) -> Waveform:
 # Cut off
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "ogg"])
+@pytest.mark.parametrize("kind", [*WHOLE_KINDS, "ogg"])
 def test_file_that_was_cut_off_is_named_and_gives_what_there_is_when_asked(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"song.{kind}"
-    content = write_vorbis(path) if kind == "ogg" else write_kind(path, kind)
+    content = write_vorbis(path) if kind == "ogg" else write_kind(path, kind, SOUND, RATE)
     whole = decode(path)[0]
     assert what_there_is(path).shape == whole.shape
     for share in (0.3, 0.6) if kind == "rm" else (0.4, 0.7, 0.95):  # which tells no more than roughly
@@ -121,7 +74,7 @@ def ogg_with(content: bytes, number: int, change: str) -> bytes:
 @pytest.mark.parametrize("kind", ["ogg", "oga"])
 def test_ogg_that_lacks_a_page_in_its_middle_is_named(tmp_path: Path, kind: str, change: str) -> None:
     path = tmp_path / f"song.{kind}"
-    content = write_vorbis(path) if kind == "ogg" else write_kind(path, kind)
+    content = write_vorbis(path) if kind == "ogg" else write_kind(path, kind, SOUND, RATE)
     with path.open("rb") as file:
         pages = list(ogg_pages(file, check=True))
     assert all(page.is_whole for page in pages)
@@ -200,7 +153,7 @@ def test_size_that_other_formats_write_for_unknown_is_no_cut(
     tmp_path: Path, kind: str, name: bytes, offset: int, stand_ins: tuple[bytes, ...]
 ) -> None:
     path = tmp_path / f"pipe.{kind}"
-    content = write_kind(path, kind)
+    content = write_kind(path, kind, SOUND, RATE)
     place = content.index(name) + offset
     for stand_in in stand_ins:
         path.write_bytes(content[:place] + stand_in + content[place + len(stand_in) :])
@@ -277,12 +230,10 @@ def test_junk_within_an_mp3_file_costs_the_frames_that_it_hits(tmp_path: Path, c
     assert SAMPLES - 6 * FRAME <= decode(path)[0].shape[1] <= SAMPLES + 3 * FRAME
 
 
-@pytest.mark.parametrize("kind", ["aac", "mp2", "ac3"])
+@pytest.mark.parametrize("kind", BARE_KINDS)
 def test_what_lies_behind_frames_of_other_codecs_is_passed_over_too(tmp_path: Path, kind: str) -> None:
-    codec, container = {"aac": ("aac", "adts"), "mp2": ("mp2", "mp2"), "ac3": ("ac3", "ac3")}[kind]
-    KINDS[kind] = (container, codec, "s16" if kind == "mp2" else "fltp", {})
     path = tmp_path / f"song.{kind}"
-    content = write_kind(path, kind)
+    content = write_kind(path, kind, SOUND, RATE)
     whole = decode(path)[0]
     for junk in (b"TAG" + b"x" * 125, bytes(3000), b"some text " * 99):
         path.write_bytes(content + junk)
