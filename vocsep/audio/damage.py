@@ -26,8 +26,9 @@ class DamagedSound(UserError):
 # What programs write whose output is a pipe and that cannot come back to fill in the size, or a little less.
 _STAND_INS = (0x7F000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _NEAR_STAND_IN = 65_536
-# Programs count a header in that is not part of the sound.
+# Some programs count a header in that is not part of the sound, in formats whose sound is one piece.
 _MOST_HEADER_BYTES = 512
+_ONE_PIECE = (b"data", b"SSND", b".snd", b"RIFF")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 
@@ -45,7 +46,8 @@ def refuse_cut(path: Path) -> None:
             return
         for piece in _sounds(file, head, size):
             missing = piece.stop - size
-            if missing > 0 and not _is_unknown(piece.size):
+            counted_in = min(piece.start, _MOST_HEADER_BYTES) if piece.name[:4] in _ONE_PIECE else 0
+            if missing > counted_in and not _is_unknown(piece.size):
                 raise DamagedSound(f"{path}: cut off, {missing} of {piece.size} bytes of sound are missing")
 
 
@@ -92,9 +94,8 @@ def _wav_sound(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
             continue
         if head[:4] == b"RF64":
             return [Piece(piece.name, piece.start, long)] if piece.size == 0xFFFFFFFF else [piece]
-        # As large as a program makes it that counts the header in, or for which the whole file is smaller than that.
-        few = piece.stop - size <= min(piece.start, _MOST_HEADER_BYTES)
-        return [] if few or piece.start <= whole <= size else [piece]
+        # Not if the size of the whole, which is written last, is smaller.
+        return [] if piece.start <= whole <= size else [piece]
     return []
 
 

@@ -144,12 +144,13 @@ def test_size_that_can_be_true_is_a_cut(tmp_path: Path, missing: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "offset", "stand_ins"),
     [
-        ("au", b".snd", 8, (b"\xff" * 4,)),
+        ("au", b".snd", 8, (b"\xff" * 4, struct.pack(">I", 4 * SAMPLES + 24))),
         ("caf", b"data", 4, (b"\xff" * 8,)),
-        ("aiff", b"SSND", 4, (b"\x7f\x00\x00\x08", b"\xff" * 4)),
+        ("aiff", b"SSND", 4, (b"\x7f\x00\x00\x08", b"\xff" * 4, struct.pack(">I", 4 * SAMPLES + 8 + 46))),
+        ("w64", b"data", 16, (struct.pack("<Q", 4 * SAMPLES + 24 + 104),)),
     ],
 )
-def test_size_that_other_formats_write_for_unknown_is_no_cut(
+def test_size_that_other_formats_write_for_unknown_or_with_the_header_is_no_cut(
     tmp_path: Path, kind: str, name: bytes, offset: int, stand_ins: tuple[bytes, ...]
 ) -> None:
     path = tmp_path / f"pipe.{kind}"
