@@ -94,13 +94,25 @@ def check_format(path: Path, container: str, bit_depth: str | None, like: AudioI
         depths = [depth for depth in kind.codecs if depth is not None]
         choice = f"use {' or '.join(depths)}" if depths else "it has none"
         raise InvalidInput(f"{path}: {container} cannot have bit depth {bit_depth}; {choice}")
+    fault = _fault(container, like)
+    if fault is not None:
+        others = " or ".join(other for other in ("wav", "flac") if _fault(other, like) is None)
+        raise InvalidInput(
+            f"{path}: {container} {fault}{f'; use {others}' if others else ', and no other format does'}"
+        )
+
+
+def _fault(container: str, like: AudioInfo) -> str | None:
+    """Why such a file cannot hold audio of the rate and channels of `like`, or None."""
+    kind = _FORMATS[container]
     if like.channels > kind.channels:
-        raise InvalidInput(f"{path}: {container} holds at most {kind.channels} channels, not {like.channels}; use wav")
+        return f"holds at most {kind.channels} channels, not {like.channels}"
     if kind.layouts and _layout(like, kind) not in kind.layouts:
-        raise InvalidInput(f"{path}: {container} cannot have the channel layout {like.layout}; use wav or flac")
+        return f"cannot have the channel layout {like.layout}"
     listed = _LISTED_RATES.get(container)
     if like.sample_rate not in listed if listed else not kind.rates[0] <= like.sample_rate <= kind.rates[1]:
-        raise InvalidInput(f"{path}: {container} cannot have a sample rate of {like.sample_rate} Hz; use wav or flac")
+        return f"cannot have a sample rate of {like.sample_rate} Hz"
+    return None
 
 
 def _layout(like: AudioInfo, kind: _Format) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file says of its first audio stream, before anything is decoded.
+    """What a file says of an audio stream, before anything is decoded.
 
     Attributes
     ----------
@@ -22,6 +22,8 @@ class AudioInfo:
         Title, artist and the like, by FFmpeg's names.
     has_cover
         Whether a picture is attached.
+    stream
+        Index among the file's audio streams.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class AudioInfo:
     seconds: float = 0.0
     tags: dict[str, str] = field(default_factory=dict)
     has_cover: bool = False
+    stream: int = 0
 
     @property
     def channels(self) -> int:

@@ -1,10 +1,9 @@
 """Audio files in: what a file holds, decoding with PyAV block by block, resampling with soxr."""
 
-import contextlib
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -12,58 +11,34 @@ import soundfile
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import FFmpegError, PatchWelcomeError
+from av.packet import Packet
 from av.stream import Discard, Disposition
 
-from storage.errors import NotFound, UserError, one_line
+from storage.errors import UserError
 from vocsep.arrays import Waveform
+from vocsep.audio.damage import DamagedSound, announced_frames, refuse_cut
 from vocsep.audio.formats import VORBIS_ORDER
 from vocsep.audio.info import AudioInfo
+from vocsep.audio.opening import opened, system_name
+from vocsep.audio.tags import bounded
 
-LENGTH_IN_HEADER = ("aiff", "flac")
+LENGTH_IN_HEADER = ("flac", "tta", "wv")
+# Formats whose header tells the length to within a frame, or not at all.
+_ROUGH_LENGTH_IN_HEADER = ("ape", "tak", "mpc", "mpc8", "dsf", "rm", "flv", "matroska,webm")
+_ROUGHLY_SECONDS = 0.5
+# Nothing but frames, one after the other: players pass over what is between them or behind the last.
+_BARE_FRAMES = ("mp3", "aac", "ac3", "eac3", "dts", "dtshd", "loas", "amr")
+# Of what lies before the last frame that could be decoded; the ffmpeg program gives up there, too.
+_MOST_FAILURES = 2 / 3
+_LOUDEST = 2.0**31
+"""Full scale of 32-bit integers, which some programs write as floats; beyond it is garbage."""
 BLOCK_SAMPLES = 65_536
-# In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
-_WAV_PROBE_BYTES = 65_536
 _OGG_PAGE_BYTES = 65_307  # at most
 # PyAV reads beyond the end of the list of a frame's planes if there are more.
 _MOST_PLANES = 7
 # FFmpeg's converter, which turns planes into one, takes no more.
 _MOST_CHANNELS = 64
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    """Open a media file; whatever FFmpeg says of a bad one becomes one line."""
-    try:
-        options = {"probesize": str(_WAV_PROBE_BYTES)} if _is_wav(path) else {}
-        with av.open(path, mode="r", metadata_errors="replace", options=options) as container:
-            yield container
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
-    except (FFmpegError, OSError) as error:
-        raise one_line(path, "read as audio", error) from None
-
-
-def _is_wav(path: Path) -> bool:
-    with path.open("rb") as file:
-        riff = file.read(12)
-    return riff[:4] in (b"RIFF", b"RF64") and riff[8:] == b"WAVE"
-
-
-def _refuse_cut_wav(path: Path) -> None:
-    """FFmpeg takes what there is of a wav file; its header tells how much there should be."""
-    if not _is_wav(path):
-        return
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            size = int.from_bytes(header[4:], "little")
-            if header[:4] == b"data":
-                left = path.stat().st_size - file.tell()
-                if size > left and size != 0xFFFFFFFF:  # which stands for a length not known when writing began
-                    raise UserError(f"{path}: cut off, {size - left} of {size} bytes of sound are missing")
-                return
-            file.seek(size + size % 2, os.SEEK_CUR)
 
 
 def _refuse_cut_index(path: Path, stream: AudioStream) -> None:
@@ -72,14 +47,23 @@ def _refuse_cut_index(path: Path, stream: AudioStream) -> None:
         last = stream.index_entries[-1]
         missing = last.pos + last.size - path.stat().st_size
         if missing > 0:
-            raise UserError(f"{path}: cut off, at least {missing} bytes of sound are missing")
+            raise DamagedSound(f"{path}: cut off, at least {missing} bytes of sound are missing")
 
 
-def _refuse_cut_stream(path: Path, stream: AudioStream, samples: int) -> None:
-    """The header of an aiff or flac file tells how many samples there are, 0 for unknown."""
-    declared = round((stream.duration or 0) * (stream.time_base or 0) * (stream.rate or 0))
-    if samples < declared:
-        raise UserError(f"{path}: cut off, {declared - samples} of {declared} samples are missing")
+def _refuse_cut_stream(path: Path, container: InputContainer, stream: AudioStream, samples: int) -> None:
+    """The headers of some formats tell how many samples there are, 0 for unknown, or roughly how many."""
+    name, rate = container.format.name, stream.rate or 0
+    declared = round((stream.duration or 0) * (stream.time_base or 0) * rate)
+    missing = 0
+    if name in LENGTH_IN_HEADER:
+        missing = declared - samples
+    elif name in _ROUGH_LENGTH_IN_HEADER:
+        # What the longest stream lasts is no measure of another.
+        if not declared and len(container.streams) == 1:
+            declared = round((container.duration or 0) * rate / av.time_base)
+        missing = declared - samples if declared - samples > _ROUGHLY_SECONDS * rate else 0
+    if missing > 0:
+        raise DamagedSound(f"{path}: cut off, {missing} of {declared} samples are missing")
 
 
 def _refuse_unknown(path: Path, stream: AudioStream) -> None:
@@ -88,23 +72,36 @@ def _refuse_unknown(path: Path, stream: AudioStream) -> None:
         raise UserError(f"{path}: cannot be read as audio (its codec is not known)")
 
 
-def _refuse_not_finite(path: Path, waveform: Waveform) -> None:
-    if not np.isfinite(waveform).all():
-        raise UserError(f"{path}: holds NaN or infinite samples")
+def _refuse_garbage(path: Path, waveform: Waveform) -> None:
+    peak = np.abs(waveform).max(initial=0.0)
+    if not peak <= _LOUDEST:  # as for NaN
+        raise UserError(
+            f"{path}: holds a sample of {peak:.0e}, which is no sound (full scale is 1)"
+            if np.isfinite(peak)
+            else f"{path}: holds NaN or infinite samples"
+        )
 
 
-def audio_info(path: Path) -> AudioInfo:
-    """What a file says of itself.
+def _default_stream(streams: tuple[AudioStream, ...]) -> int:
+    """Index of the audio stream that a player takes."""
+    return next((index for index, stream in enumerate(streams) if stream.disposition & Disposition.default), 0)
+
+
+def audio_info(path: Path, track: int | None = None) -> AudioInfo:
+    """What a file says of itself, and of its audio track `track`, counted from 1, or that which players take.
 
     Raises
     ------
     UserError
-        If the file is missing or holds no sound.
+        If the file is missing or holds no sound, or no such track.
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         if not container.streams.audio:
             raise UserError(f"{path}: holds no sound")
-        stream = container.streams.audio[0]
+        index = _default_stream(container.streams.audio) if track is None else track - 1
+        if index >= len(container.streams.audio):
+            raise UserError(f"{path}: has {len(container.streams.audio)} audio tracks, no track {track}")
+        stream = container.streams.audio[index]
         _refuse_unknown(path, stream)
         seconds = float((stream.duration or 0) * (stream.time_base or 0)) or (container.duration or 0) / av.time_base
         layout = stream.layout
@@ -118,8 +115,9 @@ def audio_info(path: Path) -> AudioInfo:
             layout=layout.name,
             channel_names=tuple(channel.name for channel in layout.channels),
             seconds=max(0.0, seconds),
-            tags={name.lower(): text for name, text in (stream.metadata | container.metadata).items()},
+            tags=bounded(stream.metadata | container.metadata),
             has_cover=any(picture.disposition & Disposition.attached_pic for picture in container.streams.video),
+            stream=index,
         )
 
 
@@ -188,8 +186,9 @@ class _StreamBuffer:
             scaled = samples.astype(np.float32, order="C")
             scaled *= np.float32(1 / (1 << (8 * samples.dtype.itemsize - 1)))
             return scaled
-        floats: Waveform = samples.astype(np.float32, copy=False)
-        _refuse_not_finite(self._path, floats)
+        with np.errstate(over="ignore"):  # of 64 bits
+            floats: Waveform = samples.astype(np.float32, copy=False)
+        _refuse_garbage(self._path, floats)
         return floats
 
 
@@ -233,12 +232,12 @@ def _is_one_vorbis(path: Path, stream: AudioStream) -> bool:
 def _vorbis_blocks(path: Path) -> Iterator[Block]:
     """Decode Vorbis with libsndfile: of its end, FFmpeg gives up to 1024 samples too many or too few."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(system_name(path)) as file:
             order = np.argsort(VORBIS_ORDER.get(file.channels, range(file.channels)))
             taken = 0
             while len(samples := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                 waveform = np.ascontiguousarray(samples.T[order])
-                _refuse_not_finite(path, waveform)
+                _refuse_garbage(path, waveform)
                 taken += len(samples)
                 yield Block([waveform], file.samplerate)
             if taken < file.frames:
@@ -249,7 +248,53 @@ def _vorbis_blocks(path: Path) -> Iterator[Block]:
         raise UserError(f"{path}: cannot be read as audio ({error})") from None
 
 
-def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block]:
+class _Decoder:
+    """Decodes packets, and counts those that cannot be decoded if they may be left out."""
+
+    def __init__(self, path: Path, *, leave_out: bool) -> None:
+        self._path = path
+        self._leave_out = leave_out
+        self._failed = 0
+        self._failed_between = 0
+        self.frames = 0
+
+    def decode(self, packet: "Packet[Any]") -> list[AudioFrame]:
+        """The frames of a packet."""
+        try:
+            frames = cast(list[AudioFrame], packet.decode())
+        except FFmpegError as error:
+            if self._leave_out:
+                self._failed += 1
+                return []
+            if isinstance(error, PatchWelcomeError):
+                raise
+            raise DamagedSound(f"{self._path}: damaged or cut off ({error.strerror})") from None
+        if frames:
+            self.frames += len(frames)
+            self._failed_between = self._failed
+        return frames
+
+    def refuse_noise(self) -> None:
+        """Raise `UserError` if most of a file, up to its last frame, was none."""
+        if self._failed_between > _MOST_FAILURES * (self.frames + self._failed_between):
+            raise DamagedSound(f"{self._path}: damaged, most of it cannot be decoded")
+
+
+def _packets(
+    path: Path, container: InputContainer, chosen: list[AudioStream], *, accept_damaged: bool
+) -> "Iterator[Packet[Any]]":
+    try:
+        yield from container.demux(chosen)
+    except PatchWelcomeError:
+        raise
+    except FFmpegError as error:
+        if not accept_damaged:
+            raise DamagedSound(f"{path}: damaged or cut off ({error.strerror})") from None
+
+
+def decode_blocks(
+    path: Path, streams: tuple[int, ...] | None = None, *, accept_damaged: bool = False
+) -> Iterator[Block]:
     """Decode the given audio streams of a file, and only them, in one pass, block by block.
 
     A file of any length needs the memory of a few blocks, if it interleaves its streams. What is wrong with a file may
@@ -258,43 +303,57 @@ def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block
     Parameters
     ----------
     path
-        Any file that FFmpeg's libraries read.
+        Any file of sound that FFmpeg's libraries read.
     streams
-        Indices among the file's audio streams, all of one sample rate; blocks hold them in this order.
+        Indices among the file's audio streams, all of one sample rate; blocks hold them in this order. None: the one
+        that players take.
+    accept_damaged
+        Gives what there is of a file that was cut off or is damaged.
 
     Raises
     ------
+    DamagedSound
+        If the file was cut off, or a part of it cannot be decoded. What players pass over in mp3 files and their like
+        is no damage.
     UserError
-        If the file is missing, is not audio, was cut off, lacks a stream, changes its rate or layout midway, holds no
-        samples, or holds NaN or infinite samples.
+        If the file is missing, is not audio, lacks a stream, changes its rate or layout midway, holds no samples, or
+        holds NaN, infinite or absurd ones.
     """
-    with _opened(path) as container:
-        _refuse_cut_wav(path)
+    with opened(path) as container:
+        if not accept_damaged:
+            refuse_cut(path)
         available = container.streams.audio
+        if streams is None:
+            streams = (_default_stream(available),)
         if max(streams) >= len(available):
             raise UserError(f"{path}: has {len(available)} audio streams, stream {max(streams)} is needed")
         chosen = [available[index] for index in streams]
         for stream in chosen:
             _refuse_unknown(path, stream)
-        if container.format.name == "ogg" and streams == (0,) and _is_one_vorbis(path, available[0]):
+        name = container.format.name
+        if name == "ogg" and streams == (0,) and not accept_damaged and _is_one_vorbis(path, available[0]):
             yield from _vorbis_blocks(path)
             return
-        if "mp4" in container.format.name.split(","):
+        if "mp4" in name.split(",") and not accept_damaged:
             for stream in chosen:
                 _refuse_cut_index(path, stream)
         for other in container.streams:
             if other not in chosen:
                 other.discard = Discard.all
         buffers = {stream.index: _StreamBuffer(path) for stream in chosen}
-        for packet in container.demux(chosen):
+        decoder = _Decoder(path, leave_out=accept_damaged or name in _BARE_FRAMES)
+        for packet in _packets(path, container, chosen, accept_damaged=accept_damaged):
             buffer = buffers[packet.stream.index]
-            for frame in packet.decode():
-                buffer.add(frame)  # type: ignore[arg-type]
+            for frame in decoder.decode(packet):
+                buffer.add(frame)
             if buffer.waiting >= BLOCK_SAMPLES and all(each.waiting >= BLOCK_SAMPLES for each in buffers.values()):
                 yield _next_block(path, buffers.values())
-        if container.format.name in LENGTH_IN_HEADER:
+        if not accept_damaged:
+            decoder.refuse_noise()
+            if name == "mp3" and decoder.frames < (announced := announced_frames(path)):
+                raise DamagedSound(f"{path}: cut off, {announced - decoder.frames} of {announced} frames are missing")
             for stream, buffer in zip(chosen, buffers.values(), strict=True):
-                _refuse_cut_stream(path, stream, buffer.taken + buffer.waiting)
+                _refuse_cut_stream(path, container, stream, buffer.taken + buffer.waiting)
     for index, buffer in zip(streams, buffers.values(), strict=True):
         if not buffer.taken and not buffer.waiting:
             raise UserError(f"{path}: audio stream {index} holds no samples")
@@ -303,6 +362,6 @@ def decode_blocks(path: Path, streams: tuple[int, ...] = (0,)) -> Iterator[Block
 
 
 def decode(path: Path) -> tuple[Waveform, int]:
-    """First audio stream of a file: `(channels, samples)` float32 and its sample rate in Hz (see `decode_blocks`)."""
+    """The audio of a file: `(channels, samples)` float32 and its sample rate in Hz (see `decode_blocks`)."""
     blocks = list(decode_blocks(path))
     return np.concatenate([block.waveforms[0] for block in blocks], axis=1), blocks[0].sample_rate

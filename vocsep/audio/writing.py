@@ -20,6 +20,7 @@ from storage.errors import one_line
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, _layout, check_format
 from vocsep.audio.info import AudioInfo
+from vocsep.audio.opening import file_url, opened, system_name
 
 _OGG_QUALITY = 0.2  # soundfile's compression level: 0 is the best quality and the largest file
 # What the encoders get at a time: it stays in a core's cache, and libsndfile keeps all of it on its stack.
@@ -50,6 +51,7 @@ _OWN_TAGS = (
 )
 # Pictures that every format with a cover takes.
 _COVER_CODECS = ("mjpeg", "png")
+_MOST_COVER_BYTES = 1 << 24  # as many as FLAC takes
 
 
 class _PyavEncoder:
@@ -63,7 +65,7 @@ class _PyavEncoder:
         # Beyond 4 GB a wav file needs 64-bit sizes, which `auto` writes only then. One tick per sample lets an mp4 file
         # tell the exact length.
         options = {"wav": {"rf64": "auto"}, "m4a": {"movie_timescale": str(like.sample_rate)}}.get(container, {})
-        self._file = av.open(str(path), "w", format=kind.muxer, options=options)
+        self._file = av.open(file_url(path), "w", format=kind.muxer, options=options)
         try:
             self._file.metadata.update({name: text for name, text in like.tags.items() if name not in _OWN_TAGS})
             stream = self._file.add_stream(codec, rate=like.sample_rate, layout=self._layout, options=kind.options)
@@ -82,7 +84,7 @@ class _PyavEncoder:
 
     def _add_cover(self, path: Path) -> "Packet[Any] | None":
         """Make a stream for the first picture attached to a file; returns the picture."""
-        with av.open(str(path), metadata_errors="replace") as source:
+        with opened(path) as source:
             for original in source.streams.video:
                 codec = original.codec_context
                 if not original.disposition & _ATTACHED or codec is None:
@@ -90,11 +92,11 @@ class _PyavEncoder:
                 # One that FFmpeg cannot see the size of is broken.
                 if codec.name in _COVER_CODECS and codec.width and codec.height:
                     picture = next((packet for packet in source.demux(original) if packet.size), None)
-                    if picture is not None:
+                    if picture is not None and picture.size <= _MOST_COVER_BYTES:
                         copied = self._file.add_stream_from_template(original)
                         copied.disposition = _ATTACHED
                         picture.stream = copied
-                    return picture
+                        return picture
         return None
 
     def write(self, block: Waveform) -> None:
@@ -140,7 +142,13 @@ class _OggEncoder:
 
     def __init__(self, path: Path, like: AudioInfo) -> None:
         self._file = soundfile.SoundFile(
-            path, "w", like.sample_rate, like.channels, format="OGG", subtype="VORBIS", compression_level=_OGG_QUALITY
+            system_name(path),
+            "w",
+            like.sample_rate,
+            like.channels,
+            format="OGG",
+            subtype="VORBIS",
+            compression_level=_OGG_QUALITY,
         )
         self._order = list(VORBIS_ORDER.get(like.channels, range(like.channels)))
         for tag, name in _OGG_TAGS.items():

@@ -11,6 +11,7 @@ import numpy as np
 from storage.errors import UserError
 from storage.files import write_json, writing
 from storage.lock import lock_path, locked
+from vocsep.audio.opening import file_url
 from vocsep.demo.band import play_bass, play_drums, play_other
 from vocsep.demo.names import song_name
 from vocsep.demo.signals import Signal, random_for, rms
@@ -192,7 +193,7 @@ def _encode(path: Path, streams: list[Signal]) -> None:
     # Without noise substitution, intensity stereo and noise shaping the streams keep their waveforms, so that
     # the decoded stems still add up to the decoded mixture (to about 30 dB).
     coder = {"aac_coder": "fast", "aac_pns": "0", "aac_is": "0", "aac_tns": "0", "flags": "+bitexact"}
-    with av.open(str(path), "w", format="mp4", options=options) as container:
+    with av.open(file_url(path), "w", format="mp4", options=options) as container:
         outputs = []
         for _ in streams:
             output = container.add_stream("aac", rate=SAMPLE_RATE, layout="stereo", options=coder)

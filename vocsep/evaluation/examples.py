@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from vocsep.audio.opening import system_name
 from vocsep.audio.resampling import resample
 from vocsep.datasets.songs import Song
 from vocsep.datasets.sources import read_sources
@@ -42,7 +43,7 @@ def make_example(song: Song, subject: Subject, folder: Path) -> Example:
     audible = {name: resample(excerpt, sample_rate, MP3_RATE) for name, excerpt in excerpts.items()}
     peak = max(1.0, *(float(np.abs(excerpt).max(initial=0.0)) for excerpt in audible.values()))
     for name, path in sounds.items():
-        soundfile.write(path, audible[name].T / peak, MP3_RATE, format="MP3")
+        soundfile.write(system_name(path), audible[name].T / peak, MP3_RATE, format="MP3")
     picture = folder / f"{song.id}.png"
     shown = {name: excerpts[name] for name in SOUNDS[:3]}
     plot_spectrograms(picture, shown, sample_rate, subject.spectrogram, start_seconds=span.start / sample_rate)

@@ -11,6 +11,7 @@ import numpy as np
 
 from storage.errors import UserError, one_line
 from vocsep.arrays import Waveform
+from vocsep.audio.damage import DamagedSound
 from vocsep.audio.formats import check_format
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.reading import audio_info, decode_blocks
@@ -93,7 +94,7 @@ def separate_file(
     begin = time.perf_counter()
     outputs = output_paths(path, settings.stems, output, settings.name, settings.format)
     picture = output_path(path, PICTURE, output, settings.name, "png") if settings.plot else None
-    info = audio_info(path)
+    info = audio_info(path, settings.audio_track)
     result = Separated(path, outputs, info.sample_rate, info.channels, info.seconds, picture=picture)
     there = [_is_there(file) for file in result.files]
     if all(there) and not settings.overwrite:
@@ -116,14 +117,14 @@ def separate_file(
             with contextlib.ExitStack() as rough_stack:
                 for each in rough.values():
                     rough_stack.enter_context(each)
-                samples, peak = _write(path, info, separator, rough, drawing, progress, settings.clip)
+                samples, peak = _write(path, info, separator, rough, drawing, progress, settings)
             if peak > 1:  # rounded down, or the greatest sample would be beyond 1 again
                 gain = float(np.nextafter(np.float32(1 / peak), np.float32(0)))
             for stem, writer in writers.items():
                 for block in decode_blocks(rough[stem].path):
                     writer.write(block.waveforms[0] * np.float32(gain))
         else:
-            samples, _ = _write(path, info, separator, writers, drawing, progress, settings.clip)
+            samples, _ = _write(path, info, separator, writers, drawing, progress, settings)
         for writer in writers.values():
             writer.finish()
         if drawing and picture:
@@ -153,19 +154,21 @@ def _write(
     writers: dict[str, AudioWriter],
     drawing: Drawing | None,
     progress: Progress,
-    clip: Clip,
+    settings: SeparationSettings,
 ) -> tuple[int, float]:
     """Separate a file into writers; returns how many samples it has and, for `rescale`, the greatest of all stems."""
     samples, peak = 0, 0.0
     groups = channel_groups(info.channel_names)
-    stream = separator.stream(_blocks(path, info), info.sample_rate, groups)
+    stream = separator.stream(_blocks(path, info, settings.accept_damaged), info.sample_rate, groups)
     with ThreadPoolExecutor(len(writers)) as encoders, contextlib.closing(stream) as parts:
         # A part is encoded, every stem on a thread of its own, while the next one is made.
         encoding: list[Future[float]] = []
         for part in parts:
             stems = {"vocals": part.vocals, "accompaniment": part.mixture - part.vocals}
             peak = max(peak, *(future.result() for future in encoding), 0.0)
-            encoding = [encoders.submit(_encode, writer, stems[stem], clip) for stem, writer in writers.items()]
+            encoding = [
+                encoders.submit(_encode, writer, stems[stem], settings.clip) for stem, writer in writers.items()
+            ]
             if drawing:
                 drawing.add(part.magnitudes, part.mask)
             samples += part.mixture.shape[1]
@@ -180,16 +183,19 @@ def _encode(writer: AudioWriter, stem: Waveform, clip: Clip) -> float:
     return float(np.abs(stem).max(initial=0.0)) if clip == "rescale" else 0.0
 
 
-def _blocks(path: Path, info: AudioInfo) -> Iterator[Waveform]:
+def _blocks(path: Path, info: AudioInfo, accept_damaged: bool) -> Iterator[Waveform]:
     """A song, block by block, which is what its file says."""
-    for block in decode_blocks(path):
-        waveform = block.waveforms[0]
-        if (len(waveform), block.sample_rate) != (info.channels, info.sample_rate):
-            raise UserError(
-                f"{path}: damaged, says {info.channels} channels at {info.sample_rate} Hz and holds {len(waveform)} at "
-                f"{block.sample_rate} Hz"
-            )
-        yield waveform
+    try:
+        for block in decode_blocks(path, (info.stream,), accept_damaged=accept_damaged):
+            waveform = block.waveforms[0]
+            if (len(waveform), block.sample_rate) != (info.channels, info.sample_rate):
+                raise UserError(
+                    f"{path}: damaged, says {info.channels} channels at {info.sample_rate} Hz and holds "
+                    f"{len(waveform)} at {block.sample_rate} Hz"
+                )
+            yield waveform
+    except DamagedSound as error:
+        raise UserError(f"{error}; --accept-damaged separates what there is") from None
 
 
 def channel_groups(names: tuple[str, ...]) -> Groups:

@@ -59,6 +59,8 @@ def inputs_to_separate(inputs: Iterable[Path], output: Path, name: str = "{track
                 files += inside
             elif entry.exists():
                 files.append(entry)
+            elif str(entry) == "-":
+                raise UserError("-: standard input cannot be separated; save its sound as a file first")
             else:
                 raise UserError(f"{entry}: no such file or folder")
         except OSError as error:

@@ -35,6 +35,12 @@ class SeparationSettings(Settings):
         default=0.0, ge=0.0, le=MOST_OVERLAP, description="Share by which patches overlap; 0: the whole song at once."
     )
     wiener: bool = Field(default=False, description="Refine with the multichannel Wiener filter.")
+    accept_damaged: bool = Field(
+        default=False, description="Separate what there is of files that were cut off or are damaged."
+    )
+    audio_track: int | None = Field(
+        default=None, ge=1, description="Which audio track of a file, counted from 1 (default: the one that is played)."
+    )
     plot: bool = Field(default=False, description="Draw the spectrograms of every song beside its stems.")
     overwrite: bool = Field(default=False, description="Separate again what is already there.")
     model: str = Field(

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -75,6 +76,59 @@ def write_song(
         file.mux(sound.encode(frame))
         file.mux(sound.encode(None))
     return path
+
+
+# Kinds of files that tell how long they are: FFmpeg's container, codec, sample format and options.
+WHOLE_KINDS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "wav": ("wav", "pcm_s16le", "s16", {}),
+    "rf64": ("wav", "pcm_s16le", "s16", {"rf64": "always"}),
+    "w64": ("w64", "pcm_s16le", "s16", {}),
+    "au": ("au", "pcm_s16be", "s16", {}),
+    "caf": ("caf", "pcm_s16le", "s16", {}),
+    "aiff": ("aiff", "pcm_s16be", "s16", {}),
+    "aifc": ("aiff", "pcm_mulaw", "s16", {}),
+    "avi": ("avi", "pcm_s16le", "s16", {}),
+    "flac": ("flac", "flac", "s16", {}),
+    "tta": ("tta", "tta", "s16", {}),
+    "wv": ("wv", "wavpack", "s16p", {}),
+    "mp3": ("mp3", "libmp3lame", "fltp", {}),
+    "wav.mp3": ("wav", "libmp3lame", "fltp", {}),
+    "opus": ("ogg", "libopus", "flt", {}),
+    "oga": ("ogg", "flac", "s16", {}),
+    "webm": ("webm", "libopus", "flt", {}),
+    "mka": ("matroska", "flac", "s16", {}),
+    "m4a": ("mp4", "aac", "fltp", {}),
+    "fast.m4a": ("mp4", "aac", "fltp", {"movflags": "faststart"}),
+    "parts.m4a": ("mp4", "aac", "fltp", {"movflags": "frag_keyframe+empty_moov"}),
+    "mov": ("mov", "pcm_s16le", "s16", {}),
+    "rm": ("rm", "ac3", "fltp", {}),
+    "flv": ("flv", "aac", "fltp", {}),
+}
+
+
+# Kinds that cannot: nothing but frames.
+BARE_KINDS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "aac": ("adts", "aac", "fltp", {}),
+    "mp2": ("mp2", "mp2", "s16", {}),
+    "ac3": ("ac3", "ac3", "fltp", {}),
+}
+
+
+def write_kind(path: Path, kind: str, waveform: Waveform, rate: int) -> bytes:
+    """A sound as a file of a kind; returns its bytes."""
+    container, codec, sample_format, options = (WHOLE_KINDS | BARE_KINDS)[kind]
+    rate = 44100 if kind == "flv" else rate
+    with av.open(str(path), "w", format=container, options=options) as file:
+        stream = file.add_stream(codec, rate=rate, layout="stereo")
+        assert isinstance(stream, AudioStream)
+        samples: Any = (waveform * 32767).astype(np.int16) if sample_format.startswith("s16") else waveform
+        if not sample_format.endswith("p"):
+            samples = samples.T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=sample_format, layout="stereo")
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return path.read_bytes()
 
 
 def write_film(path: Path) -> Path:

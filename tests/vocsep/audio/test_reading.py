@@ -568,3 +568,19 @@ def test_vorbis_songs_joined_to_one_file_are_all_read(tmp_path: Path) -> None:
     path = tmp_path / "joined.ogg"
     path.write_bytes(b"".join(parts))
     assert decode(path)[0].shape[1] > 1.9 * 0.5 * RATE
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (RATE, 1)])
+def test_vorbis_songs_of_different_rates_or_channels_joined_are_one_line(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
+    path = tmp_path / "joined.ogg"
+    content = b""
+    for part_rate, part_channels in ((RATE, 2), (rate, channels)):
+        signal = tones(0.5, part_rate, part_channels)
+        soundfile.write(tmp_path / "part.ogg", signal.T, part_rate, format="OGG", subtype="VORBIS")
+        content += (tmp_path / "part.ogg").read_bytes()
+    path.write_bytes(content)
+    message = assert_refused(path)
+    assert "change" in message
+    assert "patches" not in message

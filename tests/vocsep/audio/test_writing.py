@@ -212,6 +212,27 @@ def test_bit_depth_that_a_format_does_not_have_is_refused_with_advice(
     assert advice in assert_refused(tmp_path / "out" / "a", like(), container, bit_depth)
 
 
+@pytest.mark.parametrize(
+    ("container", "channels", "rate", "advice"),
+    [
+        ("wav", 65, RATE, "wav holds at most 64 channels, not 65, and no other format does"),
+        ("flac", 65, RATE, "and no other format does"),
+        ("flac", 9, RATE, "; use wav"),
+        ("flac", 2, 700_000, "; use wav"),
+        ("wav", 2, 800_000, "and no other format does"),
+        ("mp3", 2, 96_000, "; use wav or flac"),
+        ("ogg", 9, RATE, "; use wav"),
+    ],
+)
+def test_advice_is_a_format_that_can_hold_the_song(
+    tmp_path: Path, container: AudioFormat, channels: int, rate: int, advice: str
+) -> None:
+    info = AudioInfo(tmp_path / "song.wav", rate, f"{channels} channels", ("NONE",) * channels)
+    if channels == 2:
+        info = like(sample_rate=rate)
+    assert assert_refused(tmp_path / "out" / "a", info, container).endswith(advice)
+
+
 def test_samples_beyond_full_scale_are_kept_in_float_and_elsewhere_cut_off_and_counted(tmp_path: Path) -> None:
     loud = np.array([[1.5, -1.5, 1.0, -1.0, 0.25, 0.0]], np.float32)
     kinds: list[tuple[AudioFormat, BitDepth, int]] = [

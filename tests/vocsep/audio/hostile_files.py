@@ -1,0 +1,132 @@
+"""Files that strangers make: playlists, names that are addresses, and tags without end."""
+
+import struct
+from pathlib import Path
+
+
+def addresses(port: int) -> tuple[str, ...]:
+    """Names of files that FFmpeg, or libsndfile, takes for something else; `port` is one of this machine."""
+    return (
+        f"http:127.0.0.1:{port}?x",
+        f"tcp:127.0.0.1:{port}?listen=1",
+        f"udp:127.0.0.1:{port}",
+        "Artist: Song",
+        "12:30",
+        "file:song",
+        "pipe:0",
+        "concat:song|song",
+        "subfile,,start,0,end,9,,:song",
+        "data:audio;base64,AAAA",
+        "lavfi:sine",
+        "song%03d",
+    )
+
+
+def playlists(other: Path) -> dict[str, str]:
+    """Files of text that name another one, in every form that FFmpeg follows."""
+    name, folder = other.name, other.parent
+    return {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{other}\n#EXT-X-ENDLIST\n",
+        "m3u": f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{other}\n#EXT-X-ENDLIST\n",
+        "mp3": f"ffconcat version 1.0\nfile {name}\n",
+        "wav": f"ffconcat version 1.0\nfile '{name}'\nfile '{name}'\n",
+        "flac": "ffconcat version 1.0\nfile itself.flac\n",
+        "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period><AdaptationSet '
+        f'mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>{other}</BaseURL></Representation>'
+        "</AdaptationSet></Period></MPD>",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+        "pls": f"[playlist]\nFile1={other}\nNumberOfEntries=1\nVersion=2\n",
+        "xspf": f'<playlist version="1"><trackList><track><location>{other}</location></track></trackList></playlist>',
+        "cue": f'FILE "{name}" MP3\n  TRACK 01 AUDIO\n    INDEX 01 00:00:00\n',
+        "asx": f'<asx version="3.0"><entry><ref href="{folder}/{name}"/></entry></asx>',
+        "wma": f"[Reference]\nRef1=http://127.0.0.1/{name}\n",
+        "webm": '<?xml version="1.0"?><SmoothStreamingMedia/>',
+        "png": "\x89PNG\r\n",
+        "srt": "1\n00:00:00,000 --> 00:00:01,000\nla la\n",
+        "txt": ";FFMETADATA1\ntitle=x\n",
+    }
+
+
+def with_tags(kind: str, content: bytes, count: int, text: bytes = b"v") -> bytes:
+    """A sound file that holds so many tags in addition."""
+    return {
+        "mp3": _with_id3_frames,
+        "flac": _with_vorbis_comments,
+        "m4a": _with_item_boxes,
+        "mkv": _with_simple_tags,
+        "wav": _with_info_chunks,
+        "aiff": _with_id3_chunk,
+        "ape.mp3": _with_ape_items,
+    }[kind](content, [b"k%d" % number for number in range(count)], text)
+
+
+def _id3(names: list[bytes], text: bytes) -> bytes:
+    frames = b"".join(
+        b"TXXX" + struct.pack(">IH", len(name) + len(text) + 2, 0) + b"\0" + name + b"\0" + text for name in names
+    )
+    size = bytes(len(frames) >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\x03\0\0" + size + frames
+
+
+def _with_id3_frames(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    return _id3(names, text) + content
+
+
+def _with_id3_chunk(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    tag = _id3(names, text)
+    return content[:12] + b"ID3 " + struct.pack(">I", len(tag)) + tag + bytes(len(tag) % 2) + content[12:]
+
+
+def _with_vorbis_comments(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    place, is_last = 4, False
+    while not is_last:
+        is_last, place = bool(content[place] & 128), place + 4 + int.from_bytes(content[place + 1 : place + 4], "big")
+    comments = [name + b"=" + text for name in names]
+    block = struct.pack("<II", 0, len(comments)) + b"".join(struct.pack("<I", len(one)) + one for one in comments)
+    head = b"\x84" + len(block).to_bytes(3, "big")
+    return b"fLaC\0" + content[5:42] + head + block + content[place:]
+
+
+def _with_ape_items(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    items = b"".join(struct.pack("<II", len(text), 0) + name + b"\0" + text for name in names)
+    return content + items + b"APETAGEX" + struct.pack("<IIII8x", 2000, len(items) + 32, len(names), 0)
+
+
+def _with_info_chunks(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    chunks = b"".join(
+        b"%04x" % number + struct.pack("<I", len(text)) + text + bytes(len(text) % 2) for number in range(len(names))
+    )
+    return content[:12] + b"LIST" + struct.pack("<I", 4 + len(chunks)) + b"INFO" + chunks + content[12:]
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + name + content
+
+
+def _with_item_boxes(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    items = b"".join(
+        _box(
+            b"----",
+            _box(b"mean", bytes(4) + b"com")
+            + _box(b"name", bytes(4) + name)
+            + _box(b"data", struct.pack(">II", 1, 0) + text),
+        )
+        for name in names
+    )
+    handler = _box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9))
+    tags = _box(b"udta", _box(b"meta", bytes(4) + handler + _box(b"ilst", items)))
+    place = content.index(b"moov") - 4
+    stop = place + int.from_bytes(content[place : place + 4], "big")
+    return content[:place] + _box(b"moov", content[place + 8 : stop] + tags) + content[stop:]
+
+
+def _element(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack(">Q", len(content) | 1 << 56) + content
+
+
+def _with_simple_tags(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    tags = b"".join(_element(b"\x67\xc8", _element(b"\x45\xa3", name) + _element(b"\x44\x87", text)) for name in names)
+    place = content.index(b"\x18\x53\x80\x67")
+    everything = _element(b"\x12\x54\xc3\x67", _element(b"\x73\x73", _element(b"\x63\xc0", b"") + tags))
+    return content[: place + 4] + b"\x01" + b"\xff" * 7 + everything + content[place + 12 :]

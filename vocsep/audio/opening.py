@@ -1,0 +1,76 @@
+"""Sound files opened with FFmpeg as what they are: files on a disk, of kinds that hold their sound themselves."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import ArgumentError, FFmpegError, PatchWelcomeError
+
+from storage.errors import NotFound, UserError, one_line
+from vocsep.audio.damage import refuse_cut
+from vocsep.audio.tags import refuse_too_many_tags
+
+# FFmpeg's readers of sound and films. Those of playlists, streams over a network, pictures and devices open what a file
+# names, and are not among them.
+_READERS = (
+    *("wav", "w64", "aiff", "au", "caf", "flac", "mp3", "aac", "ogg", "matroska", "mov", "avi", "asf", "flv", "mpeg"),
+    *("mpegts", "ac3", "eac3", "ac4", "dts", "dtshd", "truehd", "mlp", "tta", "ape", "wv", "mpc", "mpc8", "tak", "shn"),
+    *("dsf", "iff", "voc", "amr", "amrnb", "amrwb", "rm", "oma", "nut", "mxf", "dv", "wtv", "nsv", "loas", "ircam"),
+    *("nistsphere", "sox", "xwma", "spdif", "gxf", "swf", "osq", "bonk", "qoa", "avr", "paf", "pvf"),
+)
+_OPTIONS = {"format_whitelist": ",".join(_READERS), "protocol_whitelist": "file"}
+# That a file may take to be opened, or until the next packet: for music it is far less than one.
+_SECONDS = 30.0
+# In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
+_WAV_PROBE_BYTES = 65_536
+
+
+def file_url(path: Path) -> str:
+    """What FFmpeg opens as the file of this name: `http:song.mp3` alone would be asked for in a network."""
+    return f"file:{path.absolute()}"
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open a media file; whatever FFmpeg says of a bad one becomes one line."""
+    try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise UserError(f"{path}: a pipe or device cannot be read as audio; save its sound as a file first")
+        refuse_too_many_tags(path)
+        options = _OPTIONS | ({"probesize": str(_WAV_PROBE_BYTES)} if is_wav(path) else {})
+        try:
+            container = av.open(file_url(path), mode="r", metadata_errors="replace", options=options, timeout=_SECONDS)
+        except ArgumentError:
+            raise UserError(
+                f"{path}: cannot be read as audio (of a kind that holds no sound itself, like a playlist)"
+            ) from None
+        except FFmpegError:
+            refuse_cut(path)  # a better reason
+            raise
+        with container:
+            yield container
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file") from None
+    except PatchWelcomeError:
+        raise UserError(
+            f"{path}: cannot be read as audio (FFmpeg does not know such sound, or its rate or channels change midway)"
+        ) from None
+    except (FFmpegError, OSError) as error:
+        raise one_line(path, "read as audio", error) from None
+
+
+def is_wav(path: Path) -> bool:
+    """Whether a file is a wav file, also one of more than 4 GB."""
+    with path.open("rb") as file:
+        riff = file.read(12)
+    return riff[:4] in (b"RIFF", b"RF64") and riff[8:] == b"WAVE"
+
+
+def system_name(path: Path) -> bytes:
+    """What libsndfile opens: text that is not UTF-8 it refuses, and the name `-` would be standard input."""
+    return os.fsencode(path.absolute())
