@@ -8,7 +8,7 @@ import numpy as np
 from storage.errors import UserError
 from vocsep.arrays import Waveform
 from vocsep.audio.reading import decode
-from vocsep.datasets.layouts import stem_files
+from vocsep.datasets.stems import stem_files
 from vocsep.metrics.bsseval import METRICS, bss_eval
 
 
@@ -17,7 +17,8 @@ def score_folders(
 ) -> dict[str, Any]:
     """Score the files of one folder against those of the same names in another.
 
-    Raises `UserError` if a folder is missing or empty, names differ, or rates, channels or lengths do.
+    Raises `UserError` if a folder is missing or empty, a name is there twice, or names, rates, channels or lengths
+    differ.
 
     Parameters
     ----------

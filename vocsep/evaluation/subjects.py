@@ -6,8 +6,8 @@ from pathlib import Path
 from storage.errors import UserError
 from vocsep.arrays import Waveform
 from vocsep.audio.reading import decode
-from vocsep.datasets.layouts import stem_files
 from vocsep.datasets.songs import Song
+from vocsep.datasets.stems import song_stems
 from vocsep.separation.cache import cached_separator
 from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
@@ -54,15 +54,13 @@ class FolderSubject:
         folder = next((entry for entry in (*folders, self.folder / song.name) if entry.is_dir()), None)
         if folder is None:
             raise UserError(f"{self.folder}: no estimates of {song.name!r} (looked for {folders[0]})")
-        files = stem_files(folder)
-        others = [path for name, path in files.items() if name not in ("vocals", "accompaniment", "mixture")]
-        backing = [files["accompaniment"]] if "accompaniment" in files else others
-        if "vocals" not in files or not backing:
-            missing = "accompaniment (or other stems)" if "vocals" in files else "vocals"
+        stems = song_stems(folder)
+        if stems.vocals is None or not stems.accompaniment:
+            missing = "accompaniment (or other stems)" if stems.vocals else "vocals"
             raise UserError(f"{folder}: {missing} missing; both sources are needed for BSSEval")
-        vocals = _read(files["vocals"], mixture, sample_rate)
-        accompaniment = _read(backing[0], mixture, sample_rate)
-        for path in backing[1:]:
+        vocals = _read(stems.vocals, mixture, sample_rate)
+        accompaniment = _read(stems.accompaniment[0], mixture, sample_rate)
+        for path in stems.accompaniment[1:]:
             accompaniment = accompaniment + _read(path, mixture, sample_rate)
         return {"vocals": vocals, "accompaniment": accompaniment}
 
