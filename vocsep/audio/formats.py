@@ -17,6 +17,8 @@ mka mkv mov mp2 mp3 mp4 mpa mpc mpeg mpg mts mxf oga ogg ogv ogx opus qt rf64 sh
 wave weba webm wma wmv wv
 """
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
+# A song and its stems in one file, which stands for the song's name.
+STEM_SUFFIX = ".stem.mp4"
 
 # Vorbis has an order of channels of its own: which of FFmpeg's comes first, second, ...
 VORBIS_ORDER = {

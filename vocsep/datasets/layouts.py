@@ -16,6 +16,7 @@ import yaml
 from storage.errors import InvalidInput, NotFound, UserError, one_line
 from storage.manifest import SPLITS
 from vocsep.audio.folders import find_files, is_hand_made, is_sound
+from vocsep.audio.formats import STEM_SUFFIX
 from vocsep.datasets.songs import AudioSource, Dataset, Song, hashed_share, song_key, track_id
 from vocsep.datasets.stems import song_stems
 
@@ -23,7 +24,6 @@ Kind = Literal["musdb18", "musdb18-hq", "folder", "karaoke", "vocals", "accompan
 DEMO_KIND = "demo"
 DEMO_MARKER = "demo.json"
 VALID_SHARE = 0.15
-STEM_SUFFIX = ".stem.mp4"
 # Of MUSDB18-HQ: whose mixture is known not to be the sum of its stems.
 MIXED_OTHERWISE = ("PR - Oh No",)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from storage.errors import UserError, one_line
 from vocsep.audio.folders import find_files
+from vocsep.audio.formats import STEM_SUFFIX
 
 OUTPUT_FIELDS = ("track", "stem", "folder", "suffix")
 PICTURE = "spectrograms"
@@ -23,7 +24,8 @@ def output_path(song: Path, stem: str, output: Path, name: str, container: str) 
         Template with `{track}` (the song's name without its ending), `{stem}`, `{folder}` (that the song lies in) and
         `{suffix}` (the ending, without its point).
     """
-    fields = {"track": song.stem, "stem": stem, "folder": song.resolve().parent.name, "suffix": song.suffix[1:]}
+    track = song.name.removesuffix(STEM_SUFFIX) if song.name.endswith(STEM_SUFFIX) else song.stem
+    fields = {"track": track, "stem": stem, "folder": song.resolve().parent.name, "suffix": song.suffix[1:]}
     for part in OUTPUT_FIELDS:
         # Not str.format, to which a name could give orders; braces in a song's own name stay as they are.
         name = name.replace("{" + part + "}", fields[part].replace("{", "\0"))
