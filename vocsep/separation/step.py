@@ -15,6 +15,7 @@ from vocsep.paths import MODELS, SEPARATED
 from vocsep.progress import Progress
 from vocsep.separation.outputs import inputs_to_separate
 from vocsep.separation.settings import SeparationSettings
+from vocsep.separation.unfinished import made_folders
 
 FIGURES = ("sample_rate", "channels", "seconds", "wall_seconds", "clipped_samples", "gain")
 
@@ -104,7 +105,9 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     else:
         # Another process may work in another folder.
         output, models, *songs = (path.resolve() for path in (output, models, *songs))
-    outcomes = map(separate_song, songs, (output, models, settings), on_outcome=on_outcome)
+    # Made here: of several processes, none may take it away when its song fails.
+    with made_folders([config.output]):
+        outcomes = map(separate_song, songs, (output, models, settings), on_outcome=on_outcome)
     # By their paths: files in two folders may have one name.
     failures = inputs.problems | {str(outcome.item): outcome.error for outcome in outcomes if outcome.error is not None}
     total = len(inputs.problems) + len(songs)
