@@ -2,7 +2,8 @@
 # make test                    the tests
 #
 # Variables: MUSDB_PATH (dataset; unset: demo songs), PRESET, MAX_MINUTES, STEPS, EPOCHS, MODEL, INPUT, OUTPUT, STORE,
-# WORKERS, KIND, SEED, PORT (of serve), ARGS (further options of the step), PYTHON (interpreter for the virtual environment).
+# WORKERS, KIND, SEED, SKIP_FAILED=1 (go on without songs that fail), PORT (of serve), ARGS (further options of the step),
+# PYTHON (interpreter for the virtual environment).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -23,7 +24,8 @@ export PREFECT_HOME ?= $(CURDIR)/data/prefect
 
 option = $(if $($(2)),--$(1) "$($(2))")
 STORE_OPTION = $(call option,store,STORE)
-PREPROCESS_OPTIONS = $(STORE_OPTION) $(call option,preset,PRESET) $(call option,kind,KIND) $(call option,workers,WORKERS)
+PREPROCESS_OPTIONS = $(STORE_OPTION) $(call option,preset,PRESET) $(call option,kind,KIND) $(call option,workers,WORKERS) \
+  $(if $(SKIP_FAILED),--skip-failed)
 BUDGET_OPTIONS = $(call option,max-minutes,MAX_MINUTES) $(call option,steps,STEPS) $(call option,epochs,EPOCHS) \
   $(call option,seed,SEED)
 TRAIN_OPTIONS = $(STORE_OPTION) $(BUDGET_OPTIONS)
@@ -38,7 +40,8 @@ FLOWS = $(foreach step,$(STEPS_NAMED),$(if $(filter preprocess,$(step)),preproce
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "Variables: MUSDB_PATH=folder PRESET=fine|notebook MAX_MINUTES=n STEPS=n EPOCHS=n SEED=n MODEL=name INPUT=path"
-	@echo "           OUTPUT=folder STORE=folder KIND=karaoke WORKERS=n PORT=n CONFIG=system ARGS=\"--option value\""
+	@echo "           OUTPUT=folder STORE=folder KIND=karaoke SKIP_FAILED=1 WORKERS=n PORT=n CONFIG=system"
+	@echo "           ARGS=\"--option value\""
 
 setup: $(STAMP) ## Install everything into .venv (done by the other targets when needed).
 

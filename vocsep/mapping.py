@@ -3,6 +3,8 @@
 import contextlib
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -104,17 +106,24 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
             stack.callback(pool.shutdown, cancel_futures=True)
             futures = {pool.submit(run_one, function, item, arguments): item for item in items}
             outcomes: list[Outcome[Item, Result]] = []
-            for future in as_completed(futures):
-                outcomes.append(outcome_of(future, futures[future]))
-                on_outcome(outcomes[-1], len(outcomes))
+            try:
+                for future in as_completed(futures):
+                    outcomes.append(outcome_of(future, futures[future]))
+                    on_outcome(outcomes[-1], len(outcomes))
+            except BaseException:
+                # Whoever cleans up after this finds all processes done with their songs.
+                pool.shutdown(cancel_futures=True)
+                raise
             return outcomes
 
         yield run
 
 
 def _prepare_worker() -> None:
-    """Share the cores, before numpy and torch are imported, and end with a parent that is killed."""
+    """Share the cores, before numpy and torch are imported; clean up when ended, and end with a killed parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:

@@ -10,9 +10,15 @@ from vocsep.audio.info import AudioInfo
 AudioFormat = Literal["wav", "flac", "mp3", "ogg", "m4a"]
 BitDepth = Literal["16", "24", "32f"]
 
-AUDIO_SUFFIXES = frozenset(
-    (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma", ".mkv", ".webm", ".mov")
-)
+# Of sound files, and of videos, whose sound is taken.
+_ENDINGS = """
+3g2 3ga 3gp aac ac3 aif aifc aiff amr ape asf au avi bwf caf dff dsf dts eac3 ec3 f4a f4v flac flv m2ts m4a m4b m4r m4v
+mka mkv mov mp2 mp3 mp4 mpa mpc mpeg mpg mts mxf oga ogg ogv ogx opus qt rf64 shn snd spx tak ts tta vob voc w64 wav
+wave weba webm wma wmv wv
+"""
+AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
+# A song and its stems in one file, which stands for the song's name.
+STEM_SUFFIX = ".stem.mp4"
 
 # Vorbis has an order of channels of its own: which of FFmpeg's comes first, second, ...
 VORBIS_ORDER = {

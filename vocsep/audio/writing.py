@@ -1,9 +1,11 @@
 """Audio files out, block by block: wav, flac, mp3 and m4a with PyAV, ogg (Vorbis) with soundfile."""
 
 import contextlib
+import errno
+import io
 import os
+import secrets
 import struct
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from av.error import FFmpegError
 from av.packet import Packet, PacketSideData
 
 from storage.errors import one_line
+from storage.files import free_bytes
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, _layout, check_format
 from vocsep.audio.info import AudioInfo
@@ -25,6 +28,7 @@ from vocsep.audio.opening import file_url, opened, system_name
 _OGG_QUALITY = 0.2  # soundfile's compression level: 0 is the best quality and the largest file
 # What the encoders get at a time: it stays in a core's cache, and libsndfile keeps all of it on its stack.
 _BLOCK_SAMPLES = 16_384
+_BUFFER_BYTES = 1 << 20
 _OGG_TAGS = {
     "title": "title",
     "artist": "artist",
@@ -54,6 +58,17 @@ _COVER_CODECS = ("mjpeg", "png")
 _MOST_COVER_BYTES = 1 << 24  # as many as FLAC takes
 
 
+class _Output(io.FileIO):
+    """A file that takes all of what it is given, or raises; FFmpeg would not write what is left a second time."""
+
+    def write(self, content: Any) -> int:
+        """Write all of some bytes."""
+        left = memoryview(content)
+        while left:
+            left = left[super().write(left) :]
+        return len(content)
+
+
 class _PyavEncoder:
     """Writes with FFmpeg's libraries."""
 
@@ -65,7 +80,9 @@ class _PyavEncoder:
         # Beyond 4 GB a wav file needs 64-bit sizes, which `auto` writes only then. One tick per sample lets an mp4 file
         # tell the exact length.
         options = {"wav": {"rf64": "auto"}, "m4a": {"movie_timescale": str(like.sample_rate)}}.get(container, {})
-        self._file = av.open(file_url(path), "w", format=kind.muxer, options=options)
+        # Opened here, not by FFmpeg, to which some names are addresses, and which keeps files whose beginning fails.
+        self._output = _Output(path, "wb")
+        self._file = av.open(self._output, "w", format=kind.muxer, options=options, buffer_size=_BUFFER_BYTES)
         try:
             self._file.metadata.update({name: text for name, text in like.tags.items() if name not in _OWN_TAGS})
             stream = self._file.add_stream(codec, rate=like.sample_rate, layout=self._layout, options=kind.options)
@@ -78,8 +95,7 @@ class _PyavEncoder:
             if picture is not None:
                 self._file.mux(picture)
         except BaseException:
-            with contextlib.suppress(FFmpegError, OSError, ValueError):
-                self._file.close()
+            self.abandon()
             raise
 
     def _add_cover(self, path: Path) -> "Packet[Any] | None":
@@ -121,6 +137,13 @@ class _PyavEncoder:
             _join_padding(packets)
         self._file.mux(packets)
         self._file.close()
+        self._output.close()
+
+    def abandon(self) -> None:
+        """Give the file up: its handle, and with it the room on the disk, whatever was written last."""
+        for file in (self._file, self._output):
+            with contextlib.suppress(FFmpegError, OSError, ValueError):
+                file.close()
 
 
 def _join_padding(packets: "list[Packet[Any]]") -> None:
@@ -141,15 +164,20 @@ class _OggEncoder:
     """Writes Vorbis with libsndfile: PyAV's wheels come without it."""
 
     def __init__(self, path: Path, like: AudioInfo) -> None:
+        # libsndfile would make a file that only its owner may write, whatever the user's umask says.
+        self._output = path.open("wb+")
         self._file = soundfile.SoundFile(
-            system_name(path),
+            self._output.fileno(),
             "w",
             like.sample_rate,
             like.channels,
             format="OGG",
             subtype="VORBIS",
+            closefd=False,
             compression_level=_OGG_QUALITY,
         )
+        self._path = path
+        self._samples = 0
         self._order = list(VORBIS_ORDER.get(like.channels, range(like.channels)))
         for tag, name in _OGG_TAGS.items():
             if like.tags.get(tag):
@@ -158,10 +186,21 @@ class _OggEncoder:
     def write(self, block: Waveform) -> None:
         """Encode `(channels, samples)`."""
         self._file.write(block[self._order].T)
+        self._samples += block.shape[1]
 
     def close(self) -> None:
         """Write the end of the file."""
         self._file.close()
+        self._output.close()
+        # libsndfile does not say whether there was room for the last page.
+        if soundfile.info(self._path).frames != self._samples:
+            raise _disk_full()
+
+    def abandon(self) -> None:
+        """Give the file up, and its handle."""
+        with contextlib.suppress(OSError, soundfile.LibsndfileError):
+            self._file.close()
+        self._output.close()
 
 
 def _integers(block: Waveform, bits: int) -> "np.ndarray[Any, np.dtype[np.int32]]":
@@ -188,6 +227,8 @@ class AudioWriter:
         The file whose rate, channel layout, tags and cover picture this one gets.
     bit_depth
         Of wav (default `32f`) and flac (default `24`).
+    beside
+        Folder for the unfinished file, on the same disk; None: that of the file itself.
 
     Attributes
     ----------
@@ -200,9 +241,17 @@ class AudioWriter:
         If the format cannot hold such audio, or the file cannot be written.
     """
 
-    def __init__(self, path: Path, container: AudioFormat, like: AudioInfo, bit_depth: BitDepth | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        container: AudioFormat,
+        like: AudioInfo,
+        bit_depth: BitDepth | None = None,
+        beside: Path | None = None,
+    ) -> None:
         check_format(path, container, bit_depth, like)
         self.path = path
+        self._folder = beside or path.parent
         self.clipped = 0
         self._is_finished = False
         self._container = container
@@ -214,11 +263,8 @@ class AudioWriter:
     def __enter__(self) -> "AudioWriter":
         with _told(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".", suffix=f".{self._container}", dir=self.path.parent)
-            os.close(descriptor)
-            self._temporary = Path(name)
-            # The encoder makes it anew: ext4 waits for the disk when a file that was there is closed.
-            self._temporary.unlink()
+            # The encoder makes it: ext4 waits for the disk when a file that was there is closed.
+            self._temporary = self._folder / f".{secrets.token_hex(8)}.{self._container}"
             try:
                 if _FORMATS[self._container].muxer is None:
                     self._encoder = _OggEncoder(self._temporary, self._like)
@@ -256,12 +302,10 @@ class AudioWriter:
                 if not self._is_finished:
                     self.finish()
                 with _told(self.path):
-                    self._temporary.chmod(0o644)
                     self._temporary.replace(self.path)
-            elif not self._is_finished:
-                with contextlib.suppress(FFmpegError, OSError, ValueError, soundfile.LibsndfileError):
-                    self._encoder.close()
         finally:
+            if not self._is_finished:
+                self._encoder.abandon()
             self._temporary.unlink(missing_ok=True)
 
 
@@ -271,4 +315,10 @@ def _told(path: Path) -> Any:
     try:
         yield
     except (FFmpegError, OSError, ValueError, soundfile.LibsndfileError) as error:
-        raise one_line(path, "written", error) from None
+        # libsndfile says no more than "System error".
+        is_full = isinstance(error, soundfile.LibsndfileError) and free_bytes(path) < _BUFFER_BYTES
+        raise one_line(path, "written", _disk_full() if is_full else error) from None
+
+
+def _disk_full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

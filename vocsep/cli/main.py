@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vocsep.cli.exits import exit_codes
+from vocsep.cli.exits import exit_codes, stop_on_signals
 from vocsep.cli.lazy import lazy_group
 from vocsep.cli.steps import STEPS, step_command
 
@@ -54,4 +54,5 @@ def _vocsep(
 def main() -> None:
     """Run the command line."""
     with exit_codes():
+        stop_on_signals()
         app()

@@ -36,6 +36,8 @@ def score(
         shown = ["-" if median is None else f"{median:.3f}" for median in medians]
         table.add_row(name, *shown, f"{counted} of {len(frames)}")
     Console().print(table)
+    for note in scores["notes"]:
+        typer.echo(note)
     if output is not None:
         write_json(output, scores)
         typer.echo(f"all frames: {output}")

@@ -6,23 +6,26 @@ data (`AudioSource`), so that one function, `read_sources`, reads all of them, o
 
 import importlib.util
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
-from storage.errors import InvalidInput, NotFound, UserError
+from storage.errors import InvalidInput, NotFound, UserError, one_line
 from storage.manifest import SPLITS
-from vocsep.audio.formats import AUDIO_SUFFIXES
-from vocsep.datasets.songs import AudioSource, Dataset, Song, hashed_share, track_id
+from vocsep.audio.folders import find_files, is_hand_made, is_sound
+from vocsep.audio.formats import STEM_SUFFIX
+from vocsep.datasets.songs import AudioSource, Dataset, Song, hashed_share, song_key, track_id
+from vocsep.datasets.stems import song_stems
 
 Kind = Literal["musdb18", "musdb18-hq", "folder", "karaoke", "vocals", "accompaniment", "demo"]
 DEMO_KIND = "demo"
 DEMO_MARKER = "demo.json"
 VALID_SHARE = 0.15
-STEM_SUFFIX = ".stem.mp4"
+# Of MUSDB18-HQ: whose mixture is known not to be the sum of its stems.
+MIXED_OTHERWISE = ("PR - Oh No",)
 
 
 def open_dataset(root: Path, kind: str = "auto") -> Dataset:
@@ -49,7 +52,13 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
         raise InvalidInput(f"{kind!r} is no kind of dataset; use {', '.join(kinds)}")
     if not root.is_dir():
         raise NotFound(f"{root}: no such dataset folder; give the folder that holds train/ and test/")
-    root = root.resolve()
+    try:
+        return _open(root.resolve(), kind)
+    except OSError as error:
+        raise one_line(root, "read", error) from None
+
+
+def _open(root: Path, kind: str) -> Dataset:
     if kind == "auto":
         kind = DEMO_KIND if (root / DEMO_MARKER).is_file() else _recognise(root)
     problems: dict[str, str] = {}
@@ -65,23 +74,24 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
     else:
         listed = list(_list_sources(root, "vocals" if kind == "vocals" else "accompaniment"))
     listed = list(_distinct(listed, problems))
+    skipped = tuple(_shown(str(path.relative_to(root))) for path in _skipped(root, kind, listed, problems))
     problems = {_shown(name): _shown(problem) for name, problem in problems.items()}
     if not listed and not problems:
         raise UserError(f"{root}: no songs found (looked for the layout of {kind})")
-    return Dataset(kind=kind, root=root, songs=_with_splits(kind, root, listed, valid_names), problems=problems)
+    return Dataset(kind, root, _with_splits(kind, root, listed, valid_names), problems, skipped)
 
 
 def _recognise(root: Path) -> str:
-    split_folders = [root / split for split in SPLITS if (root / split).is_dir()]
     if not any(root.iterdir()):
         raise UserError(f"{root}: the dataset folder is empty")
-    if any(path.name.endswith(STEM_SUFFIX) for folder in split_folders for path in folder.iterdir()):
+    entries = [path for _, path in _entries(root)]
+    if any(path.name.endswith(STEM_SUFFIX) for path in entries):
         return "musdb18"
-    song_folders = [song for folder in split_folders for song in folder.iterdir() if song.is_dir()]
+    song_folders = [path for path in entries if path.is_dir()]
     hq = ("mixture.wav", "drums.wav", "bass.wav", "other.wav", "vocals.wav")
     if any(all((song / name).is_file() for name in hq) for song in song_folders):
         return "musdb18-hq"
-    if any(stem_files(song) for song in song_folders):
+    if any(is_sound(path) for song in song_folders for path in _readable(song)):
         return "folder"
     raise UserError(
         f"{root}: not a dataset; expected MUSDB18 (train/<song>.stem.mp4), MUSDB18-HQ or own songs "
@@ -105,7 +115,7 @@ def musdb_table() -> dict[str, Any]:
 
 def _list_stems(root: Path, setup: dict[str, Any]) -> Iterable[Song]:
     for split, path in _entries(root):
-        if path.name.endswith(STEM_SUFFIX) and not path.name.startswith("."):
+        if path.name.endswith(STEM_SUFFIX):
             parts = {name: AudioSource(path, stream=number) for name, number in setup["stem_ids"].items()}
             yield _musdb_song(path.name.removesuffix(STEM_SUFFIX), split, parts, setup)
 
@@ -120,7 +130,8 @@ def _list_hq(root: Path, setup: dict[str, Any], problems: dict[str, str]) -> Ite
         if missing:
             problems[folder.name] = f"{folder}: {', '.join(missing)} missing"
         else:
-            yield _musdb_song(folder.name, split, files, setup)
+            song = _musdb_song(folder.name, split, files, setup)
+            yield replace(song, told_by_names=folder.name not in MIXED_OTHERWISE)
 
 
 def _musdb_song(name: str, split: str, parts: dict[str, AudioSource], setup: dict[str, Any]) -> Song:
@@ -128,52 +139,71 @@ def _musdb_song(name: str, split: str, parts: dict[str, AudioSource], setup: dic
     return Song("", name, split, (parts["mixture"],), vocals, band)
 
 
-def stem_files(folder: Path) -> dict[str, Path]:
-    """Audio files of a song's folder, by their names without suffix, in lower case."""
-    return {
-        path.stem.lower(): path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-    }
-
-
 def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[Song]:
     for split, folder in _entries(root):
         if not folder.is_dir():
             continue
-        files = {name: AudioSource(path) for name, path in stem_files(folder).items()}
-        others = tuple(files[name] for name in files if name not in ("vocals", "accompaniment", "mixture"))
-        accompaniment = (files["accompaniment"],) if "accompaniment" in files else others
-        if "vocals" not in files:
+        try:
+            stems = song_stems(folder)
+        except (UserError, OSError) as error:
+            problems[folder.name] = str(one_line(folder, "read", error))
+            continue
+        if stems.vocals is None:
             problems[folder.name] = f"{folder}: no vocals file"
-        elif not accompaniment and "mixture" not in files:
+        elif not stems.accompaniment and stems.mixture is None:
             problems[folder.name] = f"{folder}: vocals, but neither accompaniment, other stems nor mixture"
         else:
-            vocals = (files["vocals"],)
-            mixture = (files["mixture"],) if "mixture" in files else vocals + accompaniment
-            yield Song("", folder.name, split, mixture, vocals, accompaniment)
+            vocals = (AudioSource(stems.vocals),)
+            accompaniment = tuple(map(AudioSource, stems.accompaniment))
+            mixture = (AudioSource(stems.mixture),) if stems.mixture else vocals + accompaniment
+            yield Song("", folder.name, split, mixture, vocals, accompaniment, told_by_names=True)
 
 
 def _list_karaoke(root: Path) -> Iterable[Song]:
     flat = [("train", path) for path in sorted(root.iterdir())]
     for split, path in _entries(root) + flat:
-        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
+        if is_sound(path):
             band, voice = AudioSource(path, channel=0), AudioSource(path, channel=1)
             yield Song("", path.stem, split, (band, voice), (voice,), (band,))
 
 
 def _list_sources(root: Path, source: Literal["vocals", "accompaniment"]) -> Iterable[Song]:
-    for path in sorted(root.rglob("*")):
+    for path in find_files(root).sounds:
         inside = path.relative_to(root)
-        is_hidden = any(part.startswith(".") for part in inside.parts)
-        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not is_hidden:
-            name = " - ".join((*inside.parent.parts, path.stem))
-            yield Song("", name, "train", (AudioSource(path),), (), (), only=source)
+        name = " - ".join((*inside.parent.parts, path.stem))
+        yield Song("", name, "train", (AudioSource(path),), (), (), only=source)
 
 
 def _entries(root: Path) -> list[tuple[str, Path]]:
-    """Every entry of every split folder, as `(split, path)`, in order."""
-    return [(split, path) for split in SPLITS if (root / split).is_dir() for path in sorted((root / split).iterdir())]
+    """Every entry of every split folder that people put there, as `(split, path)`, in order; `Train` is `train`."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    return [
+        (split, path)
+        for split in SPLITS
+        for folder in folders
+        if folder.name.lower() == split
+        for path in sorted(folder.iterdir())
+        if is_hand_made(path)
+    ]
+
+
+def _readable(folder: Path) -> list[Path]:
+    """Entries of a folder; none if it cannot be read, which is told of its song."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _skipped(root: Path, kind: str, listed: list[Song], problems: Collection[str]) -> list[Path]:
+    """What people put where songs are looked for and is none: other files, and folders beside those of the splits."""
+    if kind in ("vocals", "accompaniment"):
+        return find_files(root).others
+    sources = [source.path for song in listed for source in song.mixture + song.vocals + song.accompaniment]
+    taken = {path for source in sources for path in (source, source.parent)}
+    beside = [path for path in sorted(root.iterdir()) if path.is_dir() and is_hand_made(path)]
+    entries = [path for _, path in _entries(root)] + [path for path in beside if path.name.lower() not in SPLITS]
+    return [path for path in entries if path not in taken and path.name not in problems]
 
 
 def _distinct(listed: list[Song], problems: dict[str, str]) -> Iterable[Song]:
@@ -201,18 +231,20 @@ def _shown(name: str) -> str:
 
 def _with_splits(kind: str, root: Path, listed: list[Song], valid_names: set[str]) -> tuple[Song, ...]:
     """Give every song its final split and id: validation songs are named by musdb, by a folder, or by a hash."""
-    split_of: dict[str, str] = {}
+    first: dict[str, Song] = {}
     for song in listed:
-        if split_of.setdefault(song.name, song.split) != song.split:
+        other = first.setdefault(song_key(song.name), song)
+        if other.split != song.split:
             raise UserError(
-                f"{root}: song {song.name!r} stands in both {split_of[song.name]} and {song.split}; "
+                f"{root}: song {song.name!r} of {song.split} is also in {other.split} ({other.name!r}); "
                 "remove one, or the scores would be of songs that were trained on"
             )
+    split_of = {song.name: song.split for song in listed}
     training = {name for name, split in split_of.items() if split == "train"}
     # Songs of one source can be learned from, but not scored.
     if "valid" not in split_of.values() and not all(song.only for song in listed):
-        for name in (valid_names & training) or hashed_share(training, VALID_SHARE):
-            split_of[name] = "valid"
+        chosen = {song_key(name) for name in (valid_names & training) or hashed_share(training, VALID_SHARE)}
+        split_of |= {name: "valid" for name in training if song_key(name) in chosen}
     return tuple(
         replace(song, id=track_id(kind, split_of[song.name], song.name), split=split_of[song.name]) for song in listed
     )

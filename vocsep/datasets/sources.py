@@ -9,6 +9,7 @@ from storage.errors import UserError
 from vocsep.arrays import Waveform
 from vocsep.audio.reading import Block, decode_blocks
 from vocsep.datasets.songs import AudioSource, Song
+from vocsep.datasets.sums import StemSums
 
 LENGTH_TOLERANCE_SECONDS = 0.1
 
@@ -38,8 +39,8 @@ def source_blocks(song: Song, names: Iterable[str]) -> Iterator[tuple[dict[str, 
     Raises
     ------
     UserError
-        If a file cannot be read, or rates, channels or lengths of the parts do not go together; of lengths and damaged
-        files that may show after the last block.
+        If a file cannot be read, rates, channels or lengths of the parts do not go together, or they do not add up; of
+        lengths, sums and damaged files that may show after the last block.
     """
     names = tuple(names)
     wanted: dict[str, tuple[AudioSource, ...]] = {name: getattr(song, name) for name in names}
@@ -47,7 +48,9 @@ def source_blocks(song: Song, names: Iterable[str]) -> Iterator[tuple[dict[str, 
     if by_difference:
         wanted = {"mixture": song.mixture, "vocals": song.vocals}
     lengths: Counter[AudioSource] = Counter()
-    for parts, rates in _part_blocks({part for source in wanted.values() for part in source}):
+    sums = StemSums(song) if song.told_by_names and "vocals" in names else None
+    needed = {part for source in wanted.values() for part in source}
+    for parts, rates in _part_blocks(needed.union(sums.parts if sums else ())):
         if len(rates) != 1:
             differing = ", ".join(map(str, sorted(rates)))
             raise UserError(f"{song.name}: its files have different sample rates ({differing})")
@@ -57,6 +60,8 @@ def source_blocks(song: Song, names: Iterable[str]) -> Iterator[tuple[dict[str, 
             raise UserError(f"{song.name}: its files have channel counts that do not go together")
         lengths.update({part: waveform.shape[1] for part, waveform in parts.items()})
         shape = (channels, max(waveform.shape[1] for waveform in parts.values()))
+        if sums:
+            sums.add(parts, shape)
         waveforms = {name: _sum([parts[part] for part in source], shape) for name, source in wanted.items()}
         if by_difference:
             waveforms["accompaniment"] = waveforms["mixture"] - waveforms["vocals"]
@@ -64,6 +69,8 @@ def source_blocks(song: Song, names: Iterable[str]) -> Iterator[tuple[dict[str, 
     shortest, longest = min(lengths.values()) / sample_rate, max(lengths.values()) / sample_rate
     if longest - shortest > LENGTH_TOLERANCE_SECONDS:
         raise UserError(f"{song.name}: its sources differ in length ({shortest:.2f} s and {longest:.2f} s)")
+    if sums:
+        sums.check()
 
 
 def _sum(parts: list[Waveform], shape: tuple[int, int]) -> Waveform:

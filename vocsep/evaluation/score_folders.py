@@ -7,8 +7,8 @@ import numpy as np
 
 from storage.errors import UserError
 from vocsep.arrays import Waveform
-from vocsep.audio.reading import decode
-from vocsep.datasets.layouts import stem_files
+from vocsep.datasets.stems import stem_files
+from vocsep.evaluation.subjects import read_whole
 from vocsep.metrics.bsseval import METRICS, bss_eval
 
 
@@ -17,7 +17,8 @@ def score_folders(
 ) -> dict[str, Any]:
     """Score the files of one folder against those of the same names in another.
 
-    Raises `UserError` if a folder is missing or empty, names differ, or rates, channels or lengths do.
+    Raises `UserError` if a folder is missing or empty, a name is there twice, or names, rates, channels or lengths
+    differ.
 
     Parameters
     ----------
@@ -29,8 +30,8 @@ def score_folders(
     Returns
     -------
     scores
-        `{"sample_rate", "window_seconds", "hop_seconds", "sources": {name: {metric: {"median", "frames"}}}}`; values in
-        dB, frames that are not counted are None.
+        `{"sample_rate", "window_seconds", "hop_seconds", "sources": {name: {metric: {"median", "frames"}}}, "notes"}`;
+        values in dB, frames that are not counted are None, and the notes say why.
     """
     for folder in (references, estimates):
         if not folder.is_dir():
@@ -58,12 +59,13 @@ def score_folders(
             name: {metric: _frames(values[metric][index]) for metric in METRICS}
             for index, name in enumerate(true_files)
         },
+        "notes": [note for index, name in enumerate(true_files) if (note := _note(name, values["SDR"][index]))],
     }
 
 
 def _stacked(paths: list[Path]) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
     """Files of one rate and shape as `(files, channels, samples)`, and their rate."""
-    decoded: list[tuple[Waveform, int]] = [decode(path) for path in paths]
+    decoded: list[tuple[Waveform, int]] = [read_whole(path) for path in paths]
     first, rate = decoded[0]
     for path, (waveform, other) in zip(paths, decoded, strict=True):
         if other != rate or waveform.shape != first.shape:
@@ -72,6 +74,15 @@ def _stacked(paths: list[Path]) -> tuple[np.ndarray[Any, np.dtype[np.float32]], 
                 f"{rate} Hz, {len(first)} channels, {first.shape[1]} samples"
             )
     return np.stack([waveform for waveform, _ in decoded]), rate
+
+
+def _note(name: str, sdr: np.ndarray[Any, np.dtype[np.float64]]) -> str:
+    """Why frames of a source are not counted; empty if all are."""
+    silent, perfect = int(np.isnan(sdr).sum()), int(np.isposinf(sdr).sum())
+    reasons = [f"{silent} silent (any source, true or estimated)"] if silent else []
+    if perfect:
+        reasons.append(f"{perfect} without any error (the estimate is the true source, to the last digit)")
+    return f"{name}: frames not counted: {', '.join(reasons)}" if reasons else ""
 
 
 def _frames(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:

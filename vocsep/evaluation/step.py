@@ -1,10 +1,12 @@
 """The step `evaluate`: a model's scores on songs with known stems, and the report."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from storage.errors import UserError
 from vocsep.datasets.songs import Song
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.examples import Example, make_example
@@ -61,7 +63,7 @@ def evaluate(
     Raises
     ------
     UserError
-        If model, songs or estimates are missing.
+        If model, songs or estimates are missing, or no song at all could be scored.
     SomeFailed
         If some songs could not be scored; the report is of the others.
 
@@ -71,6 +73,7 @@ def evaluate(
     >>> result.summary["rows"]["model"]["vocals"]["SDR"]["median"]  # doctest: +SKIP
     """
     target = resolve(config)
+    is_new = folder is None
     folder = (folder or report_folder(config.reports, target)).resolve()
     held = read_scores(folder)
     scored = [held[song.id] for song in target.songs if song.id in held]
@@ -85,6 +88,11 @@ def evaluate(
     outcomes = map(evaluate_song, pending, (target.subjects, folder, config.engine), on_outcome=on_outcome)
     scored += [outcome.result for outcome in outcomes if outcome.result is not None]
     failures = failures_of(outcomes)
+    if not scored:
+        if is_new:
+            shutil.rmtree(folder)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise UserError(f"none of {len(target.songs)} songs could be scored, so there is no report ({reasons})")
     summary = write_report(folder, target, scored, failures, _examples(map, target, scored, folder))
     result = EvaluateResult(str(config.reports / folder.name), summary, tuple(scored))
     if failures:

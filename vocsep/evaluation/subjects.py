@@ -5,12 +5,14 @@ from pathlib import Path
 
 from storage.errors import UserError
 from vocsep.arrays import Waveform
-from vocsep.audio.reading import decode
-from vocsep.datasets.layouts import stem_files
+from vocsep.audio.reading import audio_info, decode
 from vocsep.datasets.songs import Song
+from vocsep.datasets.stems import song_stems
 from vocsep.separation.cache import cached_separator
 from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
+
+_AAC_FRAME = 1024
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,19 @@ class FolderSubject:
         Raises `UserError` if there is no folder for the song, a source is missing, or rate, channels or length are not
         the song's.
         """
-        folders = [self.folder / split / song.name for split in (song.split, "train" if song.split == "valid" else "")]
-        folder = next((entry for entry in (*folders, self.folder / song.name) if entry.is_dir()), None)
+        splits = dict.fromkeys((song.split, "train" if song.split == "valid" else song.split, ""))
+        # Some programs leave a part of the ending `.stem.mp4` in the name.
+        folders = [self.folder / split / name for split in splits for name in (song.name, f"{song.name}.stem")]
+        folder = next((entry for entry in folders if entry.is_dir()), None)
         if folder is None:
             raise UserError(f"{self.folder}: no estimates of {song.name!r} (looked for {folders[0]})")
-        files = stem_files(folder)
-        others = [path for name, path in files.items() if name not in ("vocals", "accompaniment", "mixture")]
-        backing = [files["accompaniment"]] if "accompaniment" in files else others
-        if "vocals" not in files or not backing:
-            missing = "accompaniment (or other stems)" if "vocals" in files else "vocals"
+        stems = song_stems(folder)
+        if stems.vocals is None or not stems.accompaniment:
+            missing = "accompaniment (or other stems)" if stems.vocals else "vocals"
             raise UserError(f"{folder}: {missing} missing; both sources are needed for BSSEval")
-        vocals = _read(files["vocals"], mixture, sample_rate)
-        accompaniment = _read(backing[0], mixture, sample_rate)
-        for path in backing[1:]:
+        vocals = _read(stems.vocals, mixture, sample_rate)
+        accompaniment = _read(stems.accompaniment[0], mixture, sample_rate)
+        for path in stems.accompaniment[1:]:
             accompaniment = accompaniment + _read(path, mixture, sample_rate)
         return {"vocals": vocals, "accompaniment": accompaniment}
 
@@ -70,8 +72,18 @@ class FolderSubject:
 Subject = ModelSubject | FolderSubject
 
 
-def _read(path: Path, mixture: Waveform, sample_rate: int) -> Waveform:
+def read_whole(path: Path) -> tuple[Waveform, int]:
+    """`decode`; of an mp4 file, as long as it says: its last AAC frame is filled up with what is no sound of it."""
     waveform, rate = decode(path)
+    if path.suffix.lower() in (".m4a", ".mp4"):
+        told = round(audio_info(path).seconds * rate)
+        if 0 < waveform.shape[1] - told < _AAC_FRAME:
+            waveform = waveform[:, :told]
+    return waveform, rate
+
+
+def _read(path: Path, mixture: Waveform, sample_rate: int) -> Waveform:
+    waveform, rate = read_whole(path)
     if rate != sample_rate:
         raise UserError(f"{path}: {rate} Hz, the song has {sample_rate} Hz")
     if waveform.shape != mixture.shape:

@@ -7,7 +7,7 @@ from storage.errors import UserError
 from storage.manifest import Manifest
 from storage.registry import ModelVersion
 from vocsep.datasets.layouts import open_dataset
-from vocsep.datasets.songs import Dataset, Song
+from vocsep.datasets.songs import Dataset, Song, song_key
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
 from vocsep.models.registry import BUNDLED, open_registry
@@ -45,8 +45,8 @@ class Target:
         """Names of songs that the model was trained or validated on: their scores say little."""
         model = self.models.get("model")
         data = model.description.get("data", {}) if model is not None else {}
-        seen = {*data.get("train", []), *data.get("valid", [])}
-        return sorted(song.name for song in self.songs if song.name in seen)
+        seen = {song_key(name) for name in (*data.get("train", []), *data.get("valid", []))}
+        return sorted(song.name for song in self.songs if song_key(song.name) in seen)
 
 
 def _title(model: ModelVersion) -> str:

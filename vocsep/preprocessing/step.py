@@ -23,13 +23,16 @@ from vocsep.demo.dataset import make_demo
 from vocsep.mapping import Map, Outcome, SomeFailed, failures_of, serial
 from vocsep.paths import DEMO, STORE
 from vocsep.preprocessing.config import StoreConfig
-from vocsep.preprocessing.location import StoreLocation
+from vocsep.preprocessing.location import StoreLocation, held_manifest
 from vocsep.preprocessing.plan import Plan, check_store
 from vocsep.preprocessing.remote import check_remote_store, preprocess_song_to, updating_remote
 from vocsep.preprocessing.track import preprocess_song
+from vocsep.preprocessing.twins import require_distinct
 from vocsep.preprocessing.update import updating
 from vocsep.progress import Progress
 from vocsep.spectrograms.config import load_spectrogram_config
+
+SHOWN = 10  # names in a line
 
 
 class PreprocessConfig(Settings):
@@ -49,6 +52,9 @@ class PreprocessConfig(Settings):
     )
     workers: int | None = Field(default=None, ge=1, description="Processes; by default one per core.")
     prune: bool = Field(default=False, description="Drop songs that are no longer in the dataset.")
+    skip_failed: bool = Field(
+        default=False, description="Name songs that cannot be used and go on without them: no failure, exit code 0."
+    )
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ class PreprocessResult:
         Length of all songs in the store.
     songs
         One row per song that was looked at, for tables.
+    failed
+        Songs that could not be used, and why, where the settings say to go on without them.
+    skipped
+        What of the dataset's folder was taken for no song.
     """
 
     store: str
@@ -75,6 +85,8 @@ class PreprocessResult:
     songs_hours: float
     seconds: float
     songs: tuple[dict[str, str], ...]
+    failed: dict[str, str]
+    skipped: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """For people."""
@@ -85,6 +97,10 @@ class PreprocessResult:
         if self.gone:
             fate = "dropped" if self.pruned else "kept (--prune drops them)"
             lines.append(f"  no longer in the dataset, {fate}: {', '.join(self.gone)}")
+        if self.skipped:
+            more = f" and {len(self.skipped) - SHOWN} more" if len(self.skipped) > SHOWN else ""
+            lines.append(f"  no songs, left out: {', '.join(self.skipped[:SHOWN])}{more}")
+        lines += [f"  failed, left out: {name}: {reason}" for name, reason in self.failed.items()]
         return lines
 
 
@@ -122,7 +138,7 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
     Raises
     ------
     UserError
-        If the songs, the settings or the store are wrong, or the disk is full.
+        If the songs, the settings or the store are wrong, a song stands in two splits, or the disk is full.
     SomeFailed
         If some songs failed; the others are in the store.
 
@@ -137,6 +153,8 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
         make_demo(DEMO, progress=report)
     dataset = open_dataset(config.dataset or DEMO, config.kind)
     expected = store_config(config)
+    held = held_manifest(config.store)
+    require_distinct(dataset, held.tracks.values() if held else ())
     outcomes: list[Outcome[Song, TrackRecord | None]] = []
     with _updating(config, dataset, expected) as (update, work):
 
@@ -151,6 +169,8 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
         target = config.store.resolve() if isinstance(config.store, Path) else config.store
         outcomes = map(write_song, work.pending, (target, expected), on_outcome=on_outcome)
     failures = dict(dataset.problems) | failures_of(outcomes)
+    # Without any song there is nothing to go on with.
+    goes_on = config.skip_failed and bool(update.manifest.tracks)
     result = PreprocessResult(
         store=str(config.store),
         made=sum(outcome.result is not None for outcome in outcomes),
@@ -160,8 +180,10 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
         songs_hours=sum(track.seconds for track in update.manifest.tracks.values()) / 3600,
         seconds=time.monotonic() - started,
         songs=tuple(_rows(dataset, outcomes)),
+        failed=failures if goes_on else {},
+        skipped=dataset.skipped,
     )
-    if failures:
+    if failures and not goes_on:
         raise SomeFailed(failures, len(dataset.songs) + len(dataset.problems), "songs", result)
     return result
 

@@ -1,29 +1,14 @@
 """The spectrograms of a separated song, gathered block by block and drawn."""
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from storage.errors import one_line
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.audio.info import AudioInfo
 from vocsep.spectrograms.config import SpectrogramConfig
 
 _COLUMNS = 1500
-
-
-@contextlib.contextmanager
-def temporary_folder(output: Path) -> Iterator[Path]:
-    """A folder inside `output` that is gone afterwards."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=output) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise one_line(output, "written", error) from None
 
 
 class Drawing:
@@ -52,15 +37,12 @@ class Drawing:
         self._frames += magnitudes.shape[1]
 
     def draw(self, path: Path) -> None:
-        """Write the picture."""
+        """Write the picture to a file."""
         from vocsep.spectrograms.plot import draw_spectrograms
 
         spectra = {}
         for name, columns in self._columns.items():
             rest = self._waiting[name]
             spectra[name] = np.concatenate([*columns, rest.max(axis=0, keepdims=True)] if len(rest) else columns)
-        with temporary_folder(path.parent) as folder:
-            drawn = folder / path.name
-            seconds = (0, self._frames / self._config.frames_per_second)
-            draw_spectrograms(drawn, spectra, seconds=seconds, hertz=self._config.band_hz, title=self._title, dpi=120)
-            drawn.replace(path)
+        seconds = (0, self._frames / self._config.frames_per_second)
+        draw_spectrograms(path, spectra, seconds=seconds, hertz=self._config.band_hz, title=self._title, dpi=120)

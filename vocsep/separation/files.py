@@ -18,10 +18,11 @@ from vocsep.audio.reading import audio_info, decode_blocks
 from vocsep.audio.writing import AudioWriter
 from vocsep.models.masks import Groups
 from vocsep.progress import Progress
-from vocsep.separation.drawing import Drawing, temporary_folder
+from vocsep.separation.drawing import Drawing
 from vocsep.separation.outputs import PICTURE, output_path, output_paths
 from vocsep.separation.settings import Clip, SeparationSettings
 from vocsep.separation.stream import SongSeparator
+from vocsep.separation.unfinished import made_folders, unfinished_folder
 
 # In Hz. Below, resampling would make of each block what fills the memory; above is no sound.
 _RATES = (1000, 768_000)
@@ -107,12 +108,13 @@ def separate_file(
     drawing = Drawing(info, separator.spectrogram) if picture else None
     gain = 1.0
     with contextlib.ExitStack() as stack:
+        stack.enter_context(made_folders([output, *(file.parent for file in result.files)]))
+        folder = stack.enter_context(unfinished_folder(output))
         writers = {
-            stem: stack.enter_context(AudioWriter(file, settings.format, info, settings.bit_depth))
+            stem: stack.enter_context(AudioWriter(file, settings.format, info, settings.bit_depth, folder))
             for stem, file in outputs.items()
         }
         if settings.clip == "rescale":
-            folder = stack.enter_context(temporary_folder(output))
             rough = {stem: AudioWriter(folder / f"{stem}.wav", "wav", info) for stem in outputs}
             with contextlib.ExitStack() as rough_stack:
                 for each in rough.values():
@@ -128,7 +130,9 @@ def separate_file(
         for writer in writers.values():
             writer.finish()
         if drawing and picture:
-            drawing.draw(picture)
+            drawn = folder / f"{PICTURE}.png"
+            drawing.draw(drawn)
+            drawn.replace(picture)
     return replace(
         result,
         seconds=samples / info.sample_rate,

@@ -1,10 +1,13 @@
 """Which files are separated, and what their stems are called."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.errors import UserError, one_line
-from vocsep.audio.formats import AUDIO_SUFFIXES
+from vocsep.audio.folders import find_files
+from vocsep.audio.formats import STEM_SUFFIX
 
 OUTPUT_FIELDS = ("track", "stem", "folder", "suffix")
 PICTURE = "spectrograms"
@@ -21,10 +24,11 @@ def output_path(song: Path, stem: str, output: Path, name: str, container: str) 
         Template with `{track}` (the song's name without its ending), `{stem}`, `{folder}` (that the song lies in) and
         `{suffix}` (the ending, without its point).
     """
-    fields = {"track": song.stem, "stem": stem, "folder": song.resolve().parent.name, "suffix": song.suffix[1:]}
-    for field in OUTPUT_FIELDS:
+    track = song.name.removesuffix(STEM_SUFFIX) if song.name.endswith(STEM_SUFFIX) else song.stem
+    fields = {"track": track, "stem": stem, "folder": song.resolve().parent.name, "suffix": song.suffix[1:]}
+    for part in OUTPUT_FIELDS:
         # Not str.format, to which a name could give orders; braces in a song's own name stay as they are.
-        name = name.replace("{" + field + "}", fields[field].replace("{", "\0"))
+        name = name.replace("{" + part + "}", fields[part].replace("{", "\0"))
     path = output / f"{name.replace(chr(0), '{')}.{container}"
     if not path.resolve().is_relative_to(output.resolve()) or ".." in path.relative_to(output).parts:
         raise UserError(f"{song}: its stems would lie outside {output}; give another --name")
@@ -43,42 +47,60 @@ def output_paths(song: Path, stems: Sequence[str], output: Path, name: str, cont
     return paths
 
 
-def inputs_to_separate(inputs: Iterable[Path], output: Path, name: str = "{track}/{stem}") -> list[Path]:
+@dataclass
+class Inputs:
+    """The songs that inputs name, in order; why others give none; and what in their folders is no song."""
+
+    songs: list[Path] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    others: list[Path] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What was left out, for people: how many files, by their endings."""
+        if not self.others:
+            return []
+        endings = Counter(path.suffix if path.suffix[1:].isalnum() else "others" for path in self.others)
+        return [f"left out, no sound: {', '.join(f'{count} {ending}' for ending, count in endings.most_common())}"]
+
+
+def inputs_to_separate(inputs: Iterable[Path], output: Path, name: str = "{track}/{stem}") -> Inputs:
     """The files named, and the audio files anywhere below the folders named, in order, but none in `output`.
 
-    Raises `UserError` if an input does not exist, a folder holds no audio files, or two files would have the same
-    outputs.
+    Raises `UserError` if no input gives a song, or two files would have the same outputs.
     """
-    files: list[Path] = []
+    found = Inputs()
     for entry in inputs:
         try:
             if entry.is_dir():
-                inside = sorted(path for path in entry.rglob("*") if _is_input(path, output))
-                if not inside:
-                    raise UserError(f"{entry}: no audio files in this folder")
-                files += inside
+                inside = find_files(entry)
+                songs = [path for path in inside.sounds if not _is_in(path, output)]
+                found.songs += songs
+                found.others += [path for path in inside.others if not _is_in(path, output)]
+                if not songs:
+                    found.problems[str(entry)] = f"{entry}: no audio files in this folder"
             elif entry.exists():
-                files.append(entry)
+                found.songs.append(entry)
             elif str(entry) == "-":
-                raise UserError("-: standard input cannot be separated; save its sound as a file first")
+                found.problems[str(entry)] = "-: standard input cannot be separated; save its sound as a file first"
             else:
-                raise UserError(f"{entry}: no such file or folder")
+                found.problems[str(entry)] = f"{entry}: no such file or folder"
         except OSError as error:
-            raise one_line(entry, "read", error) from None
-    files = list({path.resolve(): path for path in reversed(files)}.values())[::-1]  # each once, where first named
+            found.problems[str(entry)] = str(one_line(entry, "read", error))
+    if not found.songs:
+        raise UserError("; ".join(found.problems.values()))
+    # Each once, where first named.
+    found.songs = list({path.resolve(): path for path in reversed(found.songs)}.values())[::-1]
     by_output: dict[Path, Path] = {}
-    for path in files:
+    for path in found.songs:
         other = by_output.setdefault(output_path(path, "", output, name, ""), path)
         if other != path:
             raise UserError(
                 f"{path}: would get the same outputs as {other}; separate them one by one, or give a --name with "
                 "{folder} or {suffix}"
             )
-    return files
+    return found
 
 
-def _is_input(path: Path, output: Path) -> bool:
-    """Whether a file found in a folder is a song, and not a stem that an earlier run wrote."""
-    hidden = path.name.startswith(".")
-    is_audio = path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not hidden
-    return is_audio and not path.resolve().is_relative_to(output.resolve())
+def _is_in(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, as a stem that an earlier run wrote."""
+    return path.resolve().is_relative_to(folder.resolve())

@@ -15,6 +15,7 @@ from vocsep.paths import MODELS, SEPARATED
 from vocsep.progress import Progress
 from vocsep.separation.outputs import inputs_to_separate
 from vocsep.separation.settings import SeparationSettings
+from vocsep.separation.unfinished import made_folders
 
 FIGURES = ("sample_rate", "channels", "seconds", "wall_seconds", "clipped_samples", "gain")
 
@@ -52,7 +53,7 @@ class SeparateResult:
 
 
 def check(config: SeparateConfig) -> None:
-    """Raise `UserError` if model or files are missing, or two songs would write the same stems."""
+    """Raise `UserError` if the model or all files are missing, or two songs would write the same stems."""
     inputs_to_separate(config.inputs, config.output, config.settings.name)
     if config.settings.engine == "torch":
         open_registry(config.models).open(config.settings.model)
@@ -71,9 +72,9 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     Raises
     ------
     UserError
-        If model or files are missing, or the only song cannot be separated.
+        If the model or all files are missing, or the only song cannot be separated.
     SomeFailed
-        If some songs could not be separated; the others are.
+        If some songs could not be separated, or some inputs are missing; all else is done.
 
     Examples
     --------
@@ -81,7 +82,8 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     >>> separate(SeparateConfig(inputs=(Path("song.mp3"),))).lines()  # doctest: +SKIP
     """
     check(config)
-    songs = inputs_to_separate(config.inputs, config.output, config.settings.name)
+    inputs = inputs_to_separate(config.inputs, config.output, config.settings.name)
+    songs = inputs.songs
     settings, finished = config.settings, 0
     if settings.engine == "torch":
         # One model for all songs, even if the champion moves meanwhile.
@@ -103,20 +105,26 @@ def separate(config: SeparateConfig, *, progress: Progress | None = None, map: M
     else:
         # Another process may work in another folder.
         output, models, *songs = (path.resolve() for path in (output, models, *songs))
-    outcomes = map(separate_song, songs, (output, models, settings), on_outcome=on_outcome)
+    # Made here: of several processes, none may take it away when its song fails.
+    with made_folders([config.output]):
+        outcomes = map(separate_song, songs, (output, models, settings), on_outcome=on_outcome)
     # By their paths: files in two folders may have one name.
-    failures = {str(outcome.item): outcome.error for outcome in outcomes if outcome.error is not None}
-    if failures and len(songs) == 1:
+    failures = inputs.problems | {str(outcome.item): outcome.error for outcome in outcomes if outcome.error is not None}
+    total = len(inputs.problems) + len(songs)
+    if failures and total == 1:
         raise UserError(next(iter(failures.values())))
     ordered = sorted(outcomes, key=lambda outcome: songs.index(outcome.item))
-    records = [
-        outcome.result or {"input": str(outcome.item), "state": "failed", "error": outcome.error} for outcome in ordered
-    ]
-    text = [record.pop("line") for record in records if "line" in record]
+    records = [outcome.result or _failed(str(outcome.item), outcome.error) for outcome in ordered]
+    records += [_failed(entry, problem) for entry, problem in inputs.problems.items()]
+    text = [record.pop("line") for record in records if "line" in record] + inputs.lines()
     result = SeparateResult(str(config.output), tuple(records), tuple(text))
     if failures:
-        raise SomeFailed(failures, len(songs), "files", result)
+        raise SomeFailed(failures, total, "files", result)
     return result
+
+
+def _failed(entry: str, problem: str | None) -> dict[str, Any]:
+    return {"input": entry, "state": "failed", "error": problem}
 
 
 def separate_one(

@@ -5,6 +5,7 @@ import torch
 
 from storage.errors import UserError
 from storage.store import SpectrogramStore
+from vocsep.datasets.songs import same_files, song_key
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import step_values
 from vocsep.patches.pool import SongPool
@@ -29,7 +30,7 @@ def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | N
     ------
     UserError
         If there are no training or no validation songs, only one training song to remix, or a song that stands in both
-        splits, by name or by the content of its files.
+        splits, by name or by the content of all its files.
     """
     train, valid = store.tracks("train"), store.tracks("valid")
     drawn = pool.tracks if pool else train
@@ -39,12 +40,13 @@ def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | N
         raise UserError(f"{store.path}: no validation songs in the store; preprocess at least two training songs")
     if len(drawn) < 2 and config.augmentation.remix > 0:
         raise UserError(f"{store.path}: one training song is too few to mix songs; add songs, or set remix to 0")
-    names = {track.name for track in drawn}
-    digests = {source.sha256: track.name for track in drawn for source in track.sources}
+    names = {song_key(track.name): track.name for track in drawn}
+    digests = [({source.sha256 for source in track.sources}, track.name) for track in drawn]
     for track in valid:
-        twins = [digests[source.sha256] for source in track.sources if source.sha256 in digests]
-        if track.name in names or twins:
-            twin = track.name if track.name in names else twins[0]
+        own = {source.sha256 for source in track.sources}
+        twins = (name for other, name in digests if same_files(own, other))
+        twin = names.get(song_key(track.name)) or next(twins, None)
+        if twin is not None:
             raise UserError(
                 f"{store.path}: validation song {track.name!r} is also a training song ({twin!r}); a model would be "
                 "scored on what it has learnt by heart. Remove one of them and preprocess again"

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from tests.helpers import one_line
 from tests.reference import musdb
 from vocsep.audio.reading import BLOCK_SAMPLES
 from vocsep.datasets.layouts import musdb_table, open_dataset
-from vocsep.datasets.songs import Dataset, Song, hashed_share, track_id
+from vocsep.datasets.songs import Dataset, Song, hashed_share, song_key, track_id
 from vocsep.datasets.sources import read_sources, source_blocks
 
 RATE = 8000
@@ -29,7 +30,7 @@ Floats = NDArray[Any]
 
 names_of_songs = st.lists(
     st.text("abcdeÉñ漢 -'.0123", min_size=1, max_size=12).filter(lambda name: name[0] != "."),
-    unique_by=lambda name: name.lower(),
+    unique_by=song_key,
     max_size=25,
 )
 
@@ -91,7 +92,7 @@ def test_folder_with_other_stems_has_all_of_them_as_its_accompaniment(tmp_path: 
 def test_mixture_file_is_used_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "Song"
     vocals, band = put(folder / "vocals.wav", noise(1)), put(folder / "accompaniment.wav", noise(2))
-    mastered = put(folder / "mixture.wav", noise(3))
+    mastered = put(folder / "mixture.wav", vocals + band + 0.1 * noise(3))
     sources, _ = read_sources(only_song(tmp_path), ALL)
     np.testing.assert_array_equal(sources["mixture"], mastered)
     np.testing.assert_array_equal(sources["accompaniment"], band)
@@ -103,7 +104,8 @@ def test_folder_with_only_vocals_and_mixture_has_their_difference_as_its_accompa
     tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "train" / "Song"
-    vocals, mixture = put(folder / "vocals.wav", noise(1)), put(folder / "mixture.wav", noise(3))
+    vocals = put(folder / "vocals.wav", noise(1))
+    mixture = put(folder / "mixture.wav", vocals + noise(3))
     sources, _ = read_sources(only_song(tmp_path), names)
     assert tuple(sources) == names
     np.testing.assert_array_equal(sources["accompaniment"], mixture - vocals)
@@ -128,7 +130,7 @@ def test_mono_stem_of_a_stereo_song_stands_in_both_channels(tmp_path: Path) -> N
 
 def test_mono_song_stays_mono(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "Song"
-    for seed, name in enumerate(("vocals", "mixture")):
+    for seed, name in enumerate(("vocals", "drums")):
         put(folder / f"{name}.wav", noise(seed, channels=1))
     sources, _ = read_sources(only_song(tmp_path), ALL)
     assert {source.shape for source in sources.values()} == {(1, RATE // 2)}
@@ -256,8 +258,13 @@ def test_files_of_one_source_are_training_songs_wherever_they_lie(
     waveform = put(tmp_path / "An Album" / "First.wav", noise(1))
     put(tmp_path / "Second.wav", noise(2))
     put(tmp_path / ".trash" / "Third.wav", noise(3))
+    put(tmp_path / "__MACOSX" / "An Album" / "Third.wav", noise(3))
+    (tmp_path / "read me.txt").touch()
+    put(tmp_path.with_name(f"{tmp_path.name} elsewhere") / "Fourth.w64", noise(4))
+    (tmp_path / "Link").symlink_to(tmp_path.with_name(f"{tmp_path.name} elsewhere"), target_is_directory=True)
     dataset = open_dataset(tmp_path, source)
-    assert splits_of(dataset) == {"An Album - First": "train", "Second": "train"}
+    assert splits_of(dataset) == {"An Album - First": "train", "Second": "train", "Link - Fourth": "train"}
+    assert dataset.skipped == ("read me.txt",)
     assert all(song.only == source for song in dataset.songs)
     song = next(song for song in dataset.songs if song.name == "An Album - First")
     assert np.array_equal(read_sources(song, ["mixture"])[0]["mixture"], waveform)
@@ -427,8 +434,8 @@ def test_hashed_share_takes_the_names_of_smallest_sha_256(names: set[str], share
 @settings(max_examples=30, deadline=None)
 @given(train=names_of_songs, test=names_of_songs)
 def test_no_song_is_in_two_splits_and_none_is_lost(train: list[str], test: list[str]) -> None:
-    taken = {name.lower() for name in train}
-    test = [name for name in test if name.lower() not in taken]
+    taken = {song_key(name) for name in train}
+    test = [name for name in test if song_key(name) not in taken]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for split, names in (("train", train), ("test", test)):
@@ -465,6 +472,53 @@ def test_song_in_train_and_test_is_refused_by_name(tmp_path: Path) -> None:
         put(tmp_path / split / "Same song" / "vocals.wav", noise(1))
         put(tmp_path / split / "Same song" / "mixture.wav", noise(2))
     one_line(lambda: open_dataset(tmp_path), tmp_path, "Same song", "train", "test")
+
+
+@pytest.mark.parametrize(
+    "other", ["same song", "Same song ", "Same  Song", "SAME SONG", unicodedata.normalize("NFD", "S\u00e4me song")]
+)
+def test_song_in_train_and_test_is_refused_however_its_name_is_spelt(tmp_path: Path, other: str) -> None:
+    name = "S\u00e4me song" if unicodedata.normalize("NFC", other) != other else "Same song"
+    for split, folder in (("train", name), ("test", other)):
+        put(tmp_path / split / folder / "vocals.wav", noise(1))
+        put(tmp_path / split / folder / "drums.wav", noise(2))
+    one_line(lambda: open_dataset(tmp_path), tmp_path, name, "train", "test")
+
+
+@pytest.mark.parametrize("kind", ["folder", "karaoke", "musdb18"])
+def test_folders_and_files_of_systems_are_no_songs_in_whatever_split_folder_they_lie(tmp_path: Path, kind: str) -> None:
+    system = ("__MACOSX", ".ipynb_checkpoints", "@eaDir", "$RECYCLE.BIN", ".Trash-0", "lost+found", ".hidden")
+    for split in ("Train", "TEST"):
+        for name in system:
+            put(tmp_path / split / name / "drums.wav", noise(1))
+            (tmp_path / split / name / "._Song.stem.mp4").touch()
+        for name in (".DS_Store", "Thumbs.db", "._Song.wav", "._Song.stem.mp4"):
+            (tmp_path / split / name).touch()
+        song = tmp_path / split / f"{split} song"
+        if kind == "folder":
+            put(song / "vocals.wav", noise(2))
+            put(song / "drums.wav", noise(3))
+        else:
+            song.with_name(f"{song.name}.{'wav' if kind == 'karaoke' else 'stem.mp4'}").touch()
+    dataset = open_dataset(tmp_path, "karaoke" if kind == "karaoke" else "auto")
+    assert dataset.kind == kind
+    assert splits_of(dataset) == {"Train song": "train", "TEST song": "test"}
+    assert dataset.problems == {}
+    assert dataset.skipped == ()
+
+
+def test_what_is_taken_for_no_song_is_said(tmp_path: Path) -> None:
+    for number, name in enumerate(("vocals.caf", "drums.AU", "notes.txt")):
+        path = tmp_path / "songs" / "train" / "Song" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch() if name == "notes.txt" else soundfile.write(path, noise(number).T, RATE, subtype="PCM_16")
+    for other in ("train/stray.wav", "train/list.txt", "Validation/Song/vocals.wav"):
+        (tmp_path / "songs" / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "songs" / other).touch()
+    dataset = open_dataset(tmp_path / "songs")
+    assert splits_of(dataset) == {"Song": "train"}
+    assert sorted(dataset.skipped) == ["Validation", "train/list.txt", "train/stray.wav"]
+    assert sorted(read_sources(dataset.songs[0], ALL)[0]) == sorted(ALL)
 
 
 # --- what is no dataset ---------------------------------------------------------------------------------

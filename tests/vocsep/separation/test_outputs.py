@@ -10,6 +10,10 @@ from vocsep.separation.settings import SeparationSettings
 STEMS = ("vocals", "accompaniment")
 
 
+def songs_of(inputs: list[Path], output: Path, name: str = "{track}/{stem}") -> list[Path]:
+    return inputs_to_separate(inputs, output, name).songs
+
+
 def touch(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -120,9 +124,31 @@ def test_output_that_would_replace_the_song_is_refused_by_whatever_way_it_is_nam
 def test_folders_are_searched_all_the_way_down_for_audio_files_in_order(tmp_path: Path) -> None:
     names = ["b.wav", "a.mp3", "deep/er/c.flac", "deep/d.M4A", "deep/e.ogg"]
     paths = [touch(tmp_path / "songs" / name) for name in names]
-    for other in ("cover.jpg", "deep/notes.txt", "list.m3u", "wav", ".hidden.wav", "deep/._d.M4A"):
+    others = ("cover.jpg", "deep/notes.txt", "more.txt", "list.m3u", "wav", "odd.\n")
+    for other in (*others, ".hidden.wav", "deep/._d.M4A", "__MACOSX/a.mp3", "@eaDir/b.wav", ".Trash-0/files/a.wav"):
         touch(tmp_path / "songs" / other)
-    assert inputs_to_separate([tmp_path / "songs"], tmp_path / "out") == sorted(paths)
+    found = inputs_to_separate([tmp_path / "songs"], tmp_path / "out")
+    assert found.songs == sorted(paths)
+    assert found.others == sorted(tmp_path / "songs" / other for other in others)
+    assert found.lines() == ["left out, no sound: 2 .txt, 2 others, 1 .jpg, 1 .m3u"]
+
+
+def test_every_kind_of_file_that_can_be_read_is_taken(tmp_path: Path) -> None:
+    endings = ["3gp", "OPUS", "ac3", "aifc", "ape", "au", "avi", "caf", "dsf", "flv", "m4b", "mka", "mp2", "mpc", "mpg"]
+    endings += ["oga", "snd", "ts", "tta", "w64", "webm", "wma", "wv"]
+    songs = [touch(tmp_path / "songs" / f"Song in {ending}.{ending}") for ending in endings]
+    assert songs_of([tmp_path / "songs"], tmp_path / "out") == sorted(songs)
+
+
+def test_linked_folders_are_searched_and_none_twice_or_for_ever(tmp_path: Path) -> None:
+    album = touch(tmp_path / "elsewhere" / "Album" / "a.wav").parent
+    songs = tmp_path / "songs"
+    own = touch(songs / "b.wav")
+    (songs / "Album").symlink_to(album, target_is_directory=True)
+    (songs / "Again").symlink_to(album, target_is_directory=True)
+    (songs / "round").symlink_to(songs, target_is_directory=True)
+    (songs / "gone").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    assert songs_of([songs], tmp_path / "out") == [songs / "Again" / "a.wav", own]
 
 
 def test_stems_of_an_earlier_run_inside_the_folder_are_no_inputs(tmp_path: Path) -> None:
@@ -131,10 +157,10 @@ def test_stems_of_an_earlier_run_inside_the_folder_are_no_inputs(tmp_path: Path)
     for song in ("a", "b"):
         for stem in STEMS:
             touch(songs / "out" / song / f"{stem}.wav")
-    assert inputs_to_separate([songs], songs / "out") == [first, second]
+    assert songs_of([songs], songs / "out") == [first, second]
     (tmp_path / "link").symlink_to(songs, target_is_directory=True)
-    assert inputs_to_separate([songs], tmp_path / "link" / "out") == [first, second]
-    assert inputs_to_separate([tmp_path / "link"], songs / "out") == [
+    assert songs_of([songs], tmp_path / "link" / "out") == [first, second]
+    assert songs_of([tmp_path / "link"], songs / "out") == [
         tmp_path / "link" / "a.wav",
         tmp_path / "link" / "output" / "b.wav",
     ]
@@ -142,20 +168,31 @@ def test_stems_of_an_earlier_run_inside_the_folder_are_no_inputs(tmp_path: Path)
 
 def test_files_are_taken_as_named_whatever_their_suffix_and_in_the_order_of_their_naming(tmp_path: Path) -> None:
     odd, inside = touch(tmp_path / "take.xyz"), touch(tmp_path / "songs" / "a.wav")
-    assert inputs_to_separate([odd, tmp_path / "songs"], tmp_path / "out") == [odd, inside]
-    assert inputs_to_separate([tmp_path / "songs", odd], tmp_path / "out") == [inside, odd]
+    assert songs_of([odd, tmp_path / "songs"], tmp_path / "out") == [odd, inside]
+    assert songs_of([tmp_path / "songs", odd], tmp_path / "out") == [inside, odd]
 
 
 def test_folder_that_is_named_like_an_audio_file_is_searched_and_not_taken_for_one(tmp_path: Path) -> None:
     inside = touch(tmp_path / "songs" / "album.mp3" / "a.wav")
-    assert inputs_to_separate([tmp_path / "songs"], tmp_path / "out") == [inside]
+    assert songs_of([tmp_path / "songs"], tmp_path / "out") == [inside]
 
 
 def test_input_that_does_not_exist_is_one_line_that_names_it(tmp_path: Path) -> None:
-    touch(tmp_path / "a.wav")
     with pytest.raises(UserError, match="no such file or folder") as error:
-        inputs_to_separate([tmp_path / "a.wav", tmp_path / "b.wav"], tmp_path / "out")
+        inputs_to_separate([tmp_path / "b.wav"], tmp_path / "out")
     assert str(tmp_path / "b.wav") in str(error.value)
+
+
+def test_inputs_without_a_song_cost_the_others_nothing(tmp_path: Path) -> None:
+    song = touch(tmp_path / "a.wav")
+    touch(tmp_path / "words" / "a.txt")
+    missing, empty, long = tmp_path / "b.wav", tmp_path / "words", tmp_path / ("a" * 300)
+    found = inputs_to_separate([missing, song, empty, long], tmp_path / "out")
+    assert found.songs == [song]
+    assert list(found.problems) == [str(missing), str(empty), str(long)]
+    for entry, problem in found.problems.items():
+        assert entry in problem
+        assert "\n" not in problem
 
 
 def test_input_whose_name_is_too_long_for_any_disk_is_one_line(tmp_path: Path) -> None:
@@ -180,9 +217,9 @@ def test_two_inputs_with_one_name_are_refused_by_both_names_with_what_makes_them
     for field in ("{folder}", "{suffix}"):
         assert field in str(error.value)
         name = f"{field}/{{track}}/{{stem}}"
-        assert inputs_to_separate([tmp_path / "songs"], tmp_path / "out", name) == [first, second]
+        assert songs_of([tmp_path / "songs"], tmp_path / "out", name) == [first, second]
 
 
 def test_file_named_twice_is_separated_once(tmp_path: Path) -> None:
     path = touch(tmp_path / "songs" / "a.wav")
-    assert inputs_to_separate([path, tmp_path / "songs", path], tmp_path / "out") == [path]
+    assert songs_of([path, tmp_path / "songs", path], tmp_path / "out") == [path]

@@ -8,6 +8,7 @@ import pytest
 
 from storage.errors import UserError
 from storage.store import SpectrogramStore
+from tests.helpers import one_line
 from tests.vocsep.training.training_runs import Arrays, quick, small_store, train
 from vocsep.models.architecture import UNetArchitecture
 from vocsep.training.checks import check_songs, check_sound, needed_bytes
@@ -69,6 +70,12 @@ def test_validation_song_that_is_in_training_under_another_name_is_told_by_its_f
     line = refusal(small_store(tmp_path / "store.zarr", PAIR, names=names, digests=digests), tmp_path)
     assert "'Two (remastered)'" in line
     assert "'Two'" in line
+
+
+@pytest.mark.parametrize("name", ["shared SONG", "Shared song ", "Shared  Song"])
+def test_validation_song_that_is_in_training_under_a_name_spelt_otherwise_is_named(tmp_path: Path, name: str) -> None:
+    store = small_store(tmp_path / "store.zarr", PAIR, names=("One", "Shared song", name))
+    one_line(lambda: check_songs(store, quick()), repr(name), "'Shared song'")
 
 
 def test_songs_of_the_test_split_may_be_those_of_training(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Which files of a folder are sound, however deep they lie, and what of it nobody put there by hand."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vocsep.audio.formats import AUDIO_SUFFIXES
+
+# In lower case; all hidden entries beside them. Archivers, file servers and waste baskets make these.
+_MADE_BY_SYSTEMS = frozenset(
+    (
+        "$recycle.bin",
+        "#recycle",
+        "#snapshot",
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "__macosx",
+        "__pycache__",
+        "lost+found",
+        "network trash folder",
+        "recycled",
+        "recycler",
+        "system volume information",
+        "temporary items",
+    )
+)
+_FILES_OF_SYSTEMS = frozenset(("desktop.ini", "icon\r", "thumbs.db"))
+
+
+@dataclass
+class Found:
+    """What lies in a folder and all folders below it: files of sound, and all else (folders that cannot be read)."""
+
+    sounds: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+
+
+def is_hand_made(path: Path) -> bool:
+    """Whether an entry of a folder is one that people put there: not hidden, and not some system's own."""
+    name = path.name.lower()
+    return not name.startswith(".") and name not in _MADE_BY_SYSTEMS | _FILES_OF_SYSTEMS
+
+
+def is_sound(path: Path) -> bool:
+    """Whether an entry of a folder is a file of sound, by the ending of its name."""
+    return path.suffix.lower() in AUDIO_SUFFIXES and is_hand_made(path) and path.is_file()
+
+
+def find_files(folder: Path) -> Found:
+    """All files below a folder that people put there, in order; links to folders are followed, to each folder once."""
+    found, seen = Found(), {folder.resolve()}
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = [entry for entry in sorted(here.iterdir()) if is_hand_made(entry)]
+        except OSError:
+            found.others.append(here)
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                if entry.resolve() not in seen:
+                    seen.add(entry.resolve())
+                    waiting.append(entry)
+            elif is_sound(entry):
+                found.sounds.append(entry)
+            else:
+                found.others.append(entry)
+    found.sounds.sort()
+    found.others.sort()
+    return found

@@ -1,0 +1,123 @@
+"""Whether the stems of a song add up as their names say: no stem twice, no mix among them, and the right mixture."""
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import UserError
+from vocsep.arrays import Waveform
+from vocsep.datasets.songs import AudioSource, Song
+
+# Shares of a stem's energy. What is left of a stem without others; lossy coding leaves up to 1/200.
+_NOTHING = 0.01
+# By which a mixture may differ from its stems: what a limiter adds, or a gain of 1.5 dB.
+_MIXTURE_TOLERANCE = 10**-1.5
+# Below, how much of a stem there is in another one is chance.
+_HEARD = 0.01
+# Below, two different tunes may well go together for a while.
+_CORRELATION = 0.2
+# Factors by which what is called the same may be louder or softer.
+_SAME = (0.8, 1.25)
+_SIMILAR = (0.5, 2.0)
+
+
+class StemSums:
+    """Inner products of all files of a song, gathered block by block: they give the energy of every difference."""
+
+    def __init__(self, song: Song) -> None:
+        self._song = song
+        self._mixture = song.mixture[0] if len(song.mixture) == 1 else None
+        self._stems = [*song.vocals, *song.accompaniment]
+        self.parts = [*self._stems, *([self._mixture] if self._mixture else [])]
+        self._products = np.zeros((len(self.parts), len(self.parts)))
+
+    def add(self, waveforms: dict[AudioSource, Waveform], shape: tuple[int, int]) -> None:
+        """Add a block of every part; one channel stands for all, and zeros follow the end."""
+        block = np.zeros((len(self.parts), *shape), dtype=np.float32)
+        for row, part in zip(block, self.parts, strict=True):
+            row[:, : waveforms[part].shape[1]] = waveforms[part]
+        rows = block.reshape(len(block), -1)
+        self._products += rows @ rows.T
+
+    def check(self) -> None:
+        """Raise `UserError` if a stem is the sum of others, holds the vocals, or the mixture is another one."""
+        self._check_twice()
+        self._check_accompaniment()
+        if self._mixture is not None:
+            self._check_mixture(self._mixture)
+
+    def _check_twice(self) -> None:
+        """Every stem, softest first, is made from those before it; one that can be is counted twice."""
+        energies = self._products.diagonal()
+        before: list[int] = []
+        for index in sorted(range(len(self._stems)), key=lambda stem: float(energies[stem])):
+            if not energies[index]:
+                continue
+            known, wanted = self._products[np.ix_(before, before)], self._products[before, index]
+            gains = np.linalg.lstsq(known, wanted, rcond=None)[0] if before else np.zeros(0)
+            left = (energies[index] - gains @ wanted) / energies[index]
+            used = np.flatnonzero(gains**2 * energies[before] > _NOTHING * energies[index])
+            low, high = _SAME if len(used) == 1 else _SIMILAR
+            if left < _NOTHING and len(used) and ((low <= gains[used]) & (gains[used] <= high)).all():
+                others = " and ".join(self._stems[before[number]].path.name for number in used)
+                raise UserError(
+                    f"{self._stems[index].path}: is {'the sum of ' if len(used) > 1 else ''}{others} "
+                    f"(but for {_decibels(left, 1.0)}), which would count twice; remove it, or call it accompaniment "
+                    "or mixture if it is that"
+                )
+            before.append(index)
+
+    def _check_accompaniment(self) -> None:
+        """An accompaniment that holds all of the vocals is a mixture."""
+        vocals, accompaniment = self._is_vocals(), self._is_accompaniment()
+        energies = self._energy(vocals), self._energy(accompaniment)
+        if not all(energies):
+            return
+        common = vocals @ self._products @ accompaniment
+        gain, correlation = common / energies[0], common / np.sqrt(energies[0] * energies[1])
+        if _SAME[0] <= gain <= _SAME[1] and correlation > _CORRELATION:
+            count = len(self._song.vocals)
+            loudest = count + int(np.argmax(vocals @ self._products[:, count : len(self._stems)]))
+            raise UserError(
+                f"{self.parts[loudest].path}: holds the vocals too ({gain:.0%} of them), and is no accompaniment; "
+                "call it mixture if it is that"
+            )
+
+    def _check_mixture(self, mixture: AudioSource) -> None:
+        vocals, accompaniment = self._is_vocals(), self._is_accompaniment()
+        whole = np.eye(len(self.parts))[-1]
+        energies = self._energy(vocals), self._energy(whole)
+        names = " and ".join(stem.path.name for stem in self._stems)
+        if self._song.accompaniment:
+            left = self._energy(whole - vocals - accompaniment)
+            if left > _MIXTURE_TOLERANCE * energies[1]:
+                raise UserError(
+                    f"{mixture.path}: is not the sum of {names} (the difference is {_decibels(left, energies[1])} "
+                    "of it); remove it, and their sum is the mixture, or add what is missing"
+                )
+        if not energies[0] or (not self._song.accompaniment and energies[0] < _HEARD * energies[1]):
+            return
+        gain = (whole - accompaniment) @ self._products @ vocals / energies[0]
+        if not _SIMILAR[0] <= gain <= _SIMILAR[1]:
+            raise UserError(
+                f"{mixture.path}: does not hold {self._song.vocals[0].path.name} as it is ({gain:.0%} of it); it is "
+                "another take, shifted in time, or no mixture"
+            )
+
+    def _is_vocals(self) -> npt.NDArray[np.float64]:
+        return np.array([float(part in self._song.vocals) for part in self.parts])
+
+    def _is_accompaniment(self) -> npt.NDArray[np.float64]:
+        return np.array([float(part in self._song.accompaniment) for part in self.parts])
+
+    def _energy(self, weights: npt.NDArray[np.float64]) -> float:
+        """Of a weighted sum of all parts."""
+        return max(0.0, float(weights @ self._products @ weights))
+
+
+def _decibels(energy: float, whole: float) -> str:
+    """An energy beside that of the whole.
+
+    >>> _decibels(0.002, 2.0)
+    '-30 dB'
+    """
+    return f"{10 * np.log10(max(energy, 1e-12 * whole) / whole):.0f} dB" if whole else "all"
