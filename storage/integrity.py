@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from storage.files import read_json
 from storage.lock import holder, lock_path
-from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, TrackRecord, read_manifest
+from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, TrackRecord, read_manifest, record_fault
 from storage.store import SpectrogramStore, shard_damage, write_groups
 
 _METADATA = "zarr.json"
@@ -102,15 +102,17 @@ def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[s
 
 
 def record_problems(key: str, track: TrackRecord) -> list[Problem]:
-    """Whether a record of the manifest contradicts itself, as one that was edited may."""
-    shapes = {track.arrays[name].shape[:2] for name in SPECTROGRAMS if name in track.arrays}
-    if key == track.id and shapes == {(track.channels, track.frames)}:
-        return []
-    return [Problem(f"{MANIFEST_NAME}: record of {key} contradicts itself", track.name)]
+    """What is wrong with a record of the manifest, as may be with one that was edited; its files are not looked at."""
+    fault = record_fault(key, track)
+    if not fault and not any(name in track.arrays for name in SPECTROGRAMS):
+        fault = "names no spectrograms"
+    return [Problem(f"{MANIFEST_NAME}: the record of {key!r} {fault}", track.name)] if fault else []
 
 
 def _track_problems(path: Path, key: str, track: TrackRecord) -> Iterator[Problem]:
-    yield from record_problems(key, track)
+    if faults := record_problems(key, track):
+        yield from faults
+        return
     for record in track.arrays.values():
         if damage := shard_damage(path, record, read_every_byte=True):
             yield Problem(f"{record.shard}: {damage}", track.name)

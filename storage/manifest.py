@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import math
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.errors import DamagedError, NotFound, UserError, one_line
 from storage.files import value_digest, write_atomically
@@ -17,7 +20,15 @@ FORMAT: Literal["vocsep-spectrograms"] = "vocsep-spectrograms"
 FORMAT_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
 
+# Of a chunk that is decoded whole, however long the array.
+MOST_CHUNK_BYTES = 1 << 26
+INDEX_BYTES = 16
+"""Of a shard's index, for each chunk."""
+
 _END = b'"\n}\n'
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+
+Size = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
 class Record(BaseModel):
@@ -39,11 +50,11 @@ class ArrayRecord(Record):
     """One array of a track: `shard` is its only shard file, relative to the store."""
 
     shard: str
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     dtype: Literal["float16", "float32"]
-    chunk_length: int
-    bytes: int
-    crc32c: int
+    chunk_length: int = Field(ge=1, lt=1 << 62)
+    bytes: Size
+    crc32c: int = Field(ge=0, lt=1 << 32)
 
 
 class TrackRecord(Record):
@@ -52,9 +63,9 @@ class TrackRecord(Record):
     id: str
     name: str
     split: str
-    channels: int
-    frames: int
-    seconds: float
+    channels: Size
+    frames: Size
+    seconds: float = Field(ge=0, allow_inf_nan=False)
     sources: tuple[SourceFile, ...]
     arrays: dict[str, ArrayRecord]
 
@@ -116,14 +127,49 @@ class Manifest(BaseModel):
             If its manifest cannot be read, is of another version or was edited.
         """
         manifest, is_as_written = read_manifest(store)
-        require_as_written(store / MANIFEST_NAME, is_as_written)
+        require_usable_records(store / MANIFEST_NAME, manifest, is_as_written)
         return manifest
 
 
-def require_as_written(where: object, is_as_written: bool) -> None:
-    """Raise `DamagedError` for a manifest that was edited."""
+def shard_path(folder: str, name: str, dimensions: int) -> str:
+    """Where the shard of an array lies in a track's folder; relative to what the folder is relative to."""
+    return "/".join([folder, name, "c", *["0"] * dimensions])
+
+
+def record_fault(key: str, track: TrackRecord) -> str:
+    """What is wrong with the record of a track, in words; empty if nothing is.
+
+    Split and id alone say where a track lies: a record with another place, or with sizes that cannot be, is not to be
+    followed, whoever wrote it.
+    """
+    if key != track.id or not _FOLDER.fullmatch(key):
+        return f"is of an id {track.id!r}"
+    if track.split not in SPLITS:
+        return f"is of a split {track.split!r}"
+    if not track.arrays:
+        return "names no arrays"
+    for name, array in track.arrays.items():
+        if not _FOLDER.fullmatch(name):
+            return f"names an array {name!r}"
+        if array.shard != shard_path(track.folder, name, len(array.shape)):
+            return f"names a shard {array.shard!r}, which is not in its own place"
+        is_apart = name in SPECTROGRAMS and array.shape[:2] != (track.channels, track.frames)
+        if is_apart or len(array.shape) not in (2, 3) or 0 in (array.shape[0], *array.shape[2:]):
+            return f"contradicts itself ({name} of shape {array.shape})"
+        chunks = array.shape[0] * max(1, -(-array.shape[1] // array.chunk_length))
+        chunk_bytes = math.prod((array.chunk_length, *array.shape[2:])) * np.dtype(array.dtype).itemsize
+        if chunks * INDEX_BYTES > array.bytes or chunk_bytes > MOST_CHUNK_BYTES:
+            return f"contradicts itself ({name} of shape {array.shape} in chunks of {array.chunk_length})"
+    return ""
+
+
+def require_usable_records(where: object, manifest: Manifest, is_as_written: bool) -> None:
+    """Raise `DamagedError` for a manifest that was edited, or that has records which are not to be followed."""
     if not is_as_written:
         raise DamagedError(f"{where}: edited since it was written; run `vocsep store repair`")
+    for key, track in manifest.tracks.items():
+        if fault := record_fault(key, track):
+            raise DamagedError(f"{where}: the record of {key!r} {fault}; run `vocsep store repair`")
 
 
 def read_manifest(store: Path) -> tuple[Manifest, bool]:

@@ -22,7 +22,7 @@ from storage.manifest import (
     Manifest,
     TrackRecord,
     parse_manifest,
-    require_as_written,
+    require_usable_records,
 )
 from storage.remote.bucket import connect, reported
 from storage.remote.transfer import OnBytes, checked, in_parallel, local_blocks, remote_blocks
@@ -128,7 +128,7 @@ class RemoteStore(Store):
         content, version = found
         manifest, is_as_written = parse_manifest(content, f"{url}/{MANIFEST_NAME}")
         if not accept_edited:
-            require_as_written(f"{url}/{MANIFEST_NAME}", is_as_written)
+            require_usable_records(f"{url}/{MANIFEST_NAME}", manifest, is_as_written)
         return cls(url, bucket, manifest, version, is_as_written=is_as_written)
 
     def drop(self, track_ids: Iterable[str]) -> None:
@@ -183,10 +183,10 @@ class RemoteStore(Store):
 
     def problems(self, on_bytes: OnBytes | None = None) -> list[Problem]:
         """Read every byte of every track, and say what is missing or not as it was written."""
-        found: dict[str, list[Problem]] = {}
+        found = {key: record_problems(key, track) for key, track in self.manifest.tracks.items()}
         in_parallel(
             self._track_problems,
-            list(self.manifest.tracks.values()),
+            [track for key, track in self.manifest.tracks.items() if not found[key]],
             on_bytes,
             lambda track, problems: found.update({track.id: problems}),
         )
@@ -194,7 +194,7 @@ class RemoteStore(Store):
         return named + [problem for track_id in sorted(found) for problem in found[track_id]]
 
     def _track_problems(self, track: TrackRecord) -> list[Problem]:
-        found = record_problems(track.id, track)
+        found = []
         records: dict[str, ArrayRecord | None] = dict.fromkeys(track_metadata(track))
         records.update({array.shard: array for array in track.arrays.values()})
         for key, record in records.items():
