@@ -57,8 +57,17 @@ def writing_folder(path: Path, temporary: Path | None = None, *, replace: bool =
             path.rename(old)
         folder.rename(path)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(folder)
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder as far as that can be done; of a link, the link and never what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        # A network file system keeps a file under another name while a reader has it open.
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:

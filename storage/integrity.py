@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from storage.files import read_json
 from storage.lock import holder, lock_path
 from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, TrackRecord, read_manifest, record_fault
-from storage.store import SpectrogramStore, shard_damage, write_groups
+from storage.store import SpectrogramStore, require_own_folders, shard_damage, write_groups
 
 _METADATA = "zarr.json"
 
@@ -89,6 +89,7 @@ def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[s
     UserError
         If there is no store, or its manifest cannot be read.
     """
+    require_own_folders(path)
     manifest, _ = read_manifest(path)
     store = SpectrogramStore(path, manifest)
     keys = [key for key, track in manifest.tracks.items() if any(True for _ in _track_problems(path, key, track))]

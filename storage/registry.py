@@ -9,7 +9,7 @@ processes undo what the other did. Readers need no lock.
 """
 
 import contextlib
-import shutil
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from storage.errors import DamagedError, NotFound, UserError
-from storage.files import file_digest, read_json, value_digest, write_json, writing_folder
+from storage.files import file_digest, read_json, remove, value_digest, write_json, writing_folder
 from storage.lock import locked
 
 WEIGHTS_NAME = "model.safetensors"
@@ -35,6 +35,8 @@ HISTORY_LENGTH = 100
 KEEP = 10
 """Newest versions that pruning leaves unless told otherwise."""
 _LOCK_NAME = ".lock"
+# What killed processes leave: versions on their way in or out. Nothing else that is hidden is the registry's.
+_LEFT = re.compile(r"\.(deleted-[0-9a-f]+|\d{4,}\.[0-9a-f]+(-replaced)?)")
 WEIGHTS_DIGEST = "weights_sha256"
 DESCRIPTION_DIGEST = "description_sha256"
 
@@ -199,8 +201,9 @@ class ModelRegistry:
             for version in versions:
                 # At every instant a version is whole or not there.
                 self._folder(version).rename(self.path / f".deleted-{uuid.uuid4().hex}")
-            for entry in self.path.glob(".*/"):
-                shutil.rmtree(entry)
+            for entry in self.path.iterdir():
+                if _LEFT.fullmatch(entry.name):
+                    remove(entry)
         return versions
 
     def open(self, name: str = CHAMPION_NAME) -> ModelVersion:

@@ -2,19 +2,18 @@
 
 import hashlib
 import re
-import shutil
 import uuid
 from collections.abc import Collection
 from pathlib import Path
 
 from storage.errors import DamagedError, UserError, one_line
-from storage.files import free_bytes
+from storage.files import free_bytes, remove
 from storage.integrity import store_metadata, track_metadata
 from storage.lock import store_lock
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
 from storage.remote.store import RemoteStore, same_tracks
 from storage.remote.transfer import OnBytes, checked, in_parallel, remote_blocks
-from storage.store import SpectrogramStore, shard_damage
+from storage.store import SpectrogramStore, require_own_folders, shard_damage
 from storage.track_writer import TEMPORARY_FOLDER
 
 
@@ -43,13 +42,15 @@ def fetch(url: str, cache: Path, *, splits: Collection[str] = SPLITS, on_bytes: 
     wanted = remote.manifest.model_copy(update={"tracks": tracks})
     try:
         with store_lock(folder):
-            (folder / TEMPORARY_FOLDER).mkdir(parents=True, exist_ok=True)
+            require_own_folders(folder)
+            remove(folder / TEMPORARY_FOLDER)
+            (folder / TEMPORARY_FOLDER).mkdir(parents=True)
             _forget(folder, wanted)
             _require_room(folder, wanted)
             damaged = _copy(remote, folder, wanted, on_bytes)
             wanted.tracks = {key: track for key, track in tracks.items() if key not in damaged}
             wanted.save(folder)
-            shutil.rmtree(folder / TEMPORARY_FOLDER)
+            remove(folder / TEMPORARY_FOLDER)
     except OSError as error:
         raise one_line(folder, "written", error) from None
     if damaged:
@@ -72,10 +73,10 @@ def _forget(folder: Path, wanted: Manifest) -> None:
             if len(same) < len(held.tracks):
                 held.model_copy(update={"tracks": same}).save(folder)
     for stray in SpectrogramStore(folder, wanted).strays():
-        if stray.is_dir():
-            shutil.rmtree(stray)
-        else:
-            stray.unlink()
+        remove(stray)
+    for track in wanted.tracks.values():
+        if (folder / track.folder).is_symlink():
+            remove(folder / track.folder)
 
 
 def _require_room(folder: Path, wanted: Manifest) -> None:
