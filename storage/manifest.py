@@ -1,7 +1,6 @@
 """What a spectrogram store says of itself: configuration, dataset, and one record per finished track."""
 
 import hashlib
-import json
 import math
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from storage.errors import DamagedError, NotFound, UserError, one_line
-from storage.files import value_digest, write_atomically
+from storage.files import parse_json, read_whole, value_digest, write_atomically
 
 SPLITS = ("train", "valid", "test")
 SPECTROGRAMS = ("mixture", "vocals", "accompaniment")
@@ -99,6 +98,16 @@ class Manifest(BaseModel):
     tracks: dict[str, TrackRecord] = {}
 
     @property
+    def kind(self) -> str:
+        """The dataset's kind; empty where a manifest says none."""
+        return self.dataset.get("kind", "")
+
+    @property
+    def root(self) -> str:
+        """The dataset's folder; empty where a manifest says none."""
+        return self.dataset.get("root", "")
+
+    @property
     def data_digest(self) -> str:
         """Digest of the configuration and of every stored byte, but of no path and no time."""
         arrays = {
@@ -176,7 +185,7 @@ def read_manifest(store: Path) -> tuple[Manifest, bool]:
     """Manifest of `store`, edited or not, and whether it is as it was written; see `Manifest.load`."""
     path = store / MANIFEST_NAME
     try:
-        content = path.read_bytes()
+        content = read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{store}: no spectrogram store here; run `make preprocess` first") from None
     except OSError as error:
@@ -209,7 +218,7 @@ def parse_manifest(content: bytes, where: object) -> tuple[Manifest, bool]:
 def _require_version(where: object, content: bytes) -> None:
     """Raise `UserError` if a manifest says of itself that it is of another format or version."""
     try:
-        fields = json.loads(content)
+        fields = parse_json(content)
     except ValueError:
         return
     if isinstance(fields, dict) and (fields.get("format"), fields.get("version")) != (FORMAT, FORMAT_VERSION):

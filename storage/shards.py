@@ -39,7 +39,7 @@ def contiguous_index(shape: tuple[int, ...], chunk_length: int, item_bytes: int)
     """Shard index (with its checksum) of an uncompressed shard whose chunks lie in C order."""
     whole = padded_shape(shape, chunk_length)
     chunk_bytes = math.prod(chunk_shape(shape, chunk_length)) * item_bytes
-    chunks = math.prod(whole) * item_bytes // chunk_bytes
+    chunks = whole[0] * (whole[1] // chunk_length)
     index = np.empty((chunks, 2), dtype="<u8")
     index[:, 0] = np.arange(chunks) * chunk_bytes
     index[:, 1] = chunk_bytes

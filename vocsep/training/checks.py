@@ -4,6 +4,7 @@ import psutil
 import torch
 
 from storage.errors import UserError
+from storage.manifest import SPECTROGRAMS
 from storage.store import SpectrogramStore
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import step_values
@@ -57,9 +58,16 @@ def check_bins(store: SpectrogramStore, config: TrainConfig) -> None:
     Raises
     ------
     UserError
-        That says how to make a store that has them.
+        That says how to make a store that has them; or names the song that has others than its store.
     """
     spectrogram = spectrogram_config(store)
+    for track in (*store.tracks("train"), *store.tracks("valid")):
+        for name in SPECTROGRAMS:
+            if name in track.arrays and track.arrays[name].shape[2:] != (spectrogram.bins,):
+                raise UserError(
+                    f"{store.path}: {name} of {track.name!r} is of shape {track.arrays[name].shape}, not of "
+                    f"{spectrogram.bins} bins; run `vocsep store verify`"
+                )
     if config.objective.bins == "all" and spectrogram.dropped_bin != "none":
         raise UserError(
             f"{store.path}: holds {spectrogram.bins} bins, the objective wants all {spectrogram.bins + 1}; make a "
