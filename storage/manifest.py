@@ -28,6 +28,7 @@ _END = b'"\n}\n'
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 Size = Annotated[int, Field(ge=0, lt=1 << 62)]
+Checksum = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
 class Record(BaseModel):
@@ -46,18 +47,22 @@ class SourceFile(Record):
 
 
 class ArrayRecord(Record):
-    """One array of a track: `shard` is its only shard file, relative to the store."""
+    """One array of a track: `shard` is its only shard file, relative to the store.
+
+    `metadata_crc32c` is of its `zarr.json`; stores of earlier versions lack it.
+    """
 
     shard: str
     shape: tuple[Size, ...]
     dtype: Literal["float16", "float32"]
     chunk_length: int = Field(ge=1, lt=1 << 62)
     bytes: Size
-    crc32c: int = Field(ge=0, lt=1 << 32)
+    crc32c: Checksum
+    metadata_crc32c: Checksum | None = None
 
 
 class TrackRecord(Record):
-    """A finished track: what it was made from and what lies in the store."""
+    """A finished track: what it was made from and what lies in the store; `metadata_crc32c` is of its `zarr.json`."""
 
     id: str
     name: str
@@ -67,6 +72,7 @@ class TrackRecord(Record):
     seconds: float = Field(ge=0, allow_inf_nan=False)
     sources: tuple[SourceFile, ...]
     arrays: dict[str, ArrayRecord]
+    metadata_crc32c: Checksum | None = None
 
     @property
     def folder(self) -> str:
@@ -83,7 +89,9 @@ class Manifest(BaseModel):
     """Content of a store. A track that is not named here does not exist, whatever lies on disk.
 
     `config` holds the spectral configuration and all else that decides the stored values; `dataset` says where the
-    songs came from (its kind and root folder). The file ends with a digest of itself, so that edits are noticed.
+    songs came from (its kind and root folder); `metadata` has the CRC-32C of every `zarr.json` that belongs to no
+    track, by its path, and is empty in stores of earlier versions. The file ends with a digest of itself, so that edits
+    are noticed.
     """
 
     # The digest is no field; manifests of version 0.1.0 also hold digests of tracks.
@@ -95,6 +103,7 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     config_digest: str
     dataset: dict[str, str]
+    metadata: dict[str, Checksum] = {}
     tracks: dict[str, TrackRecord] = {}
 
     @property

@@ -20,6 +20,7 @@ import zarr
 from storage.errors import DamagedError, UserError
 from storage.files import is_disk_full, remove, size_and_checksum, value_digest, write_atomically, writing_folder
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
+from storage.metadata import METADATA, group_metadata, metadata_checksum, metadata_fault, store_metadata
 from storage.shards import open_shard
 from storage.track_writer import TEMPORARY_FOLDER
 
@@ -146,6 +147,9 @@ class SpectrogramStore(Store):
         while True:
             version = _manifest_version(path)
             store = cls(path, Manifest.load(path))
+            for name, metadata in group_metadata(store.manifest).items():
+                if fault := metadata_fault(path / name, metadata):
+                    raise DamagedError(f"{path / name}: {fault}; run `vocsep store repair`")
             damaged = store.damaged_shards(read_every_byte=False)
             if not damaged:
                 return store
@@ -229,7 +233,7 @@ class SpectrogramStore(Store):
             entry
             for split in SPLITS
             for entry in _entries(self.path / split)
-            if entry.is_dir() and (split, entry.name) not in named
+            if entry.is_dir() and entry.name != METADATA and (split, entry.name) not in named
         ]
         folder = self.path / TEMPORARY_FOLDER
         temporary = [folder] if folder.is_symlink() else _entries(folder)
@@ -271,11 +275,12 @@ def shard_damage(store: Path, record: ArrayRecord, *, read_every_byte: bool) -> 
 
 
 def write_groups(path: Path, manifest: Manifest) -> None:
-    """Make the Zarr groups of a store at `path`, root and splits, where there are none."""
-    attributes = manifest.model_dump(mode="json", exclude={"tracks"})
+    """Make the Zarr groups of a store at `path`, root and splits, where there are none; note them in the manifest."""
+    attributes = manifest.model_dump(mode="json", exclude={"tracks", "metadata"})
     root = zarr.open_group(path, mode="a", attributes=attributes)
     for split in SPLITS:
         root.require_group(split)
+    manifest.metadata = {name: metadata_checksum(path / name) for name in store_metadata()}
 
 
 def _entries(folder: Path) -> list[Path]:

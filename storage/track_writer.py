@@ -15,8 +15,10 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from storage.files import size_and_checksum, writing_folder
+from storage.layout import chunk_shape, padded_shape
 from storage.manifest import ArrayRecord, TrackRecord, shard_path
-from storage.shards import chunk_shape, contiguous_index, padded_shape
+from storage.metadata import METADATA, metadata_checksum
+from storage.shards import contiguous_index
 
 FRAMES_PER_CHUNK = 128
 SAMPLES_PER_CHUNK = 65536
@@ -161,6 +163,7 @@ class TrackWriter:
                 chunk_length=array.chunk_length,
                 bytes=size,
                 crc32c=checksum,
+                metadata_crc32c=metadata_checksum(self._folder / name / METADATA),
             )
         return records
 
@@ -202,6 +205,7 @@ def track_writer(
         writer = TrackWriter(temporary, group, compression)
         yield writer
         arrays = writer.finish(f"{split}/{track_id}")
+        checksum = metadata_checksum(temporary / METADATA)
     channels, frames = next(iter(arrays.values())).shape[:2]
     writer.record = TrackRecord(
         id=track_id,
@@ -212,4 +216,5 @@ def track_writer(
         seconds=seconds,
         sources=(),
         arrays=arrays,
+        metadata_crc32c=checksum,
     )

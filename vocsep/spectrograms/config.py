@@ -43,7 +43,9 @@ class SpectrogramConfig(Settings):
         if self.hop_length >= self.n_fft:
             raise ValueError(f"hop_length ({self.hop_length}) must be smaller than n_fft ({self.n_fft})")
         if self.hop_length < self.n_fft // MOST_FRAMES_PER_WINDOW:
-            raise ValueError(f"hop_length must be at least {self.n_fft // MOST_FRAMES_PER_WINDOW} for n_fft {self.n_fft}")
+            raise ValueError(
+                f"hop_length must be at least {self.n_fft // MOST_FRAMES_PER_WINDOW} for n_fft {self.n_fft}"
+            )
         return self
 
     @property

@@ -153,7 +153,9 @@ def test_job_is_begun_once_gone_on_with_and_not_begun_again_when_nothing_changed
     assert forced.challenger is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "{}", '{"digest": 1, "start": 2, "finished": false}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "[" * 100_000, "{}", '{"digest": 1, "start": 2, "finished": false}']
+)
 def test_a_damaged_job_costs_no_more_than_itself(tmp_path: Path, content: str) -> None:
     store, registry, jobs = small_store(tmp_path / "s.zarr", SPLITS), ModelRegistry(tmp_path / "models"), tmp_path / "j"
     for name in ("20200101-000000", "29990101-000000"):
