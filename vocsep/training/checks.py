@@ -1,8 +1,11 @@
 """What can be told to be wrong with a training before its first step."""
 
+from collections.abc import Collection
+
 import psutil
 import torch
 
+from storage.checked import require_intact
 from storage.errors import UserError
 from storage.manifest import SPECTROGRAMS
 from storage.store import SpectrogramStore
@@ -90,6 +93,27 @@ def check_sound(store: SpectrogramStore) -> None:
                 f"{store.path}: the {source} of the training songs are silent; there is nothing to learn. Look at one "
                 "with `vocsep store plot`"
             )
+
+
+def check_bytes(store: SpectrogramStore, pool: SongPool, sources: Collection[str]) -> None:
+    """Refuse shards that changed since they were written; each is read whole once, and again when its file changes.
+
+    Parameters
+    ----------
+    sources
+        The spectrograms of training songs that are read.
+
+    Raises
+    ------
+    UserError
+        That names the damaged shard.
+    """
+    for index, one in enumerate(pool.sets):
+        tracks = one.store.tracks("train")
+        arrays = [array for track in tracks for name, array in track.arrays.items() if name in sources]
+        if index == 0:
+            arrays += [array for track in store.tracks("valid") for array in track.arrays.values()]
+        require_intact(one.store, arrays)
 
 
 def needed_bytes(
