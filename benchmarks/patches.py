@@ -24,8 +24,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from storage.layout import padded_shape
 from storage.manifest import SPECTROGRAMS
-from storage.shards import padded_shape
 from storage.store import SpectrogramStore
 from storage.track_writer import Compression, track_writer
 from vocsep.kernels import StoredRows, fill_patch

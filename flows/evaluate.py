@@ -13,6 +13,7 @@ from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.report.text import report_markdown, song_table
 from vocsep.evaluation.report.writing import best_first
 from vocsep.evaluation.step import EvaluateResult
+from vocsep.tables import plain_rows
 
 
 @task(name="score songs", cache_policy=NO_CACHE)
@@ -31,7 +32,7 @@ def _show(result: EvaluateResult) -> None:
     create_markdown_artifact("\n\n".join([text, *pictures]), key="evaluation-report")
     header, *lines = song_table(ordered)
     rows = [dict(zip(header, line, strict=True)) for line in lines]
-    create_table_artifact(rows, key="evaluation-songs", description="Medians in dB")
+    create_table_artifact(plain_rows(rows), key="evaluation-songs", description="Medians in dB")
 
 
 @flow(name="evaluate", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])

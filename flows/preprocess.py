@@ -8,6 +8,7 @@ from flows.cluster import dask_map
 from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do, shown
 from vocsep.preprocessing import step
 from vocsep.preprocessing.step import PreprocessConfig, PreprocessResult
+from vocsep.tables import plain_rows
 
 
 @task(name="preprocess songs", cache_policy=NO_CACHE)
@@ -20,7 +21,7 @@ def preprocess_songs(config: PreprocessConfig) -> PreprocessResult:
 
 
 def _show(result: PreprocessResult) -> None:
-    create_table_artifact(list(result.songs), key="preprocess-songs", description="Songs of this run")
+    create_table_artifact(plain_rows(result.songs), key="preprocess-songs", description="Songs of this run")
 
 
 @flow(name="preprocess", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])

@@ -8,6 +8,7 @@ from flows.cluster import dask_map
 from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
 from vocsep.recipes import step
 from vocsep.recipes.step import RecipeConfig, RecipeResult
+from vocsep.tables import plain
 
 
 @task(name="make model", cache_policy=NO_CACHE)
@@ -17,7 +18,7 @@ def make_model(config: RecipeConfig) -> RecipeResult:
     artifact = ProgressArtifact("recipe-progress", "Share of the songs that are done")
     with dask_map(None, "recipe") as mapped:
         result = step.make_model(config, progress=artifact.update, map=mapped)
-    create_markdown_artifact("\n".join(result.lines()), key="recipe-result")
+    create_markdown_artifact("\n".join(map(plain, result.lines())), key="recipe-result")
     return result
 
 

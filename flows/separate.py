@@ -10,6 +10,7 @@ from flows.cluster import dask_map
 from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do, shown
 from vocsep.separation import step
 from vocsep.separation.step import SeparateConfig, SeparateResult
+from vocsep.tables import plain_rows
 
 
 @task(name="separate songs", cache_policy=NO_CACHE)
@@ -22,7 +23,7 @@ def separate_songs(config: SeparateConfig) -> SeparateResult:
 
 
 def _show(result: SeparateResult) -> None:
-    create_table_artifact([_row(song) for song in result.songs], key="separated-files")
+    create_table_artifact(plain_rows(map(_row, result.songs)), key="separated-files")
 
 
 def _row(song: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.reporting import PictureArtifact, ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
-from vocsep.tables import markdown_table
+from vocsep.tables import markdown_table, plain
 from vocsep.training import step
 from vocsep.training.fit import TrainResult
 from vocsep.training.plot import learning_curves, newest_run
@@ -36,7 +36,7 @@ def fit_model(config: TrainJob, promote: bool = True) -> TrainResult:
     result = step.train(config, progress=progress, promote=promote)
     assert result is not None
     curves.show(learning_curves(Path(result.run_folder)))
-    table = [[name, str(value)] for name, value in asdict(result).items()]
+    table = [[name, plain(str(value))] for name, value in asdict(result).items()]
     create_markdown_artifact(markdown_table([["", ""], *table]), key="train-result")
     return result
 

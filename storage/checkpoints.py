@@ -93,7 +93,8 @@ class CheckpointFolder:
         described = {self._arrays_file(step).name for step in self.steps()}
         for file in self.path.iterdir():
             # Whatever begins with a dot was left by a killed process; safetensors has temporary files of its own.
-            if file.name.startswith(".") or (file.suffix == ".safetensors" and file.name not in described):
+            is_left = file.name.startswith(".") or (file.suffix == ".safetensors" and file.name not in described)
+            if is_left and not file.is_dir():
                 file.unlink()
 
     def _arrays_file(self, step: int) -> Path:

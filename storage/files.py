@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import google_crc32c
 
 _BLOCK_BYTES = 1 << 18  # fits into a core's cache
+# Of a file that is read whole before anything is known of it: a manifest of 100,000 songs has as much.
+MOST_READ_BYTES = 1 << 28
 
 
 @contextlib.contextmanager
@@ -57,8 +60,17 @@ def writing_folder(path: Path, temporary: Path | None = None, *, replace: bool =
             path.rename(old)
         folder.rename(path)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(folder)
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder as far as that can be done; of a link, the link and never what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        # A network file system keeps a file under another name while a reader has it open.
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:
@@ -77,9 +89,35 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n")
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no name is too odd or too long to ask for."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def read_whole(path: Path) -> bytes:
+    """Content of a regular file; `OSError` for a device, a pipe, or a file of more than `MOST_READ_BYTES`."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not path.is_dir():
+        raise OSError(errno.EINVAL, "not a regular file")
+    if status.st_size > MOST_READ_BYTES:
+        raise OSError(errno.EFBIG, f"{status.st_size / 1e6:,.0f} MB, far more than such a file holds")
+    return path.read_bytes()
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of a JSON text; `ValueError` if it is none, or is nested beyond all use."""
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: Path) -> Any:
-    """Content of the JSON file at `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Content of the JSON file at `path`; `OSError` or `ValueError` as `read_whole` and `parse_json`."""
+    return parse_json(read_whole(path))
 
 
 def file_digest(path: Path) -> str:
@@ -99,7 +137,10 @@ def size_and_checksum(path: Path) -> tuple[int, int]:
 
 def value_digest(value: Any) -> str:
     """SHA-256 of a JSON-like value, independent of the order of its keys, as 64 hex digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    try:
+        return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def new_folder(parent: Path, name: str) -> Path:

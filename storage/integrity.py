@@ -1,15 +1,16 @@
 """What in a store is not as it was written, and dropping exactly that."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from storage.files import read_json
+from storage.files import read_json, remove
 from storage.lock import holder, lock_path
-from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, TrackRecord, read_manifest
-from storage.store import SpectrogramStore, shard_damage, write_groups
-
-_METADATA = "zarr.json"
+from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, SPLITS, Manifest, TrackRecord, read_manifest, record_fault
+from storage.metadata import METADATA, group_metadata, metadata_fault, track_metadata
+from storage.store import SpectrogramStore, require_own_folders, shard_damage, write_groups
+from storage.track_writer import TEMPORARY_FOLDER
 
 
 class Problem(NamedTuple):
@@ -33,9 +34,9 @@ EDITED = Problem(f"{MANIFEST_NAME}: edited since it was written", "")
 def problems(path: Path, on_bytes: Callable[[int, int], object] | None = None) -> list[Problem]:
     """Read every byte of the store at `path` and say what is not as it was written; nothing is changed.
 
-    Found are: missing, resized and changed shards, metadata from which plain zarr would read something else, a
-    manifest that was edited, and what killed writers left behind (not while a living writer holds the store's
-    lock, since these are then its tracks in work).
+    Found are: missing, resized and changed shards and metadata, a manifest that was edited, files that nobody names,
+    and what killed writers left behind (the last two not while a living writer holds the store's lock, since these may
+    then be its tracks in work).
 
     Parameters
     ----------
@@ -66,9 +67,13 @@ def problems(path: Path, on_bytes: Callable[[int, int], object] | None = None) -
     named += [problem for damage in by_track.values() for problem in damage]
     named += [Problem(what, "") for what in _group_problems(path, manifest).values()]
     if not is_being_written:
+        strays = store.strays()
         named += [
             Problem(f"{stray.relative_to(path)}: left behind by a killed writer, in no manifest", "")
-            for stray in store.strays()
+            for stray in strays
+        ]
+        named += [
+            Problem(f"{extra.relative_to(path)}: in no manifest", "") for extra in _extras(path, manifest, strays)
         ]
     return named
 
@@ -89,79 +94,73 @@ def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[s
     UserError
         If there is no store, or its manifest cannot be read.
     """
+    require_own_folders(path)
     manifest, _ = read_manifest(path)
     store = SpectrogramStore(path, manifest)
     keys = [key for key, track in manifest.tracks.items() if any(True for _ in _track_problems(path, key, track))]
-    half_written = {stray.name for stray in store.strays() if stray.parent.name in SPLITS}
+    strays = store.strays()
+    half_written = {stray.name for stray in strays if stray.parent.name in SPLITS}
     damaged = [manifest.tracks.pop(key) for key in keys]
     for metadata in _group_problems(path, manifest):
-        metadata.unlink(missing_ok=True)
+        remove(metadata)
+    for extra in _extras(path, manifest, strays):
+        remove(extra)
     write_groups(path, manifest)
     store.discard_unfinished()
     return store, damaged, half_written
 
 
 def record_problems(key: str, track: TrackRecord) -> list[Problem]:
-    """Whether a record of the manifest contradicts itself, as one that was edited may."""
-    shapes = {track.arrays[name].shape[:2] for name in SPECTROGRAMS if name in track.arrays}
-    if key == track.id and shapes == {(track.channels, track.frames)}:
-        return []
-    return [Problem(f"{MANIFEST_NAME}: record of {key} contradicts itself", track.name)]
+    """What is wrong with a record of the manifest, as may be with one that was edited; its files are not looked at."""
+    fault = record_fault(key, track)
+    if not fault and not any(name in track.arrays for name in SPECTROGRAMS):
+        fault = "names no spectrograms"
+    return [Problem(f"{MANIFEST_NAME}: the record of {key!r} {fault}", track.name)] if fault else []
 
 
 def _track_problems(path: Path, key: str, track: TrackRecord) -> Iterator[Problem]:
-    yield from record_problems(key, track)
+    if faults := record_problems(key, track):
+        yield from faults
+        return
     for record in track.arrays.values():
         if damage := shard_damage(path, record, read_every_byte=True):
             yield Problem(f"{record.shard}: {damage}", track.name)
-    for metadata, expected in track_metadata(track).items():
-        if damage := _metadata_damage(path / metadata, expected):
-            yield Problem(f"{metadata}: {damage}", track.name)
+    for name, metadata in track_metadata(track).items():
+        if damage := metadata_fault(path / name, metadata):
+            yield Problem(f"{name}: {damage}", track.name)
     for extra in sorted({array.name for array in (path / track.folder).glob("*/")} - track.arrays.keys()):
         yield Problem(f"{track.folder}/{extra}: not in the manifest", track.name)
-
-
-def store_metadata() -> list[str]:
-    """Paths, relative to a store, of the metadata files that belong to no track."""
-    return [_METADATA, *(f"{split}/{_METADATA}" for split in SPLITS)]
-
-
-def track_metadata(track: TrackRecord) -> dict[str, dict[str, Any]]:
-    """Path, relative to the store, of every metadata file of a track, and what must stand in it."""
-    attributes = {"name": track.name, "seconds": track.seconds}
-    return {f"{track.folder}/{_METADATA}": {"node_type": "group", "attributes": attributes}} | {
-        f"{track.folder}/{name}/{_METADATA}": {
-            "node_type": "array",
-            "shape": list(record.shape),
-            "data_type": record.dtype,
-        }
-        for name, record in track.arrays.items()
-    }
 
 
 def _group_problems(path: Path, manifest: Manifest) -> dict[Path, str]:
     """Metadata files of the store's own groups that are not as they were written, and what is wrong with them."""
     found = {}
     head = {"config": manifest.config, "config_digest": manifest.config_digest}
-    for metadata in (path / name for name in store_metadata()):
-        damage = _metadata_damage(metadata, {"node_type": "group"})
-        if not damage and metadata.parent == path:
-            attributes = read_json(metadata).get("attributes")
-            if not isinstance(attributes, dict) or any(attributes.get(name) != value for name, value in head.items()):
+    for name, metadata in group_metadata(manifest).items():
+        damage = metadata_fault(path / name, metadata)
+        if not damage and name == METADATA:
+            attributes = read_json(path / name).get("attributes")
+            if not isinstance(attributes, dict) or any(attributes.get(field) != value for field, value in head.items()):
                 damage = "differs from the manifest"
         if damage:
-            found[metadata] = f"{metadata.relative_to(path)}: {damage}"
+            found[path / name] = f"{name}: {damage}"
     return found
 
 
-def _metadata_damage(path: Path, expected: dict[str, Any]) -> str:
-    """What is wrong with a metadata file, in words; empty if all that is `expected` stands in it."""
-    try:
-        content = read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing"
-    except ValueError:
-        return "not JSON"
-    if not isinstance(content, dict) or any(content.get(name) != value for name, value in expected.items()):
-        return "differs from the manifest"
-    return ""
+def _extras(path: Path, manifest: Manifest, strays: list[Path]) -> list[Path]:
+    """Files and links in a store that nobody names, other than strays and the folders beside a track's arrays."""
+    named = {MANIFEST_NAME, *group_metadata(manifest)}
+    for track in manifest.tracks.values():
+        named.update(track_metadata(track), (array.shard for array in track.arrays.values()))
+    folders = {str(parent) for name in named for parent in Path(name).parents}
+    tracks = {track.folder for track in manifest.tracks.values()}
+    extras = []
+    for root, inner, files in os.walk(path):
+        here = Path(root)
+        place = here.relative_to(path)
+        unnamed = {name for name in inner if str(place / name) not in folders}
+        links = [name for name in unnamed if (here / name).is_symlink()]
+        extras += [here / name for name in sorted(files + links) if str(place / name) not in named]
+        apart = unnamed if str(place) in tracks else {name for name in unnamed if here / name in strays}
+        inner[:] = sorted(set(inner) - apart)
+    return [extra for extra in extras if extra not in strays and extra.parent != path / TEMPORARY_FOLDER]

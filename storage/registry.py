@@ -9,7 +9,7 @@ processes undo what the other did. Readers need no lock.
 """
 
 import contextlib
-import shutil
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,8 +22,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from storage.errors import DamagedError, NotFound, UserError
-from storage.files import file_digest, read_json, value_digest, write_json, writing_folder
+from storage.errors import DamagedError, NotFound, UserError, one_line
+from storage.files import file_digest, is_file, read_json, remove, value_digest, write_json, writing_folder
 from storage.lock import locked
 
 WEIGHTS_NAME = "model.safetensors"
@@ -35,6 +35,9 @@ HISTORY_LENGTH = 100
 KEEP = 10
 """Newest versions that pruning leaves unless told otherwise."""
 _LOCK_NAME = ".lock"
+_MOST_DIGITS = 10
+# What killed processes leave: versions on their way in or out. Nothing else that is hidden is the registry's.
+_LEFT = re.compile(r"\.(deleted-[0-9a-f]+|\d{4,}\.[0-9a-f]+(-replaced)?)")
 WEIGHTS_DIGEST = "weights_sha256"
 DESCRIPTION_DIGEST = "description_sha256"
 
@@ -55,20 +58,37 @@ class ModelVersion:
         if not weights.is_file() or file_digest(weights) != self.description[WEIGHTS_DIGEST]:
             raise DamagedError(f"{weights}: missing or damaged; name another model, or `vocsep models rollback`")
 
-    def load_weights(self) -> Weights:
-        """Weights by name.
+    def load_weights(self, most_bytes: int | None = None) -> Weights:
+        """Weights by name; nothing is read of a file that is larger than `most_bytes`.
 
         Raises
         ------
         UserError
-            If the file is missing or its bytes are not those that were saved.
+            If the file is missing, larger, or its bytes are not those that were saved.
         """
-        self.verify()
         weights = self.path / WEIGHTS_NAME
+        if most_bytes is not None and weights.is_file() and weights.stat().st_size > most_bytes:
+            raise DamagedError(f"{weights}: larger than the weights that {DESCRIPTION_NAME} speaks of")
+        self.verify()
         try:
             return load_file(weights)
-        except SafetensorError as error:
-            raise DamagedError(f"{weights}: not a safetensors file ({error})") from None
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:  # or of types that NumPy has not
+            raise DamagedError(f"{weights}: not a safetensors file that can be used ({error})") from None
+
+    def says(self, *place: str) -> Any:
+        """What the description holds at a place, such as `metrics`, `valid_sdr_db`.
+
+        Raises
+        ------
+        UserError
+            If it holds nothing there.
+        """
+        found: Any = self.description
+        for name in place:
+            if not isinstance(found, dict) or name not in found:
+                raise DamagedError(f"{self.path / DESCRIPTION_NAME}: damaged (says nothing of {'.'.join(place)})")
+            found = found[name]
+        return found
 
 
 @dataclass(frozen=True)
@@ -133,10 +153,14 @@ class ModelRegistry:
         path = self.path / CHAMPION_NAME
         try:
             content = read_json(path)
+            # Files of earlier versions hold no digest; nothing else may stand beside the champions.
+            held = {name: value for name, value in content.items() if name != "digest"}
+            if held.keys() != {"champions"} or content.get("digest") not in (None, value_digest(held)):
+                raise ValueError("edited since it was written")
             return [Reign(int(one["version"]), str(one["since"]), str(one["why"])) for one in content["champions"]]
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError, KeyError):
+        except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError):
             raise DamagedError(
                 f"{path}: does not say which model is the champion; name one: vocsep models promote VERSION"
             ) from None
@@ -199,8 +223,9 @@ class ModelRegistry:
             for version in versions:
                 # At every instant a version is whole or not there.
                 self._folder(version).rename(self.path / f".deleted-{uuid.uuid4().hex}")
-            for entry in self.path.glob(".*/"):
-                shutil.rmtree(entry)
+            for entry in self.path.iterdir():
+                if _LEFT.fullmatch(entry.name):
+                    remove(entry)
         return versions
 
     def open(self, name: str = CHAMPION_NAME) -> ModelVersion:
@@ -219,10 +244,10 @@ class ModelRegistry:
             version = self.champion() if name == CHAMPION_NAME else max(self.versions(), default=None)
             if version is None:
                 raise NotFound(f"{self.path}: no model yet; run `make train` first")
-        elif name.isdecimal():
+        elif name.isdecimal() and len(name) < _MOST_DIGITS:
             version = int(name)
         path = Path(name) if version is None else self._folder(version)
-        if not (path / DESCRIPTION_NAME).is_file():
+        if not is_file(path / DESCRIPTION_NAME):
             known = ", ".join(map(str, self.versions())) or "none"
             raise NotFound(f"{name}: no such model in {self.path} (versions: {known}) and no model folder of that name")
         return ModelVersion(path, version, _read_description(path / DESCRIPTION_NAME))
@@ -239,7 +264,11 @@ class ModelRegistry:
             yield
 
     def _write_history(self, reigns: list[Reign]) -> None:
-        write_json(self.path / CHAMPION_NAME, {"champions": [asdict(reign) for reign in reigns[-HISTORY_LENGTH:]]})
+        content = {"champions": [asdict(reign) for reign in reigns[-HISTORY_LENGTH:]]}
+        try:
+            write_json(self.path / CHAMPION_NAME, content | {"digest": value_digest(content)})
+        except OSError as error:
+            raise one_line(self.path / CHAMPION_NAME, "written", error) from None
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -250,6 +279,6 @@ def _read_description(path: Path) -> dict[str, Any]:
         digest = content.pop(DESCRIPTION_DIGEST, None)
         if digest is not None and digest != value_digest(content):
             raise ValueError("edited since it was written")
-    except ValueError as error:
-        raise DamagedError(f"{path}: damaged ({error})") from None
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path}: damaged ({getattr(error, 'strerror', None) or error})") from None
     return content

@@ -7,7 +7,6 @@ order instead, with chunks that split only the second axis, the chunks' bytes ar
 patch is one contiguous slice of a memory map, and any Zarr v3 reader still reads the file.
 """
 
-import json
 import math
 import mmap
 import os
@@ -20,26 +19,18 @@ import numpy.typing as npt
 import zarr
 
 from storage.errors import DamagedError
+from storage.layout import chunk_shape, padded_shape
 from storage.manifest import ArrayRecord
+from storage.metadata import is_uncompressed
 
 Array = npt.NDArray[np.generic]
-
-
-def padded_shape(shape: tuple[int, ...], chunk_length: int) -> tuple[int, ...]:
-    """`shape` with its second axis rounded up to whole chunks, at least one."""
-    return (shape[0], max(1, math.ceil(shape[1] / chunk_length)) * chunk_length, *shape[2:])
-
-
-def chunk_shape(shape: tuple[int, ...], chunk_length: int) -> tuple[int, ...]:
-    """Shape of one chunk: one index of the first axis, `chunk_length` of the second, all of the others."""
-    return (1, chunk_length, *shape[2:])
 
 
 def contiguous_index(shape: tuple[int, ...], chunk_length: int, item_bytes: int) -> bytes:
     """Shard index (with its checksum) of an uncompressed shard whose chunks lie in C order."""
     whole = padded_shape(shape, chunk_length)
     chunk_bytes = math.prod(chunk_shape(shape, chunk_length)) * item_bytes
-    chunks = math.prod(whole) * item_bytes // chunk_bytes
+    chunks = whole[0] * (whole[1] // chunk_length)
     index = np.empty((chunks, 2), dtype="<u8")
     index[:, 0] = np.arange(chunks) * chunk_bytes
     index[:, 1] = chunk_bytes
@@ -97,8 +88,6 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
     OSError
         If it cannot be read or mapped.
     """
-    item_bytes = np.dtype(record.dtype).itemsize
-    index = contiguous_index(record.shape, record.chunk_length, item_bytes)
     try:
         with path.open("rb", buffering=0) as file:
             descriptor = file.fileno()
@@ -109,11 +98,7 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
                 )
             # An uncompressed shard in C order has exactly the size and the index that its shape asks for. A compressed
             # one may have them by chance.
-            if (
-                size == shard_bytes(record.shape, record.chunk_length, item_bytes)
-                and index == os.pread(descriptor, len(index), size - len(index))
-                and _is_uncompressed(path.parents[len(record.shape)])
-            ):
+            if is_uncompressed(path.parents[len(record.shape)], record) and _is_in_order(descriptor, size, record):
                 pages = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
                 whole = padded_shape(record.shape, record.chunk_length)
                 return np.ndarray(whole, np.dtype(record.dtype).newbyteorder("<"), pages)[:, : record.shape[1]]
@@ -122,11 +107,10 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
     return ZarrShard(path, record)
 
 
-def _is_uncompressed(array: Path) -> bool:
-    """Whether an array's metadata says that its chunks are plain little-endian values."""
-    try:
-        (codec,) = json.loads((array / "zarr.json").read_bytes())["codecs"]
-        inner = codec["configuration"]["codecs"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return False  # zarr is to say what is wrong with it
-    return bool(inner == [{"name": "bytes", "configuration": {"endian": "little"}}])
+def _is_in_order(descriptor: int, size: int, record: ArrayRecord) -> bool:
+    """Whether the chunks of an uncompressed shard lie in C order."""
+    item_bytes = np.dtype(record.dtype).itemsize
+    if size != shard_bytes(record.shape, record.chunk_length, item_bytes):
+        return False
+    index = contiguous_index(record.shape, record.chunk_length, item_bytes)
+    return index == os.pread(descriptor, len(index), size - len(index))

@@ -7,7 +7,6 @@ training measures SDR in dB without the dataset at hand.
 
 import errno
 import os
-import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -19,8 +18,9 @@ import numpy.typing as npt
 import zarr
 
 from storage.errors import DamagedError, UserError
-from storage.files import is_disk_full, size_and_checksum, value_digest, write_atomically, writing_folder
+from storage.files import is_disk_full, remove, size_and_checksum, value_digest, write_atomically, writing_folder
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
+from storage.metadata import METADATA, group_metadata, metadata_checksum, metadata_fault, store_metadata
 from storage.shards import open_shard
 from storage.track_writer import TEMPORARY_FOLDER
 
@@ -64,6 +64,16 @@ def require_usable(path: Path, config: dict[str, Any]) -> Manifest | None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: exists and is not a spectrogram store; give another store path")
     return None
+
+
+def require_own_folders(path: Path) -> None:
+    """Raise `UserError` if a split of the store at `path` is a link: what is written there would land elsewhere."""
+    for split in SPLITS:
+        if (path / split).is_symlink():
+            raise UserError(
+                f"{path / split}: a link; the folders in a store must be its own. Put the folder itself in its place, "
+                "or keep the whole store elsewhere"
+            )
 
 
 class Store(ABC):
@@ -137,6 +147,9 @@ class SpectrogramStore(Store):
         while True:
             version = _manifest_version(path)
             store = cls(path, Manifest.load(path))
+            for name, metadata in group_metadata(store.manifest).items():
+                if fault := metadata_fault(path / name, metadata):
+                    raise DamagedError(f"{path / name}: {fault}; run `vocsep store repair`")
             damaged = store.damaged_shards(read_every_byte=False)
             if not damaged:
                 return store
@@ -162,6 +175,7 @@ class SpectrogramStore(Store):
         """
         held = require_usable(path, config)
         if held is not None:
+            require_own_folders(path)
             store = cls(path, held)
             damaged = set(store.damaged_shards(read_every_byte=False))
             store.manifest.tracks = {
@@ -190,11 +204,12 @@ class SpectrogramStore(Store):
         What takes most room goes first, so that the manifest can be saved where the disk was full. If it still cannot,
         tracks that no saved manifest names make room, the newest first.
         """
+        require_own_folders(self.path)
         prefix = _beside_prefix(self.path)
         for entry in self.path.resolve().parent.iterdir():
             if entry.name.startswith(prefix):
-                shutil.rmtree(entry, ignore_errors=True)
-        shutil.rmtree(self.path / TEMPORARY_FOLDER, ignore_errors=True)
+                remove(entry)
+        remove(self.path / TEMPORARY_FOLDER)
         while True:
             try:
                 self.save()
@@ -204,24 +219,24 @@ class SpectrogramStore(Store):
                     raise
                 newest = self._unsaved.pop()
                 self.manifest.tracks.pop(newest.id, None)
-                shutil.rmtree(self.path / newest.folder, ignore_errors=True)
+                remove(self.path / newest.folder)
         for stray in self.strays():
-            if stray.is_dir():
-                # A network file system keeps a file under another name while a reader has it open.
-                shutil.rmtree(stray, ignore_errors=True)
-            else:
-                stray.unlink(missing_ok=True)
+            remove(stray)
 
     def strays(self) -> list[Path]:
-        """What lies in the store and belongs to no track that the manifest names: it was left by killed writers."""
+        """What lies in the store and belongs to no track that the manifest names: it was left by killed writers.
+
+        Links are named, and not followed.
+        """
         named = {(track.split, track.id) for track in self.manifest.tracks.values()}
         unnamed = [
             entry
             for split in SPLITS
-            for entry in sorted((self.path / split).glob("*/"))
-            if (split, entry.name) not in named
+            for entry in _entries(self.path / split)
+            if entry.is_dir() and entry.name != METADATA and (split, entry.name) not in named
         ]
-        temporary = sorted((self.path / TEMPORARY_FOLDER).glob("*"))
+        folder = self.path / TEMPORARY_FOLDER
+        temporary = [folder] if folder.is_symlink() else _entries(folder)
         return unnamed + temporary + sorted(self.path.glob(f".{MANIFEST_NAME}.*"))
 
     def array(self, track: TrackRecord, name: str) -> npt.NDArray[np.generic]:
@@ -260,11 +275,17 @@ def shard_damage(store: Path, record: ArrayRecord, *, read_every_byte: bool) -> 
 
 
 def write_groups(path: Path, manifest: Manifest) -> None:
-    """Make the Zarr groups of a store at `path`, root and splits, where there are none."""
-    attributes = manifest.model_dump(mode="json", exclude={"tracks"})
+    """Make the Zarr groups of a store at `path`, root and splits, where there are none; note them in the manifest."""
+    attributes = manifest.model_dump(mode="json", exclude={"tracks", "metadata"})
     root = zarr.open_group(path, mode="a", attributes=attributes)
     for split in SPLITS:
         root.require_group(split)
+    manifest.metadata = {name: metadata_checksum(path / name) for name in store_metadata()}
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing where there is none, or a link."""
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
 
 
 def temporary_beside(path: Path) -> Path:

@@ -15,8 +15,10 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from storage.files import size_and_checksum, writing_folder
-from storage.manifest import ArrayRecord, TrackRecord
-from storage.shards import chunk_shape, contiguous_index, padded_shape
+from storage.layout import chunk_shape, padded_shape
+from storage.manifest import ArrayRecord, TrackRecord, shard_path
+from storage.metadata import METADATA, metadata_checksum
+from storage.shards import contiguous_index
 
 FRAMES_PER_CHUNK = 128
 SAMPLES_PER_CHUNK = 65536
@@ -142,7 +144,7 @@ class TrackWriter:
             config={"write_empty_chunks": True},
         )
         self._arrays[name] = (
-            PlainArrayWriter(self._folder / _shard_name(name, shape), shape, kind, chunk_length)
+            PlainArrayWriter(Path(shard_path(str(self._folder), name, len(shape))), shape, kind, chunk_length)
             if self._compression == "none"
             else CompressedArrayWriter(array, chunk_length)
         )
@@ -153,14 +155,15 @@ class TrackWriter:
         records = {}
         for name, array in self._arrays.items():
             array.complete()
-            size, checksum = size_and_checksum(self._folder / _shard_name(name, array.shape))
+            size, checksum = size_and_checksum(Path(shard_path(str(self._folder), name, len(array.shape))))
             records[name] = ArrayRecord(
-                shard=f"{track_path}/{_shard_name(name, array.shape)}",
+                shard=shard_path(track_path, name, len(array.shape)),
                 shape=array.shape,
                 dtype=cast(Literal["float16", "float32"], array.dtype.name),
                 chunk_length=array.chunk_length,
                 bytes=size,
                 crc32c=checksum,
+                metadata_crc32c=metadata_checksum(self._folder / name / METADATA),
             )
         return records
 
@@ -173,10 +176,6 @@ def _compressor(compression: Compression, dtype: np.dtype[np.generic]) -> ZstdCo
     # Magnitudes are noise in their low bits and alike in their high ones, which `bitshuffle` brings together: of real
     # songs in float16 it leaves 85 %, shuffled bytes 89 %, and zstd alone 90 %.
     return BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=dtype.itemsize)
-
-
-def _shard_name(name: str, shape: tuple[int, ...]) -> str:
-    return "/".join([name, "c", *["0"] * len(shape)])
 
 
 @contextlib.contextmanager
@@ -206,6 +205,7 @@ def track_writer(
         writer = TrackWriter(temporary, group, compression)
         yield writer
         arrays = writer.finish(f"{split}/{track_id}")
+        checksum = metadata_checksum(temporary / METADATA)
     channels, frames = next(iter(arrays.values())).shape[:2]
     writer.record = TrackRecord(
         id=track_id,
@@ -216,4 +216,5 @@ def track_writer(
         seconds=seconds,
         sources=(),
         arrays=arrays,
+        metadata_crc32c=checksum,
     )

@@ -6,7 +6,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.errors import UserError
+from storage.errors import NotFound, UserError
+
+# Of a file of settings.
+MOST_BYTES, MOST_VALUES = 100_000, 20_000
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -23,14 +26,37 @@ def load_yaml(path: str) -> dict[str, Any]:
     Raises `UserError` if there is no such file, or it does not hold settings by name.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from None
+        # A device or a pipe may never end.
+        with Path(path).open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise UserError(f"{path}: more than {MOST_BYTES} bytes; no file of settings")
+        content = yaml.safe_load(text.decode()) if _is_small(yaml.compose(text.decode(), yaml.SafeLoader)) else None
+    except (FileNotFoundError, IsADirectoryError):
+        raise NotFound(f"{path}: no such file") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML ({str(error).partition(chr(10))[0]})") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold settings by name, as in `batch_size: 32`")
     return content
+
+
+def _is_small(root: yaml.Node | None) -> bool:
+    """True; `ValueError` where a YAML tree holds more values than settings ever do, or itself, by its aliases."""
+    values = 0
+    pending = [] if root is None else [root]
+    while pending:
+        node = pending.pop()
+        values += 1
+        if values > MOST_VALUES:
+            raise ValueError("its aliases stand for more values than settings ever have")
+        if isinstance(node, yaml.MappingNode):
+            pending += [one for pair in node.value for one in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            pending += node.value
+    return True
 
 
 def validated(model: type[Model], content: Any, where: str) -> Model:

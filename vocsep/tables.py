@@ -1,7 +1,13 @@
 """Tables as text, and figures for people."""
 
 import math
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+# Control letters, those that turn the direction of writing, and lone halves of letters.
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>$~@#^]|&[#\w]+;|://|www\.", re.IGNORECASE)
 
 
 def decibels(value: float | None) -> str:
@@ -12,6 +18,31 @@ def decibels(value: float | None) -> str:
 def interval_text(interval: Sequence[float] | None) -> str:
     """An interval for people, or nothing."""
     return "" if interval is None else f"{interval[0]:.2f} ... {interval[1]:.2f}"
+
+
+def plain(text: str) -> str:
+    """A name from elsewhere for markdown: as it is, or as code where it could be read as markup, a link or a formula.
+
+    Line breaks and letters that cannot be seen become spaces.
+    """
+    seen = "".join(" " if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
+    name = " ".join(seen.split())
+    if not _MARKUP.search(name):
+        return name
+    # In a table, a backslash before a pipe would end the cell in some readers.
+    name = name.replace("\\|", "\\¦")
+    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    return f"{fence} {name} {fence}"
+
+
+def plain_rows(rows: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Rows of a table whose cells are shown as markdown."""
+    return [{name: plain(cell) for name, cell in row.items()} for row in rows]
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A name from elsewhere for a CSV file: one that a spreadsheet would compute is marked as text."""
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\r", "\n") else text
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:

@@ -2,19 +2,18 @@
 
 import hashlib
 import re
-import shutil
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from storage.errors import DamagedError, UserError, one_line
-from storage.files import free_bytes
-from storage.integrity import store_metadata, track_metadata
+from storage.files import free_bytes, remove
 from storage.lock import store_lock
 from storage.manifest import MANIFEST_NAME, SPLITS, ArrayRecord, Manifest, TrackRecord
+from storage.metadata import Metadata, group_metadata, metadata_fault, track_metadata
 from storage.remote.store import RemoteStore, same_tracks
-from storage.remote.transfer import OnBytes, checked, in_parallel, remote_blocks
-from storage.store import SpectrogramStore, shard_damage
+from storage.remote.transfer import OnBytes, checked, checked_metadata, in_parallel, remote_blocks
+from storage.store import SpectrogramStore, require_own_folders, shard_damage
 from storage.track_writer import TEMPORARY_FOLDER
 
 
@@ -43,13 +42,15 @@ def fetch(url: str, cache: Path, *, splits: Collection[str] = SPLITS, on_bytes: 
     wanted = remote.manifest.model_copy(update={"tracks": tracks})
     try:
         with store_lock(folder):
-            (folder / TEMPORARY_FOLDER).mkdir(parents=True, exist_ok=True)
+            require_own_folders(folder)
+            remove(folder / TEMPORARY_FOLDER)
+            (folder / TEMPORARY_FOLDER).mkdir(parents=True)
             _forget(folder, wanted)
             _require_room(folder, wanted)
             damaged = _copy(remote, folder, wanted, on_bytes)
             wanted.tracks = {key: track for key, track in tracks.items() if key not in damaged}
             wanted.save(folder)
-            shutil.rmtree(folder / TEMPORARY_FOLDER)
+            remove(folder / TEMPORARY_FOLDER)
     except OSError as error:
         raise one_line(folder, "written", error) from None
     if damaged:
@@ -72,10 +73,10 @@ def _forget(folder: Path, wanted: Manifest) -> None:
             if len(same) < len(held.tracks):
                 held.model_copy(update={"tracks": same}).save(folder)
     for stray in SpectrogramStore(folder, wanted).strays():
-        if stray.is_dir():
-            shutil.rmtree(stray)
-        else:
-            stray.unlink()
+        remove(stray)
+    for track in wanted.tracks.values():
+        if (folder / track.folder).is_symlink():
+            remove(folder / track.folder)
 
 
 def _require_room(folder: Path, wanted: Manifest) -> None:
@@ -103,9 +104,9 @@ def _copy(remote: RemoteStore, folder: Path, wanted: Manifest, on_bytes: OnBytes
                 if shard_damage(folder, array, read_every_byte=True):
                     is_new = True
                     _bring(remote, folder, array.shard, array)
-            for key in track_metadata(track):
-                if is_new or not (folder / key).exists():
-                    _bring(remote, folder, key)
+            for key, metadata in track_metadata(track).items():
+                if is_new or metadata_fault(folder / key, metadata):
+                    _bring(remote, folder, key, metadata=metadata)
         except DamagedError:
             return False
         return True
@@ -114,19 +115,25 @@ def _copy(remote: RemoteStore, folder: Path, wanted: Manifest, on_bytes: OnBytes
         if not is_whole:
             damaged.append(track.id)
 
-    for key in store_metadata():
-        _bring(remote, folder, key)
+    for key, metadata in group_metadata(wanted).items():
+        _bring(remote, folder, key, metadata=metadata)
     in_parallel(copy, list(wanted.tracks.values()), on_bytes, on_result)
     return damaged
 
 
-def _bring(remote: RemoteStore, folder: Path, key: str, record: ArrayRecord | None = None) -> None:
+def _bring(
+    remote: RemoteStore, folder: Path, key: str, record: ArrayRecord | None = None, metadata: Metadata | None = None
+) -> None:
     """Copy one object, whole or not at all; the bytes need not reach the disk at once, since every call reads them."""
-    blocks = remote_blocks(remote.bucket, remote.url, key)
+    blocks: Iterable[bytes] = remote_blocks(remote.bucket, remote.url, key)
+    if record is not None:
+        blocks = checked(blocks, record, key)
+    elif metadata is not None:
+        blocks = [checked_metadata(blocks, metadata, key)]
     temporary = folder / TEMPORARY_FOLDER / uuid.uuid4().hex
     try:
         with temporary.open("xb", buffering=0) as file:
-            for block in blocks if record is None else checked(blocks, record, key):
+            for block in blocks:
                 file.write(block)
         (folder / key).parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(folder / key)

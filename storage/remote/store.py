@@ -5,7 +5,7 @@ manifest before its objects change, so that at every instant all that the manife
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from storage.errors import DamagedError, NotFound, UserError
-from storage.integrity import EDITED, Problem, record_problems, store_metadata, track_metadata
+from storage.integrity import EDITED, Problem, record_problems
 from storage.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -22,11 +22,12 @@ from storage.manifest import (
     Manifest,
     TrackRecord,
     parse_manifest,
-    require_as_written,
+    require_usable_records,
 )
+from storage.metadata import Metadata, group_metadata, store_metadata, track_metadata
 from storage.remote.bucket import connect, reported
-from storage.remote.transfer import OnBytes, checked, in_parallel, local_blocks, remote_blocks
-from storage.store import SpectrogramStore, Store, require_config
+from storage.remote.transfer import OnBytes, checked, checked_metadata, in_parallel, local_blocks, remote_blocks
+from storage.store import SpectrogramStore, Store, require_config, write_groups
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -111,10 +112,8 @@ class RemoteStore(Store):
         bucket = connect(url)
         with tempfile.TemporaryDirectory() as folder:
             empty = SpectrogramStore.open_or_create(Path(folder) / "empty", config=config, dataset=dataset, tool=tool)
-            for key in store_metadata():
-                with reported(url):
-                    obstore.put(bucket, key, (empty.path / key).read_bytes())
         created = cls(url, bucket, empty.manifest, None)
+        created.put_groups()
         created.save()
         return created
 
@@ -128,7 +127,7 @@ class RemoteStore(Store):
         content, version = found
         manifest, is_as_written = parse_manifest(content, f"{url}/{MANIFEST_NAME}")
         if not accept_edited:
-            require_as_written(f"{url}/{MANIFEST_NAME}", is_as_written)
+            require_usable_records(f"{url}/{MANIFEST_NAME}", manifest, is_as_written)
         return cls(url, bucket, manifest, version, is_as_written=is_as_written)
 
     def drop(self, track_ids: Iterable[str]) -> None:
@@ -137,6 +136,14 @@ class RemoteStore(Store):
         self._dropped.update(track.folder for track in dropped)
         if dropped:
             self.save()
+
+    def put_groups(self) -> None:
+        """Put the metadata that belongs to no track, as it should be; the manifest is the caller's to save."""
+        with tempfile.TemporaryDirectory() as folder:
+            write_groups(Path(folder), self.manifest)
+            for key in store_metadata():
+                with reported(self.url):
+                    obstore.put(self.bucket, key, (Path(folder) / key).read_bytes())
 
     def _put(self, manifest: bytes) -> None:
         """Put the manifest, provided that nobody else put one since it was read; else raise `UserError`."""
@@ -183,27 +190,33 @@ class RemoteStore(Store):
 
     def problems(self, on_bytes: OnBytes | None = None) -> list[Problem]:
         """Read every byte of every track, and say what is missing or not as it was written."""
-        found: dict[str, list[Problem]] = {}
+        found = {key: record_problems(key, track) for key, track in self.manifest.tracks.items()}
         in_parallel(
             self._track_problems,
-            list(self.manifest.tracks.values()),
+            [track for key, track in self.manifest.tracks.items() if not found[key]],
             on_bytes,
             lambda track, problems: found.update({track.id: problems}),
         )
         named = [] if self._is_as_written else [EDITED]
+        named += self._problems_of("", group_metadata(self.manifest))
         return named + [problem for track_id in sorted(found) for problem in found[track_id]]
 
     def _track_problems(self, track: TrackRecord) -> list[Problem]:
-        found = record_problems(track.id, track)
-        records: dict[str, ArrayRecord | None] = dict.fromkeys(track_metadata(track))
-        records.update({array.shard: array for array in track.arrays.values()})
+        shards = {array.shard: array for array in track.arrays.values()}
+        return self._problems_of(track.name, {**track_metadata(track), **shards})
+
+    def _problems_of(self, name: str, records: Mapping[str, Metadata | ArrayRecord]) -> list[Problem]:
+        found = []
         for key, record in records.items():
             try:
                 blocks = remote_blocks(self.bucket, self.url, key)
-                for _ in blocks if record is None else checked(blocks, record, key):
-                    pass
+                if isinstance(record, Metadata):
+                    checked_metadata(blocks, record, key)
+                else:
+                    for _ in checked(blocks, record, key):
+                        pass
             except DamagedError as error:
-                found.append(Problem(str(error), track.name))
+                found.append(Problem(str(error), name))
         return found
 
 
@@ -266,7 +279,10 @@ def drop_damaged(url: str, on_bytes: OnBytes | None = None) -> list[str]:
         If there is no store at `url`, it cannot be reached, or another process changes it.
     """
     remote = RemoteStore.open(url, accept_edited=True)
-    names = {problem.track for problem in remote.problems(on_bytes)}
+    found = remote.problems(on_bytes)
+    names = {problem.track for problem in found if problem.track}
+    if any(not problem.track for problem in found):
+        remote.put_groups()
     remote.drop([key for key, track in remote.manifest.tracks.items() if track.name in names])
     remote.save()
     remote.sweep()
@@ -296,7 +312,7 @@ def push(path: Path, url: str, on_bytes: OnBytes | None = None) -> int:
         raise UserError(f"{url}: none of its {split} songs is in {path}, and all would be deleted; give another URL")
     same = same_tracks(held, wanted)
     remote.drop(held.keys() - same.keys())
-    remote.manifest = manifest.model_copy(update={"tracks": same})
+    remote.manifest = manifest.model_copy(update={"tracks": same, "metadata": remote.manifest.metadata})
     missing = [track for track in wanted.values() if track.id not in same]
     failures: list[str] = []
 

@@ -10,6 +10,7 @@ import obstore
 
 from storage.errors import DamagedError
 from storage.manifest import ArrayRecord
+from storage.metadata import Metadata, content_fault
 from storage.remote.bucket import reported
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _TRANSFERS = 8
 _BLOCK_BYTES = 4 << 20
+MOST_METADATA_BYTES = 1 << 20
 
 OnBytes = Callable[[int, int], object]
 """Called with how many of how many bytes are done; first with `(0, total)`."""
@@ -78,10 +80,30 @@ def checked(blocks: Iterable[bytes], record: ArrayRecord, where: str) -> Iterato
     size = checksum = 0
     for block in blocks:
         size += len(block)
+        if size > record.bytes:
+            break
         checksum = google_crc32c.extend(checksum, block)
         yield block
     if (size, checksum) != (record.bytes, record.crc32c):
         raise DamagedError(f"{where}: is not what the manifest says (damaged, or just being replaced)")
+
+
+def checked_metadata(blocks: Iterable[bytes], metadata: Metadata, where: str) -> bytes:
+    """Bytes of a metadata file, once they are what they must be.
+
+    Raises
+    ------
+    DamagedError
+        If they are not.
+    """
+    content = b""
+    for block in blocks:
+        content += block
+        if len(content) > MOST_METADATA_BYTES:
+            break
+    if fault := content_fault(content, metadata):
+        raise DamagedError(f"{where}: {fault}")
+    return content
 
 
 def in_parallel(

@@ -74,7 +74,7 @@ def rewrite_with_zarr(store: SpectrogramStore, track: TrackRecord, options: dict
         )
         array[...] = values
         content = (store.path / record.shard).read_bytes()
-        changes = {"bytes": len(content), "crc32c": google_crc32c.value(content)}
+        changes = {"bytes": len(content), "crc32c": google_crc32c.value(content), "metadata_crc32c": None}
         records[name] = record.model_copy(update=changes)
     changed = track.model_copy(update={"arrays": records})
     store.add(changed)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
+from storage.errors import UserError
 from storage.files import file_digest
 from storage.registry import CHAMPION_NAME, DESCRIPTION_NAME, WEIGHTS_NAME, ModelRegistry, ModelVersion, Weights
 from tests.helpers import go_on, line_of, one_line, start
@@ -323,6 +324,38 @@ def test_history_names_every_champion_and_why_and_a_rollback_goes_back_one_at_a_
     assert ModelRegistry(registry.path).champion() == 3
     assert registry.rollback() == (3, 1)
     one_line(registry.rollback, registry.path, "promote")
+    assert registry.champion() == 1
+
+
+def test_no_flipped_bit_of_the_champion_file_names_another_version(tmp_path: Path) -> None:
+    registry = with_models(tmp_path)
+    for version in (1, 3, 2):
+        registry.promote(version, "better")
+    expected = registry.history()
+    path = registry.path / CHAMPION_NAME
+    content = path.read_bytes()
+    refused = 0
+    for bit in range(0, 8 * len(content), 5):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            assert registry.history() == expected
+        except UserError:
+            refused += 1
+    assert refused > len(content) / 2
+
+
+def test_champion_file_of_an_earlier_version_is_read_and_gets_its_digest_when_it_is_written(tmp_path: Path) -> None:
+    registry = with_models(tmp_path)
+    registry.promote(1)
+    registry.promote(2)
+    path = registry.path / CHAMPION_NAME
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["digest"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert registry.rollback() == (2, 1)
+    assert "digest" in json.loads(path.read_text(encoding="utf-8"))
     assert registry.champion() == 1
 
 

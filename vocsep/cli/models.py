@@ -36,7 +36,7 @@ def models_list(models: ModelsOption = MODELS) -> None:
         try:
             model = registry.open(name)
             model.verify()
-            table.add_row(name, mark, *_row(model.description))
+            table.add_row(name, mark, *_row(model))
         except UserError as error:
             problems.append(str(error))
             table.add_row(name, mark, "damaged")
@@ -68,7 +68,7 @@ def models_compare(first: VersionArgument, second: VersionArgument, models: Mode
             table.add_row(name, left, right)
     Console().print(table)
     for split in ("train", "valid"):
-        songs = [set(model.description["data"][split]) for model in both]
+        songs = [set(map(str, model.says("data", split))) for model in both]
         for model, own, other in zip(both, songs, reversed(songs), strict=True):
             if only := sorted(own - other):
                 typer.echo(f"{split} songs of {_name(model)} only: {', '.join(only)}")
@@ -121,14 +121,15 @@ def _registry(models: Path) -> ModelRegistry:
     return registry
 
 
-def _row(description: dict[str, Any]) -> list[str]:
-    spectrogram = description["spectrogram"]
+def _row(model: ModelVersion) -> list[str]:
+    rate, n_fft, hop = (model.says("spectrogram", name) for name in ("sample_rate", "n_fft", "hop_length"))
+    score = model.says("metrics", "valid_sdr_db")
     return [
-        description["created"][:16].replace("T", " "),
-        description["data"]["dataset"],
-        f"{spectrogram['sample_rate']} Hz, {spectrogram['n_fft']}/{spectrogram['hop_length']}",
-        str(description["training"]["steps_done"]),
-        f"{description['metrics']['valid_sdr_db']:.2f}",
+        str(model.says("created"))[:16].replace("T", " "),
+        str(model.says("data", "dataset")),
+        f"{rate} Hz, {n_fft}/{hop}",
+        str(model.says("training", "steps_done")),
+        f"{score:.2f}" if isinstance(score, float) else str(score),
     ]
 
 

@@ -1,10 +1,11 @@
 """Scores of songs on disk, one file per song, so that an evaluation that was killed goes on with the others."""
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from storage.files import write_atomically
+from storage.files import read_json, write_atomically
 from vocsep.evaluation.scores import SongScores
 
 FOLDER = "scores"
@@ -17,7 +18,10 @@ def save_scores(report: Path, scores: SongScores) -> None:
 
 
 def read_scores(report: Path) -> dict[str, SongScores]:
-    """Scores in the folder of a report, by track id."""
-    files = sorted((report / FOLDER).glob("*.json"))
-    found = [SongScores(**json.loads(path.read_text(encoding="utf-8"))) for path in files]
-    return {scores.track_id: scores for scores in found}
+    """Scores in the folder of a report, by track id; of a damaged file none, so that its song is scored again."""
+    found = {}
+    for path in sorted((report / FOLDER).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            scores = SongScores(**read_json(path))
+            found[scores.track_id] = scores
+    return found

@@ -7,6 +7,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from storage.errors import UserError
 from vocsep.config import Settings
 from vocsep.models.objective_config import InputName, OutputName
+from vocsep.spectrograms.config import SpectrogramConfig
 
 NetworkName = Literal["unet", "tfc-tdf"]
 # Far beyond what is useful: a file from elsewhere must not ask for all memory.
@@ -90,3 +91,12 @@ def parse_architecture(content: Any) -> UNetArchitecture | TfcTdfArchitecture:
         raise UserError(
             f"architecture is not known to this version of vocsep ({': '.join(filter(None, [place, first['msg']]))})"
         ) from None
+
+
+def require_bins(architecture: UNetArchitecture | TfcTdfArchitecture, spectrogram: SpectrogramConfig) -> None:
+    """Raise `UserError` if a network is made for other bins than its spectrogram has."""
+    seen = spectrogram.bins - architecture.drops_dc
+    for name in ("scaled_bins", "bins"):
+        made_for = getattr(architecture, name, None)
+        if made_for not in (None, seen):
+            raise UserError(f"architecture does not fit the spectrogram ({name} is {made_for}, not {seen})")

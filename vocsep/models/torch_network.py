@@ -9,9 +9,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from storage.errors import UserError
 from storage.registry import ModelVersion
 from vocsep.arrays import Spectrogram
-from vocsep.models.architecture import parse_architecture
+from vocsep.config import validated
+from vocsep.models.architecture import parse_architecture, require_bins
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.networks import build_network
+from vocsep.spectrograms.config import SpectrogramConfig
+
+# Bytes of one number in a file of weights, at most, and of what stands before the numbers.
+LARGEST_ITEM = 8
+LARGEST_HEADER = 1 << 24
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -45,17 +51,22 @@ def load_network(model: ModelVersion) -> MaskModule:
     """
     try:
         architecture = parse_architecture(model.description.get("architecture"))
+        if "spectrogram" in model.description:
+            require_bins(architecture, validated(SpectrogramConfig, model.description["spectrogram"], "spectrogram"))
     except UserError as error:
         raise UserError(f"{model.path}: {error}") from None
     # Sizes that the weights do not have must not be asked memory for.
     with torch.device("meta"):
         network = build_network(architecture)
-    weights = {name: torch.from_numpy(value) for name, value in model.load_weights().items()}
+    expected = network.state_dict()
+    most_bytes = LARGEST_HEADER + sum(LARGEST_ITEM * value.numel() for value in expected.values())
+    weights = {name: torch.from_numpy(value) for name, value in model.load_weights(most_bytes).items()}
     # The bundled model is stored in half precision.
     weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-    expected = network.state_dict()
     different = sorted(expected.keys() ^ weights.keys()) or sorted(
-        name for name, value in expected.items() if value.shape != weights[name].shape
+        name
+        for name, value in expected.items()
+        if value.shape != weights[name].shape or value.is_floating_point() != weights[name].is_floating_point()
     )
     if different:
         raise UserError(f"{model.path}: weights do not fit the architecture ({different[0]})")

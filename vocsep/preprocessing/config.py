@@ -4,13 +4,18 @@ from typing import Literal
 
 from storage.store import SpectrogramStore
 from storage.track_writer import Compression
-from vocsep.config import Settings
+from vocsep.config import Settings, validated
 from vocsep.spectrograms.config import SpectrogramConfig
 
 
 def spectrogram_config(store: SpectrogramStore) -> SpectrogramConfig:
     """Spectral settings of a store."""
-    return StoreConfig.model_validate(store.manifest.config).spectrogram
+    return store_settings(store).spectrogram
+
+
+def store_settings(store: SpectrogramStore) -> "StoreConfig":
+    """What decides the bytes in a store; `UserError` if the store says something that cannot be."""
+    return validated(StoreConfig, store.manifest.config, f"{store.path}: configuration")
 
 
 class StoreConfig(Settings):

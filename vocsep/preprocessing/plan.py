@@ -41,11 +41,11 @@ def check_store(path: Path, dataset: Dataset, config: StoreConfig) -> bool:
     """
     if (path / MANIFEST_NAME).exists():
         held = Manifest.load(path)
-        if held.dataset["kind"] == DEMO_KIND != dataset.kind:
+        if held.kind == DEMO_KIND != dataset.kind:
             return True
         if not is_same_dataset(held, dataset):
             raise UserError(
-                f"{path}: holds {held.dataset['kind']} songs of {held.dataset['root']}, not of {dataset.root}; "
+                f"{path}: holds {held.kind} songs of {held.root}, not of {dataset.root}; "
                 "give another store path (STORE=...), or delete this store"
             )
     require_usable(path, config.model_dump(mode="json"))
@@ -54,9 +54,9 @@ def check_store(path: Path, dataset: Dataset, config: StoreConfig) -> bool:
 
 def is_same_dataset(held: Manifest, dataset: Dataset) -> bool:
     """Whether a store was made from this dataset, which may have moved."""
-    if held.dataset["kind"] != dataset.kind:
+    if held.kind != dataset.kind:
         return False
-    moved = held.dataset["root"] != str(dataset.root)
+    moved = held.root != str(dataset.root)
     return not (moved and held.tracks) or any(song.id in held.tracks for song in dataset.songs)
 
 

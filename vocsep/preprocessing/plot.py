@@ -10,7 +10,7 @@ import numpy.typing as npt
 from storage.errors import UserError, one_line
 from storage.manifest import SPECTROGRAMS, TrackRecord
 from storage.store import SpectrogramStore
-from vocsep.spectrograms.config import SpectrogramConfig
+from vocsep.preprocessing.config import spectrogram_config
 from vocsep.spectrograms.plot import draw_spectrograms
 
 COLUMNS = 1200
@@ -54,7 +54,7 @@ def plot_track(
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: no known picture format; let the name end in {', '.join(SUFFIXES)}")
-    config = SpectrogramConfig.model_validate(store.manifest.config["spectrogram"])
+    config = spectrogram_config(store)
     first = round(start * config.frames_per_second)
     length = track.frames if seconds is None else round(seconds * config.frames_per_second)
     last = min(track.frames, first + length)

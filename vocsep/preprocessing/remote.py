@@ -30,9 +30,9 @@ def check_remote_store(url: str, dataset: Dataset, config: StoreConfig) -> None:
 
 def _require_dataset(held: RemoteStore, dataset: Dataset) -> None:
     if not is_same_dataset(held.manifest, dataset):
-        other = held.manifest.dataset
+        other = held.manifest
         raise UserError(
-            f"{held.url}: holds {other['kind']} songs of {other['root']}, not of {dataset.root}; give another URL"
+            f"{held.url}: holds {other.kind} songs of {other.root}, not of {dataset.root}; give another URL"
         )
 
 

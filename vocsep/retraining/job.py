@@ -5,6 +5,7 @@ them leaves a job that the next one goes on with, as long as the training songs 
 """
 
 import contextlib
+import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,12 @@ from vocsep.training.description import training_digest
 from vocsep.training.songs import song_pool
 
 JOB_NAME = "job.json"
+FIELDS = {"digest", "start", "training", "finished"}
+"""Of every job."""
 
 Start = Literal["scratch", "champion"]
+
+log = logging.getLogger(__name__)
 
 
 class Job:
@@ -119,5 +124,15 @@ def _intact(registry: ModelRegistry) -> list[ModelVersion]:
 
 
 def _jobs(jobs: Path) -> list[Job]:
-    """All jobs, oldest first; a folder whose process was killed before it wrote anything is none."""
-    return [Job(path.parent, read_json(path)) for path in sorted(jobs.glob(f"*/{JOB_NAME}"))]
+    """All jobs, oldest first; a folder whose process was killed before it wrote anything is none, nor is damage."""
+    found = []
+    for path in sorted(jobs.glob(f"*/{JOB_NAME}")):
+        try:
+            content = read_json(path)
+        except (OSError, ValueError):
+            content = None
+        if isinstance(content, dict) and content.keys() >= FIELDS and isinstance(content["training"], dict):
+            found.append(Job(path.parent, content))
+        else:
+            log.warning("%s: damaged; what it was about is begun anew", path)
+    return found

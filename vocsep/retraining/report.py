@@ -5,6 +5,7 @@ from collections.abc import Collection
 from storage.files import write_atomically
 from vocsep.retraining.changes import Changes
 from vocsep.retraining.job import Job
+from vocsep.tables import plain
 
 REPORT_NAME = "report.md"
 
@@ -37,13 +38,15 @@ def retraining_markdown(changes: Changes, job: Job | None, failures: dict[str, s
     lines.append(f"Songs since the last retraining: {changes}.")
     for word, names in (("New", changes.new), ("Changed", changes.changed), ("Removed", changes.removed)):
         if names:
-            lines.append(f"{word}: {', '.join(names)}")
+            lines.append(f"{word}: {', '.join(map(plain, names))}")
     if job is not None:
         base = job.training.fine_tune
         lines.append(f"Trained from {'scratch' if base is None else f'model {base}'}; job: `{job.folder}`.")
     lines += details
     if failures:
-        lines.append("**Failed songs:**\n\n" + "\n".join(f"- {name}: {why}" for name, why in failures.items()))
+        lines.append(
+            "**Failed songs:**\n\n" + "\n".join(f"- {plain(name)}: {plain(why)}" for name, why in failures.items())
+        )
     return "\n\n".join(lines) + "\n"
 
 

@@ -1,15 +1,16 @@
 """Settings of a spectrogram, and the presets that come with the package."""
 
 from importlib import resources
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from storage.errors import UserError
+from storage.errors import NotFound
 from vocsep.config import Settings, load_yaml, validated
 
 PATCH_FRAMES = 128
+# Far beyond what is useful: every sample would be computed and stored so many times.
+MOST_FRAMES_PER_WINDOW = 64
 _PRESETS = resources.files("vocsep.spectrograms") / "presets"
 
 
@@ -41,6 +42,10 @@ class SpectrogramConfig(Settings):
             raise ValueError(f"n_fft must be even, is {self.n_fft}")
         if self.hop_length >= self.n_fft:
             raise ValueError(f"hop_length ({self.hop_length}) must be smaller than n_fft ({self.n_fft})")
+        if self.hop_length < self.n_fft // MOST_FRAMES_PER_WINDOW:
+            raise ValueError(
+                f"hop_length must be at least {self.n_fft // MOST_FRAMES_PER_WINDOW} for n_fft {self.n_fft}"
+            )
         return self
 
     @property
@@ -71,8 +76,8 @@ def load_spectrogram_config(name: str) -> SpectrogramConfig:
 
     Raises `UserError` if there is no such preset or file, or it holds wrong values.
     """
-    is_preset = name in preset_names()
-    if not is_preset and not Path(name).is_file():
-        raise UserError(f"{name}: no such preset or YAML file; presets are {', '.join(preset_names())}")
-    path = str(_PRESETS / f"{name}.yaml") if is_preset else name
-    return validated(SpectrogramConfig, load_yaml(path), name)
+    path = str(_PRESETS / f"{name}.yaml") if name in preset_names() else name
+    try:
+        return validated(SpectrogramConfig, load_yaml(path), name)
+    except NotFound:
+        raise NotFound(f"{name}: no such preset or YAML file; presets are {', '.join(preset_names())}") from None

@@ -1,9 +1,13 @@
 """What can be told to be wrong with a training before its first step."""
 
+from collections.abc import Collection
+
 import psutil
 import torch
 
+from storage.checked import require_intact
 from storage.errors import UserError
+from storage.manifest import SPECTROGRAMS
 from storage.store import SpectrogramStore
 from vocsep.datasets.songs import same_files, song_key
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
@@ -59,9 +63,16 @@ def check_bins(store: SpectrogramStore, config: TrainConfig) -> None:
     Raises
     ------
     UserError
-        That says how to make a store that has them.
+        That says how to make a store that has them; or names the song that has others than its store.
     """
     spectrogram = spectrogram_config(store)
+    for track in (*store.tracks("train"), *store.tracks("valid")):
+        for name in SPECTROGRAMS:
+            if name in track.arrays and track.arrays[name].shape[2:] != (spectrogram.bins,):
+                raise UserError(
+                    f"{store.path}: {name} of {track.name!r} is of shape {track.arrays[name].shape}, not of "
+                    f"{spectrogram.bins} bins; run `vocsep store verify`"
+                )
     if config.objective.bins == "all" and spectrogram.dropped_bin != "none":
         raise UserError(
             f"{store.path}: holds {spectrogram.bins} bins, the objective wants all {spectrogram.bins + 1}; make a "
@@ -84,6 +95,27 @@ def check_sound(store: SpectrogramStore) -> None:
                 f"{store.path}: the {source} of the training songs are silent; there is nothing to learn. Look at one "
                 "with `vocsep store plot`"
             )
+
+
+def check_bytes(store: SpectrogramStore, pool: SongPool, sources: Collection[str]) -> None:
+    """Refuse shards that changed since they were written; each is read whole once, and again when its file changes.
+
+    Parameters
+    ----------
+    sources
+        The spectrograms of training songs that are read.
+
+    Raises
+    ------
+    UserError
+        That names the damaged shard.
+    """
+    for index, one in enumerate(pool.sets):
+        tracks = one.store.tracks("train")
+        arrays = [array for track in tracks for name, array in track.arrays.items() if name in sources]
+        if index == 0:
+            arrays += [array for track in store.tracks("valid") for array in track.arrays.values()]
+        require_intact(one.store, arrays)
 
 
 def needed_bytes(

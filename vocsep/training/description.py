@@ -83,7 +83,7 @@ def describe_model(config: TrainConfig, store: SpectrogramStore, pool: SongPool 
         "objective": config.objective.model_dump(mode="json"),
         "targets": list(config.targets),
         "data": {
-            "dataset": manifest.dataset["kind"],
+            "dataset": manifest.kind,
             "digest": training_digest(store, pool),
             "train": sorted(track.name for track in pool.tracks),
             "valid": sorted(track.name for track in store.tracks("valid")),

@@ -21,7 +21,7 @@ from vocsep.preprocessing.config import spectrogram_config
 from vocsep.progress import Progress
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.budget import Budget
-from vocsep.training.checks import check_bins, check_memory, check_songs, check_sound
+from vocsep.training.checks import check_bins, check_bytes, check_memory, check_songs, check_sound
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_model, training_digest
 from vocsep.training.initial_network import initial_network
@@ -103,6 +103,7 @@ def fit(
     pool = song_pool(config.extra, store)
     check_songs(store, config, pool)
     check_bins(store, config)
+    check_bytes(store, pool, _sources(config))
     sampler = patch_sampler(config, pool)
     check_sound(store)
     rank, processes, local = processes_here()

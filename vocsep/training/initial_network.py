@@ -49,8 +49,8 @@ def initial_network(
     model = registry.open(config.fine_tune)
     trained = load_network(model)
     wanted = architecture.model_dump(mode="json") | {"spectrogram": spectrogram_config(store).model_dump(mode="json")}
-    held = parse_architecture(model.description["architecture"]).model_dump(mode="json")
-    held |= {"spectrogram": model.description["spectrogram"]}
+    held = parse_architecture(model.says("architecture")).model_dump(mode="json")
+    held |= {"spectrogram": model.says("spectrogram")}
     if different := [name for name in wanted if held.get(name) != wanted[name]]:
         name = different[0]
         raise UserError(f"{model.path}: cannot be fine-tuned to this: {name} is {held.get(name)}, not {wanted[name]}")

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from storage.files import write_atomically
 from storage.store import SpectrogramStore
 from vocsep.arrays import Waveform
-from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.config import spectrogram_config
 from vocsep.progress import progress_bar
 from vocsep.spectrograms.plot import loudest_span, plot_spectrograms
 from vocsep.training.validation import load_song
@@ -64,7 +64,7 @@ class TrainingLog:
 
     def show(self, step: int, store: SpectrogramStore, estimates: dict[str, Waveform]) -> None:
         """Sounds and spectrograms of the loudest seconds of validation songs, by track id."""
-        config = StoreConfig.model_validate(store.manifest.config).spectrogram
+        config = spectrogram_config(store)
         self._pictures.mkdir(exist_ok=True)
         for track in store.tracks("valid"):
             if track.id not in estimates:

@@ -42,19 +42,19 @@ def promote_if_better(registry: ModelRegistry, model: ModelVersion, store: Spect
 
 def _reason(model: ModelVersion, held: ModelVersion | None, store: SpectrogramStore) -> str | None:
     """Why the model is to replace the one in use; None if it is not."""
-    score = model.description["metrics"]["valid_sdr_db"]
+    score = model.says("metrics", "valid_sdr_db")
     if held is None:
         return "trained: the first model"
     if held.version is None:
-        if held.description["spectrogram"] != model.description["spectrogram"]:
+        if held.says("spectrogram") != model.says("spectrogram"):
             return "trained: the first model of this spectrogram"
         bundled = validate(store, load_network(held)).sdr_db
         if score > bundled:
             return f"trained: better than the bundled model on the validation songs ({score:.2f} dB, {bundled:.2f} dB)"
         return None
-    if held.description["data"]["digest"] != model.description["data"]["digest"]:
+    if held.says("data", "digest") != model.says("data", "digest"):
         return "trained: on other songs than the champion"
-    champions = held.description["metrics"]["valid_sdr_db"]
+    champions = held.says("metrics", "valid_sdr_db")
     if score > champions:
         return f"trained: better on the same validation songs ({score:.2f} dB against {champions:.2f} dB)"
     return None

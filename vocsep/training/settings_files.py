@@ -1,10 +1,9 @@
 """Settings of training by name: the systems in `systems/`, one YAML file each, or one's own."""
 
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from storage.errors import UserError
+from storage.errors import NotFound
 from vocsep.config import load_yaml
 
 
@@ -24,6 +23,7 @@ def load_settings(name: str) -> dict[str, Any]:
     """
     if name in system_names():
         return load_yaml(str(resources.files("vocsep.training") / "systems" / f"{name}.yaml"))
-    if not Path(name).exists():
-        raise UserError(f"{name}: no such file, and no such system ({', '.join(system_names())})")
-    return load_yaml(name)
+    try:
+        return load_yaml(name)
+    except NotFound:
+        raise NotFound(f"{name}: no such file, and no such system ({', '.join(system_names())})") from None

@@ -14,7 +14,7 @@ from vocsep.metrics.bsseval import frame_sdr
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import predict_mask
 from vocsep.models.torch_network import TorchNetwork
-from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.config import spectrogram_config
 from vocsep.spectrograms.masking import apply_mask
 
 
@@ -88,10 +88,10 @@ def median_frame_sdr(reference: Waveform, estimate: Waveform, sample_rate: int) 
 
 
 def _spectrogram_rate(store: SpectrogramStore) -> int:
-    return StoreConfig.model_validate(store.manifest.config).spectrogram.sample_rate
+    return spectrogram_config(store).sample_rate
 
 
 def _separate(store: SpectrogramStore, track: TrackRecord, mixture: Waveform, network: MaskModule) -> Waveform:
-    config = StoreConfig.model_validate(store.manifest.config).spectrogram
+    config = spectrogram_config(store)
     magnitudes: Spectrogram = np.array(store.array(track, "mixture"), dtype=np.float32)
     return apply_mask(mixture, config.sample_rate, predict_mask(TorchNetwork(network), magnitudes), config)

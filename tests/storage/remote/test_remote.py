@@ -37,6 +37,7 @@ from storage.remote.store import RemoteStore, drop_damaged, push, upload_track
 from storage.store import SpectrogramStore
 from tests import helpers
 from tests.helpers import free_port, tree
+from tests.storage import hostile
 from tests.tracks import write_track
 
 SECRET = "averysecretkeythatstandsnowhereelse"
@@ -289,6 +290,26 @@ def test_a_worker_does_not_upload_a_track_that_differs_from_its_record(local: Sp
     assert track.arrays["vocals"].shard not in objects(url)
     (local.path / track.arrays["vocals"].shard).unlink()
     one_line(lambda: upload_track(local.path / "train/t-001", url, track), "vocals", "missing")
+
+
+# Strangers' buckets
+
+
+def test_a_record_that_leads_elsewhere_is_refused_by_name_and_nothing_is_written(
+    local: SpectrogramStore, url: str, tmp_path: Path
+) -> None:
+    push(local.path, url)
+    outside = tmp_path / "outside"
+    bucket = connect(url)
+    written = bytes(obstore.get(bucket, MANIFEST_NAME).bytes())
+    for change in hostile.records(outside).values():
+        obstore.put(bucket, MANIFEST_NAME, hostile.spoil(written, "t-001", change))
+        one_line(lambda: fetch(url, tmp_path / "cache"), MANIFEST_NAME, "'t-001'")
+        one_line(lambda: push(local.path, url), MANIFEST_NAME, "'t-001'")
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["local.zarr"]
+    assert any("'t-001'" in problem.what for problem in RemoteStore.open(url, accept_edited=True).problems())
+    assert drop_damaged(url) == ["Name of t-001"]
+    assert sorted(RemoteStore.open(url).manifest.tracks) == ["t-000", "t-002", "v-0", "x-0"]
 
 
 # Kills

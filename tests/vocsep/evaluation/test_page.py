@@ -101,7 +101,11 @@ def test_page_holds_the_tables_of_the_readable_report_and_loads_nothing(tmp_path
     page = parsed_page(folder / "report.html")
     assert_self_contained(page)
     markdown = (folder / "report.md").read_text(encoding="utf-8").splitlines()
-    lines = [table_cells(line) for line in markdown if line.startswith("|") and not line.startswith("| ---")]
+    lines = [
+        [cell.strip("` ") for cell in table_cells(line)]
+        for line in markdown
+        if line.startswith("|") and not line.startswith("| ---")
+    ]
     assert page.tables[0] + page.tables[1] == lines
     assert len(page.tables) == 2
     assert [row[0] for row in page.tables[1][1:]] == BEST_FIRST

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 
 from storage.files import read_json
@@ -21,6 +22,7 @@ from tests.vocsep.evaluation.evaluation_songs import (
     MADE_UP_ROWS,
     NAMES,
     NAN,
+    NASTY_NAMES,
     made,
     made_up,
     some_songs,
@@ -262,6 +264,50 @@ def test_table_of_songs_parses_back_to_the_figures() -> None:
             assert line["value_db"] == ""
 
 
+HOSTILE_NAMES = (
+    *NASTY_NAMES,
+    "=HYPERLINK(0)",
+    "+1+cmd|' /C calc'!A0",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "[click](https://example.com)",
+    "https://example.com",
+    "www.example.com",
+    "someone@example.com",
+    "<https://example.com>",
+    "![x](https://example.com/x.png)",
+    "a \\| <img src=x onerror=alert(1)>",
+    "`` <b> ``",
+    "` <b>",
+    "$x^2$",
+    "one\n\n<script>",
+    "one\u2028# two\u202ethree",
+    "&#60;b>",
+    "[x]: https://example.com",
+)
+
+
+def test_names_from_elsewhere_are_text_in_the_readable_report_and_in_the_table(tmp_path: Path) -> None:
+    songs = [made_up(name, [NAN]) for name in HOSTILE_NAMES]
+    failures = dict.fromkeys(HOSTILE_NAMES, "failed: " + HOSTILE_NAMES[0])
+    folder = made(tmp_path / "reports" / "one")
+    write_report(folder, target_of(tmp_path), songs, failures)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    reader = MarkdownIt("commonmark", {"linkify": True}).enable("table")
+    inline = [inner for token in reader.parse(text) for inner in token.children or []]
+    assert not {token.type for token in (*reader.parse(text), *inline)} & {"html_block", "html_inline", "link_open"}
+    assert [token.attrs["src"] for token in inline if token.type == "image"] == ["songs.png", "over_time.png"]
+    seen = "".join(token.content for token in inline if token.type == "text")
+    assert not any(part in seen for part in ("<", "$", "://", "www.", "@", "\u202e"))
+    rows = [line for line in text.split("## Songs")[1].splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(songs)
+    with (folder / "tracks.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert not [line["name"] for line in lines if line["name"][:1] in "=+-@\t"]
+    assert {line["name"].removeprefix("'") for line in lines} == set(HOSTILE_NAMES)
+
+
 # report.md
 
 
@@ -274,7 +320,7 @@ def test_readable_report_lists_songs_best_first_and_warns_of_failed_and_of_train
     songs = text.split("## Songs")[1].splitlines()
     rows = [table_cells(line) for line in songs if line.startswith("|")]
     assert len({len(row) for row in rows}) == 1
-    assert [row[0] for row in rows[2:]] == BEST_FIRST
+    assert [row[0].strip("` ") for row in rows[2:]] == BEST_FIRST
     assert rows[2][1:] == ["6.00", "-4.00", "16.00", "6.00", "3", ""]
     assert rows[3][1:] == ["1.50", "-8.50", "11.50", "1.50", "2", "1 silent"]
     assert rows[-1][1:] == ["-", "-", "-", "-", "0", "3 silent"]

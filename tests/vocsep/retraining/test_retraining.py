@@ -22,7 +22,7 @@ from vocsep.evaluation.score_files import read_scores, save_scores
 from vocsep.evaluation.scores import SongScores
 from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
 from vocsep.retraining.decision import Decision, apply, decide, still_holds
-from vocsep.retraining.job import open_job
+from vocsep.retraining.job import JOB_NAME, open_job
 from vocsep.retraining.report import finish, retraining_markdown
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import training_digest
@@ -151,6 +151,22 @@ def test_job_is_begun_once_gone_on_with_and_not_begun_again_when_nothing_changed
     assert forced is not None
     assert forced.folder != job.folder
     assert forced.challenger is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "[" * 100_000, "{}", '{"digest": 1, "start": 2, "finished": false}']
+)
+def test_a_damaged_job_costs_no_more_than_itself(tmp_path: Path, content: str) -> None:
+    store, registry, jobs = small_store(tmp_path / "s.zarr", SPLITS), ModelRegistry(tmp_path / "models"), tmp_path / "j"
+    for name in ("20200101-000000", "29990101-000000"):
+        (jobs / name).mkdir(parents=True)
+        (jobs / name / JOB_NAME).write_text(content)
+    job = open_job(jobs, store, registry, CONFIG, "scratch", False)
+    assert job is not None
+    finish(job, song_digests(store.manifest), "done")
+    again = open_job(jobs, store, registry, CONFIG, "scratch", True)
+    assert again is not None
+    assert again.folder != job.folder
 
 
 def test_job_of_other_songs_is_another_job(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from storage.errors import UserError
 from storage.store import SpectrogramStore
-from tests.helpers import one_line
+from tests.helpers import flip, one_line
 from tests.vocsep.training.training_runs import Arrays, quick, small_store, train
 from vocsep.models.architecture import UNetArchitecture
 from vocsep.training.checks import check_songs, check_sound, needed_bytes
@@ -89,6 +89,18 @@ def test_training_songs_in_which_a_source_is_silent_everywhere_are_told(tmp_path
     line = refusal(store, tmp_path)
     assert f"{source} of the training songs are silent" in line
     assert str(store.path) in line
+
+
+@pytest.mark.parametrize(("song", "source"), [(0, "vocals"), (1, "accompaniment"), (2, "mixture_waveform")])
+def test_shard_that_changed_since_it_was_written_is_told_before_training(
+    tmp_path: Path, song: int, source: str
+) -> None:
+    store = small_store(tmp_path / "store.zarr", PAIR)
+    track = next(track for track in store.manifest.tracks.values() if track.name == f"Song {song + 1}")
+    flip(store.path / track.arrays[source].shard)
+    line = refusal(store, tmp_path)
+    assert track.arrays[source].shard in line
+    assert "vocsep store repair" in line
 
 
 def test_songs_with_vocals_in_one_frame_only_are_not_silent(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores
 from vocsep.metrics.bsseval import METRICS
-from vocsep.tables import aligned, decibels, interval_text, markdown_table
+from vocsep.tables import aligned, decibels, interval_text, markdown_table, plain, spreadsheet_cell
 
 TERMINAL_COLUMNS = 6
 ROW_TITLES = {
@@ -57,8 +57,14 @@ def song_table(songs: Sequence[SongScores]) -> list[list[str]]:
     return lines
 
 
-def findings(summary: dict[str, Any]) -> list[str]:
-    """What the figures say, in sentences: share of the ceiling, comparison, and all warnings."""
+def findings(summary: dict[str, Any], shown: Callable[[str], str] = str) -> list[str]:
+    """What the figures say, in sentences: share of the ceiling, comparison, and all warnings.
+
+    Parameters
+    ----------
+    shown
+        What a name from elsewhere is written as.
+    """
     sentences = []
     ceiling = summary["ceiling"]
     if ceiling is not None:
@@ -69,7 +75,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
     for comparison in summary["comparisons"]:
         verdict = "a clear difference" if comparison["clear"] else "no clear difference"
         sentences.append(
-            f"Against {ROW_TITLES[comparison['other']]} ({comparison['other_model']}), song by song: "
+            f"Against {ROW_TITLES[comparison['other']]} ({shown(comparison['other_model'])}), song by song: "
             f"{comparison['mean_db']:+.2f} dB vocals SDR on average (95 % interval "
             f"{interval_text(comparison['interval']) or 'unknown'}), better on {comparison['better']} of "
             f"{comparison['songs']} songs; {verdict}."
@@ -77,23 +83,23 @@ def findings(summary: dict[str, Any]) -> list[str]:
     if summary["seen_in_training"]:
         sentences.append(
             f"Warning: the model was trained or validated on {len(summary['seen_in_training'])} of these songs; "
-            f"their scores say little: {', '.join(summary['seen_in_training'])}."
+            f"their scores say little: {', '.join(map(shown, summary['seen_in_training']))}."
         )
     if summary["muted_songs"]:
         sentences.append(
             "Warning: the estimate is silent in some frames where the song is not; by BSSEval's rule such frames count "
-            f"for nothing, which can flatter: {', '.join(summary['muted_songs'])}."
+            f"for nothing, which can flatter: {', '.join(map(shown, summary['muted_songs']))}."
         )
     if summary["songs_without_score"]:
-        sentences.append(f"No frame could be counted in: {', '.join(summary['songs_without_score'])}.")
+        sentences.append(f"No frame could be counted in: {', '.join(map(shown, summary['songs_without_score']))}.")
     return sentences
 
 
 def headline(summary: dict[str, Any]) -> str:
     """What was scored on what, and how."""
     return (
-        f"`{summary['subject']}` on {summary['songs']} {summary['split']} songs of {summary['dataset']['kind']} "
-        f"(`{summary['dataset']['root']}`). {summary['metrics']}. Aggregation: {summary['aggregation']}."
+        f"{plain(summary['subject'])} on {summary['songs']} {summary['split']} songs of {summary['dataset']['kind']} "
+        f"({plain(summary['dataset']['root'])}). {summary['metrics']}. Aggregation: {summary['aggregation']}."
     )
 
 
@@ -107,12 +113,14 @@ EXPLANATION = (
 def report_markdown(summary: dict[str, Any], songs: Sequence[SongScores], pictures: bool = True) -> str:
     """The readable report; songs in the given order."""
     parts = ["# Evaluation", headline(summary), markdown_table(summary_table(summary)), EXPLANATION]
-    parts.append("\n".join(f"- {sentence}" for sentence in findings(summary)))
+    parts.append("\n".join(f"- {sentence}" for sentence in findings(summary, plain)))
     if summary["failed"]:
-        parts.append("**Failed songs:**\n\n" + "\n".join(f"- {name}: {why}" for name, why in summary["failed"].items()))
+        failed = [f"- {plain(name)}: {plain(why)}" for name, why in summary["failed"].items()]
+        parts.append("**Failed songs:**\n\n" + "\n".join(failed))
     if pictures:
         parts.append("![SDR of every song](songs.png)\n\n![SDR over time](over_time.png)")
-    parts.append("## Songs, best first (medians, dB)\n\n" + markdown_table(song_table(songs)))
+    table = [[plain(line[0]), *line[1:]] for line in song_table(songs)]
+    parts.append("## Songs, best first (medians, dB)\n\n" + markdown_table(table))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -122,6 +130,7 @@ def tracks_csv(songs: Sequence[SongScores]) -> str:
     writer = csv.writer(text)
     writer.writerow(["track", "name", "seconds", "row", "source", "metric", "value_db", "frames", "frames_counted"])
     for song in songs:
+        name = spreadsheet_cell(song.name)
         for row in song.rows:
             for source in SOURCES:
                 for metric in (*METRICS, *WHOLE_SONG_METRICS):
@@ -130,9 +139,7 @@ def tracks_csv(songs: Sequence[SongScores]) -> str:
                     frames: tuple[int, int] | tuple[str, str] = ("", "")
                     if metric in METRICS:
                         frames = (len(song.rows[row][source]["SDR"]), song.counted(row, source, metric))
-                    writer.writerow(
-                        [song.track_id, song.name, f"{song.seconds:.2f}", row, source, metric, shown, *frames]
-                    )
+                    writer.writerow([song.track_id, name, f"{song.seconds:.2f}", row, source, metric, shown, *frames])
     return text.getvalue()
 
 
