@@ -17,6 +17,7 @@ from vocsep.progress import progress_bar
 
 WORKER_LOG = logging.getLogger("vocsep.worker")
 
+HOST = "127.0.0.1"
 CONNECT_TIMEOUT_SECONDS = 20
 RETRIES = 2
 
@@ -27,6 +28,9 @@ WORKER_SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 << 20,
     "distributed.worker.profile.enabled": False,
 }
+
+# Dask's own pages tell logs and call stacks to whoever asks, and load what they look like from the internet.
+NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 
 
 @contextlib.contextmanager
@@ -57,12 +61,15 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     for name in ("distributed", "distributed.scheduler", "distributed.nanny", "distributed.core", "distributed.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with (
-        dask.config.set(WORKER_SETTINGS),
+        dask.config.set({**WORKER_SETTINGS, **NO_PAGES}),
         _environment_kept(),
         LocalCluster(
             n_workers=max(1, min(workers or os.cpu_count() or 1, tasks)),
             threads_per_worker=1,
-            dashboard_address=":0",
+            host=HOST,
+            dashboard_address=f"{HOST}:0",
+            worker_dashboard_address=f"{HOST}:0",
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster) as client,

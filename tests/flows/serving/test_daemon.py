@@ -25,7 +25,7 @@ from storage.files import read_json
 from storage.store import SpectrogramStore
 from tests.flows.conftest import QUIET, clean_environment
 from tests.flows.prefect_api import found, last_step
-from tests.helpers import free_port
+from tests.helpers import beyond_loopback, free_port, listening
 
 ROOT = Path(flows.__file__).parents[1]
 SMALL = {"width": 2, "channels": 1, "batch_size": 2, "device": "cpu"}
@@ -159,6 +159,12 @@ def test_every_flow_has_a_deployment_and_train_and_retrain_run_one_at_a_time() -
         assert limit == {"limit": 1, "collision_strategy": "ENQUEUE"}
     (weekly,) = deployed["flows/retrain.py:retrain"]["schedules"]
     assert weekly["active"] is False
+
+
+def test_everything_that_serve_starts_listens_on_loopback_only(served: Served) -> None:
+    processes = [psutil.Process(pid) for pid in served.processes()]
+    assert ("127.0.0.1", served.port) in listening(processes)
+    assert beyond_loopback(processes) == {}
 
 
 @pytest.mark.parametrize("flow", ["preprocess", "train", "evaluate", "separate", "retrain", "compare"])
