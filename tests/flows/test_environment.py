@@ -2,11 +2,14 @@
 
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from flows.environment import no_proxy_for_loopback
+import flows
+from flows.environment import PREFECT_TOML, no_proxy_for_loopback
+from vocsep.paths import SERVE
 
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
@@ -70,3 +73,10 @@ def test_no_proxy_for_all_hosts_stays_so(monkeypatch: pytest.MonkeyPatch) -> Non
     no_proxy_for_loopback()
     with httpx.Client() as client:
         assert client._transport_for_url(httpx.URL("http://c.example")) is client._transport
+
+
+def test_what_serve_leaves_in_the_folder_is_none_of_gits_business() -> None:
+    root = Path(flows.__file__).parents[1]
+    ignored = (root / ".gitignore").read_text().split()
+    assert f"/{PREFECT_TOML}" in ignored
+    assert f"/{SERVE.parts[0]}/" in ignored
