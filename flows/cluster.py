@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -17,6 +19,7 @@ from vocsep.progress import progress_bar
 
 WORKER_LOG = logging.getLogger("vocsep.worker")
 
+HOST = "127.0.0.1"
 CONNECT_TIMEOUT_SECONDS = 20
 RETRIES = 2
 
@@ -27,6 +30,9 @@ WORKER_SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 << 20,
     "distributed.worker.profile.enabled": False,
 }
+
+# Dask's own pages tell logs and call stacks to whoever asks, and load what they look like from the internet.
+NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 
 
 @contextlib.contextmanager
@@ -56,19 +62,36 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     # Dask announces every start and stop of a worker; only errors are of interest here.
     for name in ("distributed", "distributed.scheduler", "distributed.nanny", "distributed.core", "distributed.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with (
-        dask.config.set(WORKER_SETTINGS),
-        _environment_kept(),
-        LocalCluster(
-            n_workers=max(1, min(workers or os.cpu_count() or 1, tasks)),
-            threads_per_worker=1,
-            dashboard_address=":0",
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **NO_PAGES}))
+        stack.enter_context(_environment_kept())
+        with _children_without_interrupts():
+            cluster = LocalCluster(
+                n_workers=max(1, min(workers or os.cpu_count() or 1, tasks)),
+                threads_per_worker=1,
+                host=HOST,
+                dashboard_address=f"{HOST}:0",
+                worker_dashboard_address=f"{HOST}:0",
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=logging.ERROR,
+            )
+        client = stack.enter_context(Client(stack.enter_context(cluster)))
         _forward_log(client)
         yield client
+
+
+@contextlib.contextmanager
+def _children_without_interrupts() -> Iterator[None]:
+    """Ctrl-C in a terminal goes to every process there; workers are ended by this one, and would only complain.
+
+    A signal that is blocked when threads and processes start stays so in them; one that comes meanwhile waits here.
+    """
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _forward_log(client: Client) -> None:

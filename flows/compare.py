@@ -4,7 +4,8 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
+from flows.failures import HOOKS, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact
 from vocsep.comparison import step
 from vocsep.comparison.step import CompareConfig, CompareResult
 from vocsep.tables import markdown_table
@@ -21,7 +22,7 @@ def train_systems(config: CompareConfig) -> CompareResult:
     return result
 
 
-@flow(name="compare", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@flow(name="compare", **HOOKS)
 @failing_in_one_line
 def compare(config: CompareConfig = CompareConfig()) -> CompareResult:  # noqa: B008 (Prefect reads it)
     """Train the systems of the original analysis side by side and say what made the difference."""

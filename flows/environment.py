@@ -26,8 +26,12 @@ PREFECT_TOML = Path("prefect.toml")
 PREFECT_TOML_MARK = "# Written by `make serve`, removed by `make stop`."
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
 def set_defaults() -> None:
-    """Set what the user has not set, forget a server that is gone, and make the folder that PREFECT_HOME names.
+    """Set what the user has not set, keep proxies away from this machine's own servers, forget one that is gone, and
+    make the folder that PREFECT_HOME names.
 
     Raises
     ------
@@ -36,6 +40,7 @@ def set_defaults() -> None:
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    no_proxy_for_loopback()
     _forget_gone_server()
     # Prefect does not make its parents.
     if home := os.environ.get("PREFECT_HOME"):
@@ -43,6 +48,30 @@ def set_defaults() -> None:
             Path(home).expanduser().mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"PREFECT_HOME={home}: cannot be made ({error.strerror}); name another folder") from error
+
+
+def no_proxy_for_loopback() -> None:
+    """Have this process and those that it starts speak to this machine directly, whatever proxies the variables name.
+
+    A proxy that Prefect's HTTP client cannot use, such as a SOCKS one, fails even where it would not be asked.
+    """
+    held = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in held.split(",") if host.strip()]
+    value = "*" if "*" in hosts else ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = value
+    for name in [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+        if not _is_usable(os.environ[name]):
+            del os.environ[name]
+
+
+def _is_usable(proxy: str) -> bool:
+    import httpx
+
+    try:
+        httpx.HTTPTransport(proxy=proxy if "://" in proxy else f"http://{proxy}", verify=False).close()
+    except (ImportError, ValueError, httpx.InvalidURL):
+        return False
+    return True
 
 
 def _forget_gone_server() -> None:

@@ -7,7 +7,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import dask_map
-from flows.reporting import ProgressArtifact, failing_in_one_line, picture, result_of, say_what_to_do, shown
+from flows.failures import HOOKS, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact, picture, shown
 from vocsep.evaluation import step
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.report.text import report_markdown, song_table
@@ -35,7 +36,7 @@ def _show(result: EvaluateResult) -> None:
     create_table_artifact(plain_rows(rows), key="evaluation-songs", description="Medians in dB")
 
 
-@flow(name="evaluate", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@flow(name="evaluate", **HOOKS)
 @failing_in_one_line
 def evaluate(config: EvaluateConfig = EvaluateConfig()) -> EvaluateResult:  # noqa: B008 (Prefect reads it)
     """Score a model beside the mixture and the ideal ratio mask, and write a report."""

@@ -5,7 +5,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import dask_map
-from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do, shown
+from flows.failures import HOOKS, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact, shown
 from vocsep.preprocessing import step
 from vocsep.preprocessing.step import PreprocessConfig, PreprocessResult
 from vocsep.tables import plain_rows
@@ -24,7 +25,7 @@ def _show(result: PreprocessResult) -> None:
     create_table_artifact(plain_rows(result.songs), key="preprocess-songs", description="Songs of this run")
 
 
-@flow(name="preprocess", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@flow(name="preprocess", **HOOKS)
 @failing_in_one_line
 def preprocess(config: PreprocessConfig = PreprocessConfig()) -> PreprocessResult:  # noqa: B008 (Prefect reads it)
     """Write the spectrograms of a dataset to the store; only what is missing or changed is made."""

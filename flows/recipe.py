@@ -5,7 +5,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import dask_map
-from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
+from flows.failures import HOOKS, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact
 from vocsep.recipes import step
 from vocsep.recipes.step import RecipeConfig, RecipeResult
 from vocsep.tables import plain
@@ -22,7 +23,7 @@ def make_model(config: RecipeConfig) -> RecipeResult:
     return result
 
 
-@flow(name="recipe", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@flow(name="recipe", **HOOKS)
 @failing_in_one_line
 def recipe(config: RecipeConfig = RecipeConfig()) -> RecipeResult:  # noqa: B008 (Prefect reads it)
     """Make a model from a recipe: fetch, preprocess, train, score, describe."""

@@ -1,77 +1,24 @@
-"""What a run shows in the Prefect UI, and how it ends when something failed."""
+"""What a run shows in the Prefect UI."""
 
 import base64
-import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TypeVar, cast
 from uuid import UUID
 
-from prefect import Flow, Task, runtime
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import TerminationSignal
-from prefect.logging.loggers import flow_run_logger
-from prefect.states import Failed
 
-from storage.errors import UserError
 from vocsep.mapping import SomeFailed
-from vocsep.training.stopping import TrainingStopped
 
 # What the library tells belongs to the run, however the run was started.
 logging.getLogger("vocsep").setLevel(logging.INFO)
 
 UPDATE_INTERVAL_SECONDS = 1.0
 
-Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
-
-
-def failing_in_one_line(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """For flows and tasks: an expected failure ends in a Failed state with its message, without a traceback.
-
-    Prefect turns a flow's state into its exception again for whoever called it; for a task, `result_of` does.
-    """
-
-    @functools.wraps(function)
-    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-        try:
-            return function(*args, **kwargs)
-        except (UserError, SomeFailed) as error:
-            return cast(Returned, Failed(message=str(error), data=error))
-        except TrainingStopped as error:
-            if _is_being_cancelled():
-                # The run is saved; let Prefect's engine do what it does with cancelled runs.
-                raise TerminationSignal(error.signal) from None
-            return cast(Returned, Failed(message=str(error), data=error))
-
-    return wrapper
-
-
-def say_what_to_do(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook of all flows: the last line of a run that failed or died says how to go on.
-
-    Prefect calls it in the run's process, and the worker does where that was killed.
-    """
-    again = f"prefect flow-run retry {flow_run.id}" if flow_run.deployment_id else "the same command"
-    flow_run_logger(flow_run, flow).error("What was finished stays. Once the cause is fixed, go on with: %s", again)
-
-
-def _is_being_cancelled() -> bool:
-    run = runtime.flow_run.id
-    if run is None:
-        return False
-    with get_client(sync_client=True) as client:
-        state = client.read_flow_run(UUID(run)).state
-    return state is not None and state.is_cancelling()
-
-
-def result_of(task: Task[Parameters, Returned], *args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-    """Run a task; raises the exception that it failed with, where a plain call would return a Failed state."""
-    return task(*args, return_state=True, **kwargs).result()
 
 
 def shown(step: Callable[[], Returned], show: Callable[[Returned], None]) -> Returned:

@@ -4,14 +4,15 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.evaluate import score_songs
+from flows.failures import HOOKS, failing_in_one_line, result_of
 from flows.preprocess import preprocess_songs
-from flows.reporting import failing_in_one_line, result_of, say_what_to_do, shown
+from flows.reporting import shown
 from flows.train import fit_model
 from vocsep.retraining import step
 from vocsep.retraining.step import RetrainConfig, RetrainResult, Steps
 
 
-@flow(name="retrain", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@flow(name="retrain", **HOOKS)
 @failing_in_one_line
 def retrain(config: RetrainConfig = RetrainConfig()) -> RetrainResult:  # noqa: B008 (Prefect reads it)
     """Take in new, changed and removed songs, train a challenger, and promote it if it is better than the champion."""

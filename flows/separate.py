@@ -7,7 +7,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import dask_map
-from flows.reporting import ProgressArtifact, failing_in_one_line, result_of, say_what_to_do, shown
+from flows.failures import HOOKS, failing_in_one_line, result_of
+from flows.reporting import ProgressArtifact, shown
 from vocsep.separation import step
 from vocsep.separation.step import SeparateConfig, SeparateResult
 from vocsep.tables import plain_rows
@@ -38,7 +39,7 @@ def _row(song: dict[str, Any]) -> dict[str, str]:
     }
 
 
-@flow(name="separate", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@flow(name="separate", **HOOKS)
 @failing_in_one_line
 def separate(config: SeparateConfig) -> SeparateResult:
     """Separate songs into vocals and accompaniment with a trained model."""

@@ -8,7 +8,8 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.reporting import PictureArtifact, ProgressArtifact, failing_in_one_line, result_of, say_what_to_do
+from flows.failures import HOOKS, failing_in_one_line, result_of
+from flows.reporting import PictureArtifact, ProgressArtifact
 from vocsep.tables import markdown_table, plain
 from vocsep.training import step
 from vocsep.training.fit import TrainResult
@@ -41,7 +42,7 @@ def fit_model(config: TrainJob, promote: bool = True) -> TrainResult:
     return result
 
 
-@flow(name="train", on_failure=[say_what_to_do], on_crashed=[say_what_to_do])
+@flow(name="train", **HOOKS)
 @failing_in_one_line
 def train(config: TrainJob = TrainJob()) -> TrainResult:  # noqa: B008 (Prefect reads it)
     """Train a network from random patches of the store; the best weights by validation SDR enter the registry."""

@@ -1,13 +1,15 @@
 """What many tests ask: the line that a mistake gives, what lies in a folder, one flipped bit, decibels, processes."""
 
+import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -66,3 +68,19 @@ def free_port() -> int:
     """A port of this machine that no program listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def listening(processes: Iterable[psutil.Process]) -> dict[tuple[str, int], str]:
+    """Addresses at which processes listen, and which program does."""
+    found = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found[tuple(connection.laddr)] = " ".join(process.cmdline())
+    return found
+
+
+def beyond_loopback(processes: Iterable[psutil.Process]) -> dict[tuple[str, int], str]:
+    """Those of `listening` that other machines could reach."""
+    return {place: who for place, who in listening(processes).items() if place[0] not in ("127.0.0.1", "::1")}

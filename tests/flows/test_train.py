@@ -46,6 +46,7 @@ def stop(command: list[str], folder: Path, environment: dict[str, str], number: 
         output = "".join(process.communicate(timeout=60))
     assert process.returncode == 128 + number, output
     assert "Traceback" not in output
+    assert output.count("stopped by ") == 1, output
     return output
 
 
@@ -81,7 +82,8 @@ def test_training_that_cannot_begin_is_one_line_and_a_failed_run(
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "width 1024" in line
     assert " GB" in line
-    assert "Traceback" not in result.stdout + result.stderr
+    assert (result.stdout + result.stderr).count("width 1024") == 1
+    assert not [word for word in ("Traceback", "NoneType") if word in result.stdout + result.stderr]
     state = newest_train_run(prefect_server)["state"]
     assert state["type"] == "FAILED"
     assert "width 1024" in state["message"]

@@ -23,7 +23,7 @@ from storage.files import free_bytes
 from vocsep.arrays import Waveform
 from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, _layout, check_format
 from vocsep.audio.info import AudioInfo
-from vocsep.audio.opening import file_url, opened, system_name
+from vocsep.audio.opening import opened
 
 _OGG_QUALITY = 0.2  # soundfile's compression level: 0 is the best quality and the largest file
 # What the encoders get at a time: it stays in a core's cache, and libsndfile keeps all of it on its stack.

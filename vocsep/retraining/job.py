@@ -10,22 +10,39 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from storage.errors import UserError
-from storage.files import new_folder, read_json, write_json
+from storage.files import new_folder, write_json
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
 from vocsep.retraining.decision import Decision
+from vocsep.training.budget import Budget
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import training_digest
 from vocsep.training.songs import song_pool
 
 JOB_NAME = "job.json"
-FIELDS = {"digest", "start", "training", "finished"}
-"""Of every job."""
 
 Start = Literal["scratch", "champion"]
 
 log = logging.getLogger(__name__)
+
+
+class _Report(BaseModel):
+    champion: int | None
+    folder: str
+
+
+class _Content(BaseModel):
+    digest: str
+    start: Start
+    training: dict[str, Any]
+    finished: bool
+    challenger: int | None = None
+    report: _Report | None = None
+    decision: Decision | None = None
+    songs: dict[str, str] = {}
 
 
 class Job:
@@ -66,9 +83,12 @@ class Job:
 
     def report_folder(self, reports: Path, champion: int | None) -> Path:
         """Where the challenger's evaluation beside a champion is written; what is there already counts."""
-        held = self.content.get("report", {})
-        if held.get("champion", 0) == champion and Path(held["folder"]).is_dir():
-            return Path(held["folder"])
+        held = self.content.get("report")
+        if held is not None and held["champion"] == champion:
+            folder = Path(held["folder"])
+            # A report is in the folder of reports, whatever the job says.
+            if folder.is_dir() and folder.resolve().parent == reports.resolve():
+                return folder
         folder = new_folder(reports, f"{datetime.now():%Y%m%d-%H%M%S}-retrain-model{self.challenger:04d}")
         self.write(report={"champion": champion, "folder": str(folder)})
         return folder
@@ -79,7 +99,7 @@ def open_job(
 ) -> Job | None:
     """The unfinished job of these songs and settings, else a new one, or None if nothing changed.
 
-    Nothing changed if some model was trained on the very same songs with the same settings, budget aside.
+    Nothing changed if there is a model that `trained_model` finds. Damaged jobs are none.
 
     Parameters
     ----------
@@ -95,7 +115,7 @@ def open_job(
         same = held["digest"] == digest and held["start"] == start
         if same and not held["finished"] and {**held["training"], "fine_tune": None} == {**wanted, "fine_tune": None}:
             return job
-    if not force and any(_was_trained_so(model, digest, config) for model in _intact(registry)):
+    if not force and trained_model(store, registry, config) is not None:
         return None
     champion = registry.champion()
     base = str(champion) if start == "champion" and champion is not None else None
@@ -107,12 +127,33 @@ def open_job(
     return job
 
 
-def _was_trained_so(model: ModelVersion, digest: str, config: TrainConfig) -> bool:
+def trained_model(store: SpectrogramStore, registry: ModelRegistry, config: TrainConfig) -> ModelVersion | None:
+    """The newest model of these very training songs and settings whose budget was no smaller."""
+    digest = training_digest(store, song_pool(config.extra, store))
+    found = (model for model in reversed(_intact(registry)) if _was_trained_so(model, digest, config, store))
+    return next(found, None)
+
+
+def _was_trained_so(model: ModelVersion, digest: str, config: TrainConfig, store: SpectrogramStore) -> bool:
     held = model.description
+    if held["data"]["digest"] != digest:
+        return False
+    config = config.model_copy(update={"channels": min(config.channels, held["spectrogram"]["channels"])})
     wanted = config.identity()
-    wanted["channels"] = min(config.channels, held["spectrogram"]["channels"])
     wanted.pop("fine_tune")
-    return bool(held["data"]["digest"] == digest and wanted.items() <= held["training"].items())
+    return wanted.items() <= held["training"].items() and _was_trained_enough(held["training"], config, store)
+
+
+def _was_trained_enough(held: dict[str, Any], config: TrainConfig, store: SpectrogramStore) -> bool:
+    """Whether a training was allowed as much as a budget allows, or has done as much."""
+    names = ("steps", "epochs", "max_minutes")
+    wanted = Budget.of(config, store)
+    allowed = Budget.of(config.model_copy(update={name: held.get(name) for name in names}), store)
+    both = ((wanted.steps, allowed.steps), (wanted.seconds, allowed.seconds))
+    if all(limit is None or (most is not None and most <= limit) for most, limit in both):
+        return True
+    done = ((wanted.steps, held.get("steps_done", 0)), (wanted.seconds, held.get("seconds", 0.0)))
+    return any(most is not None and most <= much for most, much in done)
 
 
 def _intact(registry: ModelRegistry) -> list[ModelVersion]:
@@ -124,15 +165,15 @@ def _intact(registry: ModelRegistry) -> list[ModelVersion]:
 
 
 def _jobs(jobs: Path) -> list[Job]:
-    """All jobs, oldest first; a folder whose process was killed before it wrote anything is none, nor is damage."""
+    """All jobs, oldest first; a folder whose process was killed before it wrote anything is none.
+
+    One that is damaged is set aside: what was retrained is in the registry, and the next job does what is missing.
+    """
     found = []
     for path in sorted(jobs.glob(f"*/{JOB_NAME}")):
         try:
-            content = read_json(path)
-        except (OSError, ValueError):
-            content = None
-        if isinstance(content, dict) and content.keys() >= FIELDS and isinstance(content["training"], dict):
-            found.append(Job(path.parent, content))
-        else:
-            log.warning("%s: damaged; what it was about is begun anew", path)
+            found.append(Job(path.parent, _Content.model_validate(read_json(path)).model_dump()))
+        except (OSError, ValueError, RecursionError):
+            aside = path.replace(path.with_name(f"{JOB_NAME}.damaged"))
+            log.warning("%s: damaged; set aside as %s, and its retraining is not gone on with", path, aside.name)
     return found

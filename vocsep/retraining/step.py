@@ -30,9 +30,9 @@ from vocsep.preprocessing.step import PreprocessConfig, PreprocessResult, prepro
 from vocsep.progress import Progress
 from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
 from vocsep.retraining.decision import Decision, apply, decide, still_holds
-from vocsep.retraining.job import Job, Start, open_job
+from vocsep.retraining.job import Job, Start, open_job, trained_model
 from vocsep.retraining.pruning import prune_jobs, prune_reports, prune_runs
-from vocsep.retraining.report import finish, retraining_markdown
+from vocsep.retraining.report import finish, nothing_to_do_markdown, retraining_markdown
 from vocsep.training.config import TrainConfig
 from vocsep.training.fit import TrainResult
 from vocsep.training.run_folder import finished_version
@@ -65,7 +65,7 @@ class RetrainConfig(Settings):
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """What came of it; without a decision nothing had changed."""
+    """What came of it; without a decision there was nothing to do."""
 
     decision: Decision | None
     report: str
@@ -139,18 +139,20 @@ def retrain(
         manifest = held_manifest(config.preprocessing.store)
         assert manifest is not None
         songs = song_digests(manifest)
-        changes = changes_since_last(config.jobs, songs)
         registry = open_registry(config.models)
+        changes = changes_since_last(config.jobs, songs)
         job = open_job(config.jobs, store, registry, config.training, config.start, config.force)
-        details = []
-        if job is not None:
+        if job is None:
+            model = trained_model(store, registry, config.training)
+            assert model is not None
+            text = nothing_to_do_markdown(model, failures)
+        else:
             _train_challenger(config, job, steps)
             failures |= _decide(config, job, registry, steps)
             assert job.decision is not None
             apply(job.decision, registry)
             details = [f"Evaluation: `{job.content['report']['folder']}`", *_tidy_up(config)]
-        text = retraining_markdown(changes, job, failures, details)
-        if job is not None:
+            text = retraining_markdown(changes, job, failures, details)
             finish(job, songs, text)
     result = RetrainResult(decision=job.decision if job is not None else None, report=text)
     if failures:

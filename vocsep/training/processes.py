@@ -10,11 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from storage.files import read_json, write_json
+
+HOST = "127.0.0.1"
 
 
 def is_one_of_several() -> bool:
@@ -32,6 +35,26 @@ def processes() -> tuple[int, int, int]:
         nodes = int(os.environ.get("SLURM_NNODES", "1"))
         return slurm.global_rank(), slurm.world_size(), max(1, slurm.world_size() // nodes)
     return 0, 1, 1
+
+
+def meet(file: Path) -> None:
+    """Join the processes that `run_in_processes` started, by a file of theirs."""
+    rank, count, _ = processes()
+    torch.distributed.init_process_group(init_method=f"file://{file}", rank=rank, world_size=count)
+
+
+def _loopback_only() -> dict[str, str]:
+    """Variables with which processes that train together speak on this machine only.
+
+    Torch's own meeting place would be a server that listens on all networks, and asks nobody who he is.
+    """
+    interfaces = psutil.net_if_addrs().items()
+    loopback = next(name for name, addresses in interfaces if HOST in [one.address for one in addresses])
+    return {
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
 
 
 def leave_group() -> None:
@@ -57,10 +80,16 @@ def run_in_processes(count: int, module: str, job: dict[str, Any]) -> tuple[dict
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
         write_json(question, job)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+        command += ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"]
+        command += ["--rdzv-endpoint", str(Path(folder) / "torchrun")]
         received = 0
         # A session of its own: Ctrl-C in a terminal comes here alone, and is passed on once.
-        process = subprocess.Popen([*command, "-m", module, str(question), str(answer)], start_new_session=True)
+        process = subprocess.Popen(
+            [*command, "-m", module, str(question), str(answer)],
+            env={**_loopback_only(), **os.environ},
+            start_new_session=True,
+        )
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             nonlocal received

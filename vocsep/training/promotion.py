@@ -21,9 +21,10 @@ def model_of_run(registry: ModelRegistry, origin: dict[str, str], step: int) -> 
 
 
 def promote_if_better(registry: ModelRegistry, model: ModelVersion, store: SpectrogramStore) -> bool:
-    """Make the model champion unless the one in use is at least as good on the same songs; whether it was made so.
+    """Make the model champion unless the one in use is at least as good; whether it was made so.
 
-    Until there is a champion, the bundled model is in use; it is scored on the store's validation songs.
+    Until there is a champion, the bundled model is in use. It is scored on the store's validation songs, and so is a
+    champion that was validated on other data.
     """
     assert model.version is not None
     while True:
@@ -42,19 +43,20 @@ def promote_if_better(registry: ModelRegistry, model: ModelVersion, store: Spect
 
 def _reason(model: ModelVersion, held: ModelVersion | None, store: SpectrogramStore) -> str | None:
     """Why the model is to replace the one in use; None if it is not."""
-    score = model.says("metrics", "valid_sdr_db")
     if held is None:
         return "trained: the first model"
-    if held.version is None:
-        if held.says("spectrogram") != model.says("spectrogram"):
-            return "trained: the first model of this spectrogram"
-        bundled = validate(store, load_network(held)).sdr_db
-        if score > bundled:
-            return f"trained: better than the bundled model on the validation songs ({score:.2f} dB, {bundled:.2f} dB)"
+    if held.says("spectrogram") != model.says("spectrogram"):
+        return "trained: the first model of this spectrogram"
+    score = model.says("metrics", "valid_sdr_db")
+    data, other = model.says("data"), held.says("data")
+    if held.version is not None and other["digest"] == data["digest"]:
+        name, held_score = "champion", held.says("metrics", "valid_sdr_db")
+    else:
+        name = "bundled model" if held.version is None else "champion"
+        known = {*data["valid"]} & {*other["train"]}
+        if known and held.version is not None:
+            return f"trained: the champion knows {len(known)} of the validation songs from its training: not compared"
+        held_score = validate(store, load_network(held)).sdr_db
+    if score <= held_score:
         return None
-    if held.says("data", "digest") != model.says("data", "digest"):
-        return "trained: on other songs than the champion"
-    champions = held.says("metrics", "valid_sdr_db")
-    if score > champions:
-        return f"trained: better on the same validation songs ({score:.2f} dB against {champions:.2f} dB)"
-    return None
+    return f"trained: better than the {name} on the validation songs ({score:.2f} dB, {held_score:.2f} dB)"

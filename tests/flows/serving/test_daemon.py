@@ -25,7 +25,7 @@ from storage.files import read_json
 from storage.store import SpectrogramStore
 from tests.flows.conftest import QUIET, clean_environment
 from tests.flows.prefect_api import found, last_step
-from tests.helpers import free_port
+from tests.helpers import beyond_loopback, free_port, listening
 
 ROOT = Path(flows.__file__).parents[1]
 SMALL = {"width": 2, "channels": 1, "batch_size": 2, "device": "cpu"}
@@ -161,6 +161,12 @@ def test_every_flow_has_a_deployment_and_train_and_retrain_run_one_at_a_time() -
     assert weekly["active"] is False
 
 
+def test_everything_that_serve_starts_listens_on_loopback_only(served: Served) -> None:
+    processes = [psutil.Process(pid) for pid in served.processes()]
+    assert ("127.0.0.1", served.port) in listening(processes)
+    assert beyond_loopback(processes) == {}
+
+
 @pytest.mark.parametrize("flow", ["preprocess", "train", "evaluate", "separate", "retrain", "compare"])
 def test_unknown_parameters_are_refused_before_there_is_a_run(served: Served, flow: str) -> None:
     with pytest.raises(PrefectHTTPStatusError, match="nonsense") as refused:
@@ -225,6 +231,20 @@ def test_cron_schedule_creates_runs_that_the_worker_runs(served: Served) -> None
     served.request("DELETE", f"/deployments/{deployment['id']}/schedules/{schedule['id']}")
 
 
+def test_mistake_in_a_run_is_one_line_in_its_log(served: Served) -> None:
+    run = served.start("evaluate", dataset="songs", model="7")
+    wait_for(lambda: served.state_of(run)[0] == "FAILED", "the end of the run")
+    message = served.get(f"flow_runs/{run}")["state"]["message"]
+    hint = (
+        f"prefect.flow_runs: What was finished stays. Once the cause is fixed, go on with: prefect flow-run retry {run}"
+    )
+    wait_for(lambda: hint in served.log_of(run), "the line that says what to do", 60)
+    log = "\n".join(served.log_of(run))
+    assert log.count(message) == 1, log
+    assert not [word for word in ("Traceback", "NoneType", "unexpected") if word in log], log
+    assert "Traceback" not in (served.folder / "data/serve/worker.log").read_text()
+
+
 def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served: Served) -> None:
     before = served.processes()
     runs = served.folder / "data/runs"
@@ -254,6 +274,10 @@ def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served
     result = served.command("prefect", "flow-run", "cancel", second)
     assert result.returncode == 0, result.stdout + result.stderr
     wait_for(lambda: served.state_of(second)[0] == "CANCELLED", "the end of the second")
+    assert served.get(f"flow_runs/{second}")["state"]["message"].startswith("stopped by SIGTERM after step ")
+    hint = f"go on with: prefect flow-run retry {second}"
+    wait_for(lambda: served.log_of(second)[-1].endswith(hint), "the line that says what to do", 60)
+    assert not [line for line in served.log_of(second) if "Traceback" in line or "Crash" in line]
     wait_for(lambda: set(served.processes()) <= set(before), "the end of its processes", 30)
     assert read_json(folder / "run.json")["status"] == "stopped"
     assert list((folder / "checkpoints").glob("step-*.json"))

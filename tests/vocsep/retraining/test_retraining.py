@@ -22,8 +22,8 @@ from vocsep.evaluation.score_files import read_scores, save_scores
 from vocsep.evaluation.scores import SongScores
 from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
 from vocsep.retraining.decision import Decision, apply, decide, still_holds
-from vocsep.retraining.job import JOB_NAME, open_job
-from vocsep.retraining.report import finish, retraining_markdown
+from vocsep.retraining.job import open_job, trained_model
+from vocsep.retraining.report import finish, nothing_to_do_markdown, retraining_markdown
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import training_digest
 from vocsep.training.songs import ExtraStore, song_pool
@@ -130,6 +130,12 @@ def test_decision_about_another_champion_is_not_carried_out(registry: ModelRegis
 # The job
 
 
+@pytest.fixture(scope="module")
+def budget_store(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
+    """Not to be changed."""
+    return small_store(tmp_path_factory.mktemp("budgets") / "s.zarr", SPLITS)
+
+
 def test_job_is_begun_once_gone_on_with_and_not_begun_again_when_nothing_changed(tmp_path: Path) -> None:
     store, registry, jobs = small_store(tmp_path / "s.zarr", SPLITS), ModelRegistry(tmp_path / "models"), tmp_path / "j"
     job = open_job(jobs, store, registry, CONFIG, "scratch", False)
@@ -143,8 +149,6 @@ def test_job_is_begun_once_gone_on_with_and_not_begun_again_when_nothing_changed
     assert (again.folder, again.challenger) == (job.folder, 1)
     finish(job, song_digests(store.manifest), "done")
     assert open_job(jobs, store, registry, CONFIG, "scratch", False) is None
-    budget = CONFIG.model_copy(update={"steps": 9})
-    assert open_job(jobs, store, registry, budget, "scratch", False) is None
     other = CONFIG.model_copy(update={"width": 3})
     assert open_job(jobs, store, registry, other, "scratch", False) is not None
     forced = open_job(jobs, store, registry, CONFIG, "scratch", True)
@@ -154,19 +158,91 @@ def test_job_is_begun_once_gone_on_with_and_not_begun_again_when_nothing_changed
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "[" * 100_000, "{}", '{"digest": 1, "start": 2, "finished": false}']
+    ("held", "wanted", "is_another"),
+    [
+        ({"steps": 30}, {"max_minutes": 60}, True),
+        ({"steps": 30}, {"steps": 31}, True),
+        ({"steps": 30}, {"steps": 30}, False),
+        ({"steps": 30}, {"steps": 29}, False),
+        ({"steps": 30}, {"steps": 30, "max_minutes": 1}, False),
+        ({"steps": 30, "max_minutes": 1}, {"steps": 30}, True),
+        ({"max_minutes": 5}, {}, False),
+        ({}, {"max_minutes": 5}, True),
+        ({"epochs": 200}, {"epochs": 300}, True),
+        ({"epochs": 3}, {"epochs": 3}, False),
+        ({"max_minutes": 60, "steps_done": 900}, {"steps": 900}, False),
+        ({"max_minutes": 60, "steps_done": 900}, {"steps": 1000}, True),
+        ({"steps": 900, "seconds": 130.0}, {"max_minutes": 2}, False),
+        ({"steps": 900, "seconds": 130.0}, {"max_minutes": 3}, True),
+    ],
 )
-def test_a_damaged_job_costs_no_more_than_itself(tmp_path: Path, content: str) -> None:
-    store, registry, jobs = small_store(tmp_path / "s.zarr", SPLITS), ModelRegistry(tmp_path / "models"), tmp_path / "j"
-    for name in ("20200101-000000", "29990101-000000"):
-        (jobs / name).mkdir(parents=True)
-        (jobs / name / JOB_NAME).write_text(content)
-    job = open_job(jobs, store, registry, CONFIG, "scratch", False)
+def test_larger_budget_is_another_training(
+    held: dict[str, Any], wanted: dict[str, Any], is_another: bool, budget_store: SpectrogramStore, tmp_path: Path
+) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    without = CONFIG.model_copy(update={"steps": None})
+    trained = without.model_dump(mode="json") | {"steps_done": 1, "seconds": 1.0} | held
+    data = {"digest": training_digest(budget_store), "train": [], "valid": []}
+    spectrogram = {"channels": 1}
+    registry.add({"w": np.ones(3, np.float32)}, {"data": data, "training": trained, "spectrogram": spectrogram})
+    config = without.model_copy(update=wanted)
+    job = open_job(tmp_path / "jobs", budget_store, registry, config, "scratch", False)
+    assert (job is not None) is is_another
+    found = trained_model(budget_store, registry, config)
+    assert (found is None) is is_another
+    if found is not None:
+        text = nothing_to_do_markdown(found, {"Song 7": "broken"})
+        assert "model 1 was trained on these very training songs" in text
+        assert " new" not in text
+        assert "- Song 7: broken" in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 100_000,
+        b'{"digest": 1, "start": "scratch", "training": {}, "finished": true}',
+        b'{"digest": "d", "start": "elsewhere", "training": {}, "finished": true}',
+        b'{"digest": "d", "start": "scratch", "training": [], "finished": true}',
+        b'{"digest": "d", "start": "scratch", "training": {}, "finished": true, "songs": [1]}',
+        b'{"digest": "d", "start": "scratch", "training": {}, "finished": false, "decision": {"challenger": "x"}}',
+        None,
+    ],
+)
+def test_damaged_job_is_named_and_keeps_no_other_from_its_work(
+    content: bytes | None, budget_store: SpectrogramStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = tmp_path / "jobs" / "20260101-000000" / "job.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.mkdir() if content is None else damaged.write_bytes(content)
+    assert str(changes_since_last(tmp_path / "jobs", song_digests(budget_store.manifest))) == "4 new"
+    registry = ModelRegistry(tmp_path / "models")
+    job = open_job(tmp_path / "jobs", budget_store, registry, CONFIG, "scratch", False)
     assert job is not None
-    finish(job, song_digests(store.manifest), "done")
-    again = open_job(jobs, store, registry, CONFIG, "scratch", True)
-    assert again is not None
-    assert again.folder != job.folder
+    finish(job, song_digests(budget_store.manifest), "done")
+    assert str(changes_since_last(tmp_path / "jobs", song_digests(budget_store.manifest))) == "no song changed"
+    (line,) = caplog.messages
+    assert line.startswith(f"{damaged}: damaged")
+    assert "\n" not in line
+
+
+def test_report_that_a_job_names_elsewhere_is_not_used(budget_store: SpectrogramStore, tmp_path: Path) -> None:
+    reports, registry = tmp_path / "reports", ModelRegistry(tmp_path / "models")
+    job = open_job(tmp_path / "jobs", budget_store, registry, CONFIG, "scratch", False)
+    assert job is not None
+    job.write(challenger=1)
+    own = job.report_folder(reports, None)
+    assert job.report_folder(reports, None) == own
+    for elsewhere in (tmp_path, reports / "..", reports, tmp_path / "jobs" / "x"):
+        elsewhere.mkdir(parents=True, exist_ok=True)
+        job.write(report={"champion": None, "folder": str(elsewhere)})
+        assert job.report_folder(reports, None).parent == reports
 
 
 def test_job_of_other_songs_is_another_job(tmp_path: Path) -> None:
@@ -228,7 +304,11 @@ def test_changes_are_new_changed_and_removed_songs_since_the_last_finished_job(t
     changes = changes_since_last(tmp_path / "jobs", other)
     assert (changes.new, changes.changed, changes.removed) == (("Song 9",), ("Song 2",), ("Song 1",))
     assert str(changes) == "1 new, 1 changed, 1 removed"
-    assert "Removed: Song 1" in retraining_markdown(changes, None, {"Song 7": "broken"}, [])
+    decided = Decision(2, 1, promote=True, reason="better")
+    job.write(decision=asdict(decided))
+    text = retraining_markdown(changes, job, {"Song 7": "broken"}, [])
+    assert "Removed: Song 1" in text
+    assert "- Song 7: broken" in text
 
 
 def test_dataset_of_which_most_songs_vanished_is_refused(tmp_path: Path) -> None:

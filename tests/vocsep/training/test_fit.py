@@ -16,13 +16,15 @@ from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.vocsep.models.small_models import unet
 from tests.vocsep.training.training_runs import are_equal, fit_plainly, quick, scripted, small_store, train, weights_of
+from vocsep.models.networks import build_network
 from vocsep.models.torch_network import load_network
 from vocsep.models.unet import UNet
 from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
-from vocsep.training.description import describe_model, training_digest
+from vocsep.training.description import describe_architecture, describe_model, training_digest
 from vocsep.training.fit import TrainResult, fit
 from vocsep.training.loop import pick_precision
+from vocsep.training.promotion import promote_if_better
 from vocsep.training.validation import load_song, median_frame_sdr, validate
 
 TRAIN_AND_VALID = ("train", "train", "valid")
@@ -396,8 +398,10 @@ def test_fine_tuning_refuses_another_spectrogram(store: SpectrogramStore, tuned:
 
 def held_model(registry: ModelRegistry, store: SpectrogramStore, valid_sdr_db: float) -> int:
     """A champion that says it scored so on the validation songs of `store`."""
-    weights = {name: value.numpy() for name, value in unet(1, 2).state_dict().items()}
-    description = describe_model(quick(network="unet"), store) | {"metrics": {"valid_sdr_db": valid_sdr_db}}
+    config = quick(network="unet")
+    network = build_network(describe_architecture(config, store))
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    description = describe_model(config, store) | {"metrics": {"valid_sdr_db": valid_sdr_db}}
     held = registry.add(weights, description).version
     assert held is not None
     registry.promote(held)
@@ -424,18 +428,36 @@ def test_champion_validated_on_the_same_data_is_replaced_only_by_a_better_model(
     assert registry.champion() == (result.version if is_replaced else held)
     assert registry.open("latest").version == result.version
     if is_replaced:
-        scores = f"{result.valid_sdr_db:.2f} dB against -99.00 dB"
-        assert registry.history()[-1].why == f"trained: better on the same validation songs ({scores})"
+        scores = f"{result.valid_sdr_db:.2f} dB, -99.00 dB"
+        assert registry.history()[-1].why == f"trained: better than the champion on the validation songs ({scores})"
 
 
-def test_champion_validated_on_other_data_is_replaced_whatever_it_scored(
+def test_champion_validated_on_other_data_is_scored_on_the_validation_songs(
     store: SpectrogramStore, tmp_path: Path
 ) -> None:
     other = small_store(tmp_path / "other.zarr", TRAIN_AND_VALID, seed=1)
     assert training_digest(store) != training_digest(other)
     registry = ModelRegistry(tmp_path / "models")
-    held_model(registry, other, 99.0)
-    result = train(store, tmp_path, registry)
-    assert result.is_champion
-    assert registry.champion() == result.version
-    assert registry.history()[-1].why == "trained: on other songs than the champion"
+    # What it scored there says nothing here.
+    held = held_model(registry, other, 99.0)
+    score = validate(store, load_network(registry.open(str(held)))).sdr_db
+    worse = registry.add({}, describe_model(quick(network="unet"), store) | {"metrics": {"valid_sdr_db": score}})
+    assert not promote_if_better(registry, worse, store)
+    assert registry.champion() == held
+    better = registry.add({}, describe_model(quick(network="unet"), store) | {"metrics": {"valid_sdr_db": score + 1}})
+    assert promote_if_better(registry, better, store)
+    assert registry.champion() == better.version
+    scores = f"{score + 1:.2f} dB, {score:.2f} dB"
+    assert registry.history()[-1].why == f"trained: better than the champion on the validation songs ({scores})"
+
+
+def test_champion_that_knows_validation_songs_is_not_compared_on_them(store: SpectrogramStore, tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    held_model(registry, store, 99.0)
+    description = describe_model(quick(network="unet"), store) | {"metrics": {"valid_sdr_db": -99.0}}
+    (known, *_) = description["data"]["train"]
+    description["data"] |= {"digest": "other", "valid": [known]}
+    model = registry.add({}, description)
+    assert promote_if_better(registry, model, store)
+    why = "trained: the champion knows 1 of the validation songs from its training: not compared"
+    assert registry.history()[-1].why == why

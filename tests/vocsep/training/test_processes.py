@@ -21,6 +21,7 @@ from storage.checkpoints import CheckpointFolder
 from storage.files import read_json
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from tests.helpers import beyond_loopback, listening
 from tests.vocsep.training.training_runs import (
     Arrays,
     Child,
@@ -318,6 +319,8 @@ def test_devices_2_starts_two_processes_that_sigterm_ends_and_plain_torchrun_goe
     child.wait_until(lambda: any(last_row(run) >= 10 for run in runs.glob("*")), "ten steps")
     started = psutil.Process(child.pid).children(recursive=True)
     assert len(started) >= 3, started
+    assert listening(started)
+    assert beyond_loopback(started) == {}
     child.send(signal.SIGTERM)
     assert child.wait() == 128 + signal.SIGTERM, child.messages
     _, alive = psutil.wait_procs(started, timeout=30)
