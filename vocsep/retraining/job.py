@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from storage.errors import UserError
-from storage.files import new_folder, write_json
+from storage.files import new_folder, read_json, write_json
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
 from vocsep.retraining.decision import Decision
