@@ -26,9 +26,9 @@ class Batch(NamedTuple):
     accompaniment: Tensor | None
 
     def items(self, part: slice) -> "Batch":
-        """Some of the patches."""
-        accompaniment = None if self.accompaniment is None else self.accompaniment[part]
-        return Batch(self.mixture[part], self.vocals[part], accompaniment)
+        """Some of the patches, side by side in memory."""
+        accompaniment = None if self.accompaniment is None else self.accompaniment[part].contiguous()
+        return Batch(self.mixture[part].contiguous(), self.vocals[part].contiguous(), accompaniment)
 
 
 class PatchMaker:

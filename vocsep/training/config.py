@@ -99,6 +99,8 @@ class TrainConfig(Settings):
     def _check(self) -> "TrainConfig":
         if self.targets not in (("vocals",), ("vocals", "accompaniment")):
             raise ValueError("targets must be vocals, or vocals and accompaniment")
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} cannot be shared by {self.devices} processes")
         return self
 
     def identity(self) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def run_training(
             batch = fabric.to_device(next(feed))
             # Forward, loss and backward. Random numbers come from nothing but seed and step: a resumed run takes the
             # same steps.
-            loss = as_distance(config.objective, parts.backward(batch, _step_seed(config, course.step)))
+            loss = parts.backward(batch, _step_seed(config, course.step))
             norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip or float("inf")))
             if not (isfinite(loss) and isfinite(norm)):
                 _fail(fabric, run, save, course.step, loss, norm, batch, batches.places(course.step))
@@ -141,7 +141,8 @@ def run_training(
             own = (budget.used(course.step), number, loss, budget.seconds_used, course.validation_share)
             every = _of_all_processes(fabric, own)
             course.used, stop_signal = float(every[:, 0].max()), int(every[:, 1].max())
-            mean_loss, course.seconds = float(every[:, 2].mean()), float(every[0, 3])
+            mean_loss = as_distance(config.objective, float(every[:, 2].mean()))
+            course.seconds = float(every[0, 3])
             course.loss = mean_loss if course.step == 1 else 0.98 * course.loss + 0.02 * mean_loss
 
             if run is not None:

@@ -123,7 +123,8 @@ class BatchParts:
         if processes > 1:
             total = _summed_over_processes(total)
         for weight, gradient in zip(self._weights, total, strict=False):
-            weight.grad = gradient
+            # In the memory format of the weight: fused optimisers read both as one run of numbers.
+            weight.grad = torch.empty_like(weight).copy_(gradient)
         means = iter(total[len(self._weights) :])
         for norm in batch_norms(self._network):
             assert norm.running_mean is not None
@@ -159,5 +160,4 @@ def _summed_over_processes(values: list[Tensor]) -> list[Tensor]:
     flat = torch.cat([value.flatten() for value in values])
     distributed.all_reduce(flat)
     pieces = torch.split(flat, [value.numel() for value in values])
-    # Gradients keep the memory format of their weights: fused optimisers read both as one run of numbers.
-    return [torch.empty_like(value).copy_(piece.view_as(value)) for value, piece in zip(values, pieces, strict=True)]
+    return [piece.view(value.shape) for value, piece in zip(values, pieces, strict=True)]

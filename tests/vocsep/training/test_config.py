@@ -18,6 +18,7 @@ from vocsep.training.config import FREE_ON_RESUME, TrainConfig
         {"epochs": inf},
         {"max_minutes": -1},
         {"batch_size": 0},
+        {"devices": 99},
         {"optimizer": "sgd"},
         {"learning_rate": 0},
         {"learning_rate": nan},
