@@ -100,7 +100,7 @@ class TrainConfig(Settings):
         if self.targets not in (("vocals",), ("vocals", "accompaniment")):
             raise ValueError("targets must be vocals, or vocals and accompaniment")
         if self.batch_size % self.devices:
-            raise ValueError(f"batch_size {self.batch_size} cannot be shared by {self.devices} processes")
+            raise ValueError(f"devices {self.devices} cannot share a batch_size of {self.batch_size} evenly")
         return self
 
     def identity(self) -> dict[str, Any]:
