@@ -78,6 +78,8 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
         return named((b"mdat", b"moov", b"moof"), box_head, 0)
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return named((_MATROSKA_SEGMENT,), element_head, 0)
+    if head[:3] == b"FLV":
+        return _flv_file(file)
     if head[:4] == b"\x30\x26\xb2\x75":
         return named((_ASF_DATA,), object_head, 0)
     return []
@@ -97,6 +99,15 @@ def _wav_sound(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
         # Not if the size of the whole, which is written last, is smaller.
         return [] if piece.start <= whole <= size else [piece]
     return []
+
+
+def _flv_file(file: BinaryIO) -> list[Piece]:
+    """All of an FLV file, which is as long as its first tag may say."""
+    file.seek(0)
+    name, value = b"\x00\x08filesize\x00", struct.Struct(">d")
+    _, found, rest = file.read(4096).partition(name)
+    size = value.unpack_from(rest)[0] if found and len(rest) >= value.size else 0.0
+    return [Piece(b"FLV", 0, int(size))] if 0 < size < 1 << 62 else []
 
 
 def _refuse_cut_ogg(path: Path, file: BinaryIO) -> None:
