@@ -18,6 +18,9 @@ from vocsep.audio.containers import (
     pieces,
 )
 
+WAV_KINDS = (b"RIFF", b"RF64", b"BW64")
+"""How wav files begin; the latter two may have more than 4 GB."""
+
 
 class DamagedSound(UserError):
     """A sound file that was cut off, or of which a part cannot be decoded."""
@@ -62,7 +65,7 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
     def named(names: tuple[bytes, ...], head: Head, start: int, align: int = 1) -> list[Piece]:
         return [piece for piece in pieces(file, head, start, size, align) if piece.name in names]
 
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+    if head[:4] in WAV_KINDS and head[8:12] == b"WAVE":
         return _wav_sound(file, head, size)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return named((b"RIFF",), chunk_head, 0, 2)
@@ -94,7 +97,7 @@ def _wav_sound(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
             long = int.from_bytes(file.read(8), "little")
         if piece.name != b"data":
             continue
-        if head[:4] == b"RF64":
+        if head[:4] in (b"RF64", b"BW64"):
             return [Piece(piece.name, piece.start, long)] if piece.size == 0xFFFFFFFF else [piece]
         # Not if the size of the whole, which is written last, is smaller.
         return [] if piece.start <= whole <= size else [piece]
