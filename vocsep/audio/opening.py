@@ -20,7 +20,7 @@ _READERS = (
     *("wav", "w64", "aiff", "au", "caf", "flac", "mp3", "aac", "ogg", "matroska", "mov", "avi", "asf", "flv", "mpeg"),
     *("mpegts", "ac3", "eac3", "ac4", "dts", "dtshd", "truehd", "mlp", "tta", "ape", "wv", "mpc", "mpc8", "tak", "shn"),
     *("dsf", "iff", "voc", "amr", "amrnb", "amrwb", "rm", "oma", "nut", "mxf", "dv", "wtv", "nsv", "loas", "ircam"),
-    *("nistsphere", "sox", "xwma", "spdif", "gxf", "swf", "osq", "bonk", "qoa", "avr", "paf", "pvf"),
+    *("nistsphere", "sox", "xwma", "spdif", "gxf", "swf", "osq", "bonk", "qoa", "avr", "epaf", "pvf", "sds"),
 )
 _OPTIONS = {"format_whitelist": ",".join(_READERS), "protocol_whitelist": "file"}
 # That a file may take to be opened, or until the next packet: for music it is far less than one.
@@ -47,7 +47,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
             container = av.open(file_url(path), mode="r", metadata_errors="replace", options=options, timeout=_SECONDS)
         except ArgumentError:
             raise UserError(
-                f"{path}: cannot be read as audio (of a kind that holds no sound itself, like a playlist)"
+                f"{path}: cannot be read as audio (a playlist, a picture, or of a kind that is not read)"
             ) from None
         except FFmpegError:
             refuse_cut(path)  # a better reason
