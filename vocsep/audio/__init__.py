@@ -1,1 +1,1 @@
-"""Sound files to waveforms and back: formats, info, reading, resampling, writing."""
+"""Sound files to waveforms and back: opening, whether they are whole, info, reading, resampling, formats, writing."""

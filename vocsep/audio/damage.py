@@ -18,6 +18,9 @@ from vocsep.audio.containers import (
     pieces,
 )
 
+WAV_KINDS = (b"RIFF", b"RF64", b"BW64")
+"""How wav files begin; the latter two may have more than 4 GB."""
+
 
 class DamagedSound(UserError):
     """A sound file that was cut off, or of which a part cannot be decoded."""
@@ -62,7 +65,7 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
     def named(names: tuple[bytes, ...], head: Head, start: int, align: int = 1) -> list[Piece]:
         return [piece for piece in pieces(file, head, start, size, align) if piece.name in names]
 
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+    if head[:4] in WAV_KINDS and head[8:12] == b"WAVE":
         return _wav_sound(file, head, size)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return named((b"RIFF",), chunk_head, 0, 2)
@@ -78,6 +81,8 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
         return named((b"mdat", b"moov", b"moof"), box_head, 0)
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return named((_MATROSKA_SEGMENT,), element_head, 0)
+    if head[:3] == b"FLV":
+        return _flv_file(file)
     if head[:4] == b"\x30\x26\xb2\x75":
         return named((_ASF_DATA,), object_head, 0)
     return []
@@ -92,11 +97,20 @@ def _wav_sound(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
             long = int.from_bytes(file.read(8), "little")
         if piece.name != b"data":
             continue
-        if head[:4] == b"RF64":
+        if head[:4] in (b"RF64", b"BW64"):
             return [Piece(piece.name, piece.start, long)] if piece.size == 0xFFFFFFFF else [piece]
         # Not if the size of the whole, which is written last, is smaller.
         return [] if piece.start <= whole <= size else [piece]
     return []
+
+
+def _flv_file(file: BinaryIO) -> list[Piece]:
+    """All of an FLV file, which is as long as its first tag may say."""
+    file.seek(0)
+    name, value = b"\x00\x08filesize\x00", struct.Struct(">d")
+    _, found, rest = file.read(4096).partition(name)
+    size = value.unpack_from(rest)[0] if found and len(rest) >= value.size else 0.0
+    return [Piece(b"FLV", 0, int(size))] if 0 < size < 1 << 62 else []
 
 
 def _refuse_cut_ogg(path: Path, file: BinaryIO) -> None:

@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError, PatchWelcomeError
 
 from storage.errors import NotFound, UserError, one_line
-from vocsep.audio.damage import refuse_cut
+from vocsep.audio.damage import WAV_KINDS, refuse_cut
 from vocsep.audio.tags import refuse_too_many_tags
 
 # FFmpeg's readers of sound and films. Those of playlists, streams over a network, pictures and devices open what a file
@@ -20,7 +20,7 @@ _READERS = (
     *("wav", "w64", "aiff", "au", "caf", "flac", "mp3", "aac", "ogg", "matroska", "mov", "avi", "asf", "flv", "mpeg"),
     *("mpegts", "ac3", "eac3", "ac4", "dts", "dtshd", "truehd", "mlp", "tta", "ape", "wv", "mpc", "mpc8", "tak", "shn"),
     *("dsf", "iff", "voc", "amr", "amrnb", "amrwb", "rm", "oma", "nut", "mxf", "dv", "wtv", "nsv", "loas", "ircam"),
-    *("nistsphere", "sox", "xwma", "spdif", "gxf", "swf", "osq", "bonk", "qoa", "avr", "paf", "pvf"),
+    *("nistsphere", "sox", "xwma", "spdif", "gxf", "swf", "osq", "bonk", "qoa", "avr", "epaf", "pvf", "sds"),
 )
 _OPTIONS = {"format_whitelist": ",".join(_READERS), "protocol_whitelist": "file"}
 # That a file may take to be opened, or until the next packet: for music it is far less than one.
@@ -42,12 +42,12 @@ def opened(path: Path) -> Iterator[InputContainer]:
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise UserError(f"{path}: a pipe or device cannot be read as audio; save its sound as a file first")
         refuse_too_many_tags(path)
-        options = _OPTIONS | ({"probesize": str(_WAV_PROBE_BYTES)} if is_wav(path) else {})
+        options = _OPTIONS | ({"probesize": str(_WAV_PROBE_BYTES)} if _is_wav(path) else {})
         try:
             container = av.open(file_url(path), mode="r", metadata_errors="replace", options=options, timeout=_SECONDS)
         except ArgumentError:
             raise UserError(
-                f"{path}: cannot be read as audio (of a kind that holds no sound itself, like a playlist)"
+                f"{path}: cannot be read as audio (a playlist, a picture, or of a kind that is not read)"
             ) from None
         except FFmpegError:
             refuse_cut(path)  # a better reason
@@ -64,11 +64,12 @@ def opened(path: Path) -> Iterator[InputContainer]:
         raise one_line(path, "read as audio", error) from None
 
 
-def is_wav(path: Path) -> bool:
-    """Whether a file is a wav file, also one of more than 4 GB."""
+def _is_wav(path: Path) -> bool:
     with path.open("rb") as file:
         riff = file.read(12)
-    return riff[:4] in (b"RIFF", b"RF64") and riff[8:] == b"WAVE"
+    if riff[:4] == b"RIFX":  # FFmpeg takes its samples for those of a plain wav file, and gives noise
+        raise UserError(f"{path}: is a big-endian wav file (RIFX), which cannot be read; convert it")
+    return riff[:4] in WAV_KINDS and riff[8:] == b"WAVE"
 
 
 def system_name(path: Path) -> bytes:

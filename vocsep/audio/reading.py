@@ -25,7 +25,7 @@ from vocsep.audio.tags import bounded
 
 LENGTH_IN_HEADER = ("flac", "tta", "wv")
 # Formats whose header tells the length to within a frame, or not at all.
-_ROUGH_LENGTH_IN_HEADER = ("ape", "tak", "mpc", "mpc8", "dsf", "rm", "flv", "matroska,webm")
+_ROUGH_LENGTH_IN_HEADER = ("ape", "tak", "mpc", "mpc8", "dsf", "rm")
 _ROUGHLY_SECONDS = 0.5
 # Nothing but frames, one after the other: players pass over what is between them or behind the last.
 _BARE_FRAMES = ("mp3", "aac", "ac3", "eac3", "dts", "dtshd", "loas", "amr")

@@ -80,7 +80,7 @@ def _tags(file: BinaryIO, size: int) -> Iterator[int]:
         yield from _flac_tags(file, start + 4, size)
     elif head[:4] == b"OggS":
         yield from _ogg_tags(file, start)
-    elif head[:4] in (b"RIFF", b"RF64"):
+    elif head[:4] in (b"RIFF", b"RF64", b"BW64"):
         yield from _chunk_tags(file, chunk_head, start + 12, size)
     elif head[:4] == b"FORM":
         yield from _chunk_tags(file, aiff_head, start + 12, size)

@@ -57,6 +57,21 @@ def test_file_that_was_cut_off_is_named_and_gives_what_there_is_when_asked(tmp_p
         np.testing.assert_allclose(same, whole[:, : same.shape[1]], rtol=0, atol=1e-3)
 
 
+def test_wav_of_more_than_4_gigabytes_by_its_newer_name_is_read_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    content = write_kind(path, "rf64", SOUND, RATE).replace(b"RF64", b"BW64")
+    path.write_bytes(content)
+    np.testing.assert_array_equal(decode(path)[0], WORDS / np.float32(32768))
+    path.write_bytes(content[:-4000])
+    one_line(lambda: decode(path), path, "cut off, 4000 of")
+
+
+def test_big_endian_wav_that_would_be_decoded_as_noise_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    soundfile.write(path, WORDS.T, RATE, endian="BIG")
+    one_line(lambda: decode(path), path, "RIFX")
+
+
 def ogg_with(content: bytes, number: int, change: str) -> bytes:
     """An Ogg file without its page `number`, or with one bit of it flipped."""
     starts = []

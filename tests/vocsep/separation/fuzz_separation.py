@@ -24,7 +24,7 @@ from vocsep.separation.files import separate_file
 from vocsep.separation.settings import SeparationSettings
 
 TAGGED = ("mp3", "flac", "m4a", "mkv", "wav", "aiff", "ape.mp3")
-ROUGH = ("rm", "flv")  # that tell their length, but not to the half second
+ROUGH = ("rm",)  # which tells its length, but not to the half second
 FORMATS: tuple[AudioFormat, ...] = ("wav", "flac", "ogg")
 
 
