@@ -1,5 +1,6 @@
 """`vocsep demo-data`: computer-made songs in the form of MUSDB18."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,4 +33,4 @@ def demo_data(
             seconds=seconds,
             progress=progress,
         )
-    typer.echo(f"{len(paths)} songs in {output}; next: make preprocess")
+    typer.echo(f"{len(paths)} songs in {output}; next: vocsep preprocess --dataset {shlex.quote(str(output))}")

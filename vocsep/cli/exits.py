@@ -9,6 +9,7 @@ from types import FrameType
 import typer
 
 from storage.errors import UserError
+from vocsep.cli.streams import output_problem, prepare_streams
 from vocsep.mapping import SomeFailed
 from vocsep.training.stopping import TrainingStopped
 
@@ -36,14 +37,31 @@ def stop_on_signals() -> None:
 @contextlib.contextmanager
 def exit_codes() -> Iterator[None]:
     """End the process with the code and the message of what the body raises, without a traceback where none helps."""
+    prepare_streams()
     try:
         yield
+        _require_printed()
+    except SystemExit as end:
+        if end.code in (None, 0):
+            _require_printed()
+        raise
     except (UserError, SomeFailed) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except OSError as error:
+        # A path that is something else than it should be, or a disk that is full: the user's to mend.
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {place}{error.strerror or error}", err=True)
+        sys.exit(2)
     except (TrainingStopped, StoppedBySignal) as stopped:
         typer.echo(str(stopped), err=True)
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)
+
+
+def _require_printed() -> None:
+    if problem := output_problem():
+        typer.echo(f"error: standard output: cannot be written ({problem}); all else is done", err=True)
+        sys.exit(2)

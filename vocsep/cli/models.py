@@ -1,5 +1,6 @@
 """`vocsep models ...`: the trained models, where they come from, and which of them is in use."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,8 +84,16 @@ def models_promote(
 ) -> None:
     """Make a version the champion."""
     registry = _registry(models)
+    held = None
+    with contextlib.suppress(UserError):  # promoting mends a history that is damaged
+        held = registry.champion()
     registry.promote(version, "promoted by hand")
-    typer.echo(f"version {version} is the champion; back to the one before with: vocsep models rollback")
+    if held == version:
+        typer.echo(f"version {version} is the champion already")
+    elif len(registry.history()) > 1:
+        typer.echo(f"version {version} is the champion; back to the one before with: vocsep models rollback")
+    else:
+        typer.echo(f"version {version} is the champion, the first one")
 
 
 @app.command("rollback")

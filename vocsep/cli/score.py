@@ -23,11 +23,21 @@ def score(
     ] = None,
 ) -> None:
     """Score estimates."""
+    from storage.errors import UserError, one_line
     from storage.files import write_json
     from vocsep.evaluation.score_folders import score_folders
     from vocsep.metrics.bsseval import METRICS
 
+    if output is not None and output.is_dir():
+        raise UserError(f"{output}: is a folder; give a file, as in -o scores.json")
     scores = score_folders(references, estimates, window, hop)
+    problem = None
+    if output is not None:
+        # Before they are printed, and printed if they cannot be written: either is enough to keep them.
+        try:
+            write_json(output, scores)
+        except OSError as error:
+            problem = one_line(output, "written", error)
     table = Table("source", *METRICS, "frames counted", title="BSSEval v4, medians over frames in dB")
     for name, values in scores["sources"].items():
         medians = [values[metric]["median"] for metric in METRICS]
@@ -38,6 +48,7 @@ def score(
     Console().print(table)
     for note in scores["notes"]:
         typer.echo(note)
+    if problem is not None:
+        raise problem
     if output is not None:
-        write_json(output, scores)
         typer.echo(f"all frames: {output}")

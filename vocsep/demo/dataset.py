@@ -164,6 +164,20 @@ def make_demo(
     return list(songs)
 
 
+def held_settings(root: Path) -> dict[str, Any]:
+    """Settings of the demo at `root`, finished or not, as `make_demo` takes them; none where there is no such demo."""
+    counts = ("seed", "train_songs", "test_songs")
+    for name in (_DONE, _STARTED):
+        try:
+            found = json.loads((root / name).read_text(encoding="utf-8"))
+            if found["generator"] == _GENERATOR and all(type(found[count]) is int for count in counts):
+                shortest, longest = map(float, found["seconds"])
+                return {count: found[count] for count in counts} | {"seconds": (shortest, longest)}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {}
+
+
 def song_seconds(seed: int, index: int, seconds: tuple[float, float]) -> float:
     """Choose a song's length between two bounds in seconds: a whole number of AAC frames, else the lower bound.
 

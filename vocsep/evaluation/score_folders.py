@@ -1,5 +1,6 @@
 """BSSEval for two folders of audio files, without dataset, model or store."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ def score_folders(
         `{"sample_rate", "window_seconds", "hop_seconds", "sources": {name: {metric: {"median", "frames"}}}, "notes"}`;
         values in dB, frames that are not counted are None, and the notes say why.
     """
+    for option, seconds in (("window", window_seconds), ("hop", hop_seconds)):
+        if not 0 < seconds < math.inf:
+            raise UserError(f"--{option} {seconds:g}: must be seconds, more than 0")
     for folder in (references, estimates):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
@@ -49,7 +53,8 @@ def score_folders(
             f"{estimates}: {estimated_rate} Hz, {estimated.shape[1]} channels, {estimated.shape[2]} samples; the "
             f"references have {rate} Hz, {true.shape[1]} channels, {true.shape[2]} samples"
         )
-    window, hop = round(window_seconds * rate), round(hop_seconds * rate)
+    # Frames longer than the song are the song.
+    window, hop = (max(1, min(round(seconds * rate), true.shape[2])) for seconds in (window_seconds, hop_seconds))
     values = dict(zip(METRICS, bss_eval(true, estimated, window=window, hop=hop), strict=True))
     return {
         "sample_rate": rate,

@@ -32,7 +32,7 @@ class Plan:
 
 
 def check_store(path: Path, dataset: Dataset, config: StoreConfig) -> bool:
-    """Whether a store of the demo dataset lies at `path` that gives way to real songs; nothing is written.
+    """Whether a store of demo songs lies at `path` that gives way to other songs; nothing is written.
 
     Raises
     ------
@@ -41,9 +41,9 @@ def check_store(path: Path, dataset: Dataset, config: StoreConfig) -> bool:
     """
     if (path / MANIFEST_NAME).exists():
         held = Manifest.load(path)
-        if held.kind == DEMO_KIND != dataset.kind:
-            return True
         if not is_same_dataset(held, dataset):
+            if held.kind == DEMO_KIND:
+                return True
             raise UserError(
                 f"{path}: holds {held.kind} songs of {held.root}, not of {dataset.root}; "
                 "give another store path (STORE=...), or delete this store"

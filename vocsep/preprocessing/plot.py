@@ -1,6 +1,7 @@
 """A picture of one track of a store: the spectrograms of mixture, vocals and accompaniment."""
 
 import itertools
+import math
 from collections.abc import Collection
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def plot_track(
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: no known picture format; let the name end in {', '.join(SUFFIXES)}")
+    if not math.isfinite(start) or not math.isfinite(seconds or 0.0):
+        raise UserError(f"{track.name!r} has {track.seconds:.1f} s; start and seconds must be finite")
     config = spectrogram_config(store)
     first = round(start * config.frames_per_second)
     length = track.frames if seconds is None else round(seconds * config.frames_per_second)

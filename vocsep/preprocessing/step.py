@@ -19,7 +19,7 @@ from storage.track_writer import Compression
 from vocsep.config import Settings
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset, Song
-from vocsep.demo.dataset import make_demo
+from vocsep.demo.dataset import held_settings, make_demo
 from vocsep.mapping import Map, Outcome, SomeFailed, failures_of, serial
 from vocsep.paths import DEMO, STORE
 from vocsep.preprocessing.config import StoreConfig
@@ -150,7 +150,7 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
     started = time.monotonic()
     report = progress or (lambda done, total: None)
     if config.dataset is None:
-        make_demo(DEMO, progress=report)
+        make_demo(DEMO, progress=report, **held_settings(DEMO))
     dataset = open_dataset(config.dataset or DEMO, config.kind)
     expected = store_config(config)
     held = held_manifest(config.store)

@@ -17,7 +17,7 @@ _PREFIX = ".vocsep-unfinished-"
 def unfinished_folder(output: Path) -> Iterator[Path]:
     """A folder in `output` that is gone afterwards; those that killed runs left go as well.
 
-    Raises `UserError` if it cannot be written, whatever of the body.
+    What the system refuses, in the body too, becomes a `UserError` that names `output`.
     """
     try:
         _sweep(output)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -227,9 +228,13 @@ def test_models_list_shows_version_champion_and_score(tmp_path: Path, models: Pa
 
 def test_demo_data_command_makes_songs_that_evaluate_scores(tmp_path: Path, models: Path) -> None:
     arguments = ("--train-songs", "1", "--test-songs", "1", "--seconds", "2", "3")
-    made = vocsep("demo-data", "-o", "songs", *arguments, folder=tmp_path)
+    made = vocsep("demo-data", "-o", "my songs", *arguments, folder=tmp_path)
     assert made.returncode == 0, made.stderr
-    scored = vocsep("evaluate", "--dataset", "songs", "--models", str(models), folder=tmp_path)
+    command = shlex.split(made.stdout.partition("next: vocsep ")[2])
+    following = vocsep(*command, folder=tmp_path)
+    assert following.returncode == 0, following.stderr
+    assert "2 songs written" in following.stdout
+    scored = vocsep("evaluate", "--dataset", "my songs", "--models", str(models), folder=tmp_path)
     assert scored.returncode == 0, scored.stderr
     summary = json.loads((tmp_path / "data/reports/latest/summary.json").read_text())
     assert summary["songs"] == 1

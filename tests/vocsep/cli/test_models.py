@@ -108,3 +108,16 @@ def test_trained_model_says_songs_settings_seed_budget_code_and_scores(tmp_path:
     assert shown["training"]["run"]["folder"].startswith(str(tmp_path))
     assert {"valid_sdr_db", "valid_floor_sdr_db"} <= shown["metrics"].keys()
     assert {"vocsep", "code", "torch", "python"} <= shown["versions"].keys()
+
+
+def test_promoting_says_what_it_did_and_promises_no_rollback_that_fails(
+    registry: ModelRegistry, tmp_path: Path
+) -> None:
+    assert "is the champion already" in models(registry, "promote", "2").stdout
+    assert len(registry.history()) == 2
+    assert "models rollback" in models(registry, "promote", "3").stdout
+    assert models(registry, "rollback").exit_code == 0
+    (registry.path / "champion").unlink()
+    first = models(registry, "promote", "4")
+    assert first.exit_code == 0
+    assert "rollback" not in first.stdout

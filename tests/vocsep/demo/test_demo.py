@@ -13,7 +13,7 @@ from storage.errors import UserError
 from tests.helpers import decibels, one_line
 from tests.reference import musdb
 from vocsep.demo import dataset as demo
-from vocsep.demo.dataset import FIRST_TEST_INDEX, STEMS, make_demo, song_seconds, synthesize_song
+from vocsep.demo.dataset import FIRST_TEST_INDEX, STEMS, held_settings, make_demo, song_seconds, synthesize_song
 from vocsep.demo.names import song_name
 from vocsep.demo.song import VOICES, plan_song
 
@@ -208,6 +208,16 @@ def test_other_settings_are_refused_on_a_demo(small: Path) -> None:
         settings = {"seed": 0, "train_songs": 1, "test_songs": 1, "seconds": SHORT, **other}
         one_line(lambda settings=settings: make_demo(small, **settings), "other settings")  # type: ignore[misc]
     assert songs_in(small) == before
+
+
+def test_settings_of_a_demo_are_those_that_make_it_again(small: Path, tmp_path: Path) -> None:
+    before = songs_in(small)
+    make_demo(small, **held_settings(small))
+    assert songs_in(small) == before
+    assert held_settings(tmp_path) == {}
+    for content in ("", "[]", "null", '{"generator": 1}', '{"generator": 1, "seed": "x", "seconds": 3}'):
+        (tmp_path / "demo.json").write_text(content)
+        assert held_settings(tmp_path) == {}
 
 
 def test_foreign_folder_or_file_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -181,7 +181,12 @@ def test_any_name_can_be_a_title(tmp_path: Path, figures: list[Figure], name: st
     assert title.endswith("(train)")
 
 
-@pytest.mark.parametrize(("start", "seconds"), [(2.0, None), (100.0, None), (0.0, 0.0), (1.0, -1.0)])
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds"), [(2.0, None), (9.0, None), (INF, None), (0.0, 0.0), (1.0, -1.0), (0, INF)]
+)
 def test_a_stretch_outside_of_the_song_is_one_line(tmp_path: Path, start: float, seconds: float | None) -> None:
     store, track = tone_store(tmp_path / "s.zarr", "dc")
     action = functools.partial(plot_track, store, track, tmp_path / "p.png", start=start, seconds=seconds)

@@ -1,11 +1,15 @@
 from pathlib import Path
 
 import pytest
+import soundfile
 from pydantic import ValidationError
 
 from storage.errors import UserError
+from tests.vocsep.models.small_models import add_model, music
+from vocsep.mapping import SomeFailed
 from vocsep.separation.outputs import inputs_to_separate, output_path, output_paths
 from vocsep.separation.settings import SeparationSettings
+from vocsep.separation.step import SeparateConfig, separate
 
 STEMS = ("vocals", "accompaniment")
 
@@ -193,6 +197,26 @@ def test_inputs_without_a_song_cost_the_others_nothing(tmp_path: Path) -> None:
     for entry, problem in found.problems.items():
         assert entry in problem
         assert "\n" not in problem
+
+
+def test_missing_input_among_several_fails_alone_and_what_was_left_out_is_said(tmp_path: Path) -> None:
+    add_model(tmp_path / "models")
+    song, missing = tmp_path / "songs" / "a.wav", tmp_path / "b.wav"
+    touch(tmp_path / "songs" / "words.txt")
+    soundfile.write(song, music(0, 1, 8000, 0.3).T, 8000)
+
+    def config(*inputs: Path) -> SeparateConfig:
+        settings = SeparationSettings(model="1")
+        return SeparateConfig(inputs=inputs, output=tmp_path / "out", models=tmp_path / "models", settings=settings)
+
+    with pytest.raises(SomeFailed) as failed:
+        separate(config(missing, song.parent))
+    assert list(failed.value.failures) == [str(missing)]
+    assert [record["state"] for record in failed.value.result.songs] == ["separated", "failed"]
+    assert any("1 .txt" in line for line in failed.value.result.lines())
+    assert (tmp_path / "out" / "a" / "vocals.wav").exists()
+    with pytest.raises(UserError, match="no such file"):
+        separate(config(missing))
 
 
 def test_input_whose_name_is_too_long_for_any_disk_is_one_line(tmp_path: Path) -> None:
