@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from storage.errors import DamagedError
-from storage.files import read_json, size_and_checksum, value_digest, write_json, writing
+from storage.files import read_json, save_arrays, size_and_checksum, value_digest, write_json, writing
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -50,7 +49,7 @@ class CheckpointFolder:
     def save(self, step: int, arrays: Arrays, state: dict[str, Any]) -> None:
         """Write a checkpoint, then delete all but the newest ones. One of the same step is replaced."""
         with writing(self._arrays_file(step)) as temporary:
-            save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, temporary)
+            save_arrays(arrays, temporary)
             size, checksum = size_and_checksum(temporary)
             # The old description goes first: it does not describe the new arrays.
             self._state_file(step).unlink(missing_ok=True)

@@ -6,14 +6,21 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from storage.errors import UserError
 
 _BLOCK_BYTES = 1 << 18  # fits into a core's cache
 # Of a file that is read whole before anything is known of it: a manifest of 100,000 songs has as much.
@@ -157,6 +164,27 @@ def free_bytes(path: Path) -> int:
     """Bytes that may still be written on the disk of `path`, which need not exist yet."""
     existing = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
     return shutil.disk_usage(existing).free
+
+
+@contextlib.contextmanager
+def telling_full_disk(where: object, advice: str) -> Iterator[None]:
+    """Turn a write that failed for want of room into a `UserError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(f"{where}: disk full; {advice}") from None
+
+
+def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    """Write arrays as safetensors; `OSError` if that fails, as for any other file."""
+    try:
+        save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, path)
+    except SafetensorError as error:
+        # The library's own class says in words what the system said.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
 
 
 def is_disk_full(error: OSError) -> bool:

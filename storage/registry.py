@@ -17,13 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from storage.errors import DamagedError, NotFound, UserError, one_line
-from storage.files import file_digest, is_file, read_json, remove, value_digest, write_json, writing_folder
+from storage.files import file_digest, is_file, read_json, remove, save_arrays, value_digest, write_json, writing_folder
 from storage.lock import locked
 
 WEIGHTS_NAME = "model.safetensors"
@@ -124,8 +123,7 @@ class ModelRegistry:
         with locked(self.path / _LOCK_NAME, wait=True):
             version = max(self.versions(), default=0) + 1
             with writing_folder(self._folder(version)) as folder:
-                contiguous = {name: np.asarray(value, order="C") for name, value in weights.items()}
-                save_file(contiguous, folder / WEIGHTS_NAME)
+                save_arrays(weights, folder / WEIGHTS_NAME)
                 description = description | {WEIGHTS_DIGEST: file_digest(folder / WEIGHTS_NAME)}
                 digest = value_digest(description)
                 write_json(folder / DESCRIPTION_NAME, description | {DESCRIPTION_DIGEST: digest})

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 
 from storage.errors import UserError
+from storage.files import telling_full_disk
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.models.torch_network import pick_device
@@ -95,10 +96,24 @@ def fit(
     Raises
     ------
     UserError
-        If the songs, the settings and the machine do not go together, or loss or gradients are not finite.
+        If the songs, the settings and the machine do not go together, loss or gradients are not finite, or the disk is
+        full.
     TrainingStopped
         If the process was told to end; the run is saved and can go on.
     """
+    with telling_full_disk(runs, "what was saved stays; make room, then go on with the same command"):
+        return _fit(config, store, registry, runs, resume, progress, promote)
+
+
+def _fit(
+    config: TrainConfig,
+    store: SpectrogramStore,
+    registry: ModelRegistry,
+    runs: Path,
+    resume: str,
+    progress: Progress | None,
+    promote: bool,
+) -> TrainResult | None:
     config = config.model_copy(update={"channels": min(config.channels, spectrogram_config(store).channels)})
     pool = song_pool(config.extra, store)
     check_songs(store, config, pool)

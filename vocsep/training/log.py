@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import matplotlib.image
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from storage.files import write_atomically
+from storage.files import is_disk_full, write_atomically, writing
 from storage.store import SpectrogramStore
 from vocsep.arrays import Waveform
 from vocsep.preprocessing.config import spectrogram_config
@@ -44,6 +45,8 @@ class TrainingLog:
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / METRICS_NAME
         self._pictures = folder / "pictures"
+        # TensorBoard's thread meets a full disk, and tells it once more to whoever writes next.
+        self._hook, threading.excepthook = threading.excepthook, self._on_thread
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         rows = [row for row in read_metrics(folder) if float(row["step"]) <= step]
         text = io.StringIO()
@@ -78,7 +81,8 @@ class TrainingLog:
             }
             picture = self._pictures / f"{track.id}-{step:08d}.png"
             start = span.start / config.sample_rate
-            plot_spectrograms(picture, excerpts, config.sample_rate, config, start_seconds=start)
+            with writing(picture) as temporary:
+                plot_spectrograms(temporary, excerpts, config.sample_rate, config, start_seconds=start)
             self._writer.add_image(track.name, matplotlib.image.imread(picture), step, dataformats="HWC")
             for title, excerpt in zip(("mixture", "true vocals", "estimate"), excerpts.values(), strict=True):
                 mono = np.clip(excerpt.mean(axis=0), -1, 1)
@@ -86,8 +90,17 @@ class TrainingLog:
 
     def close(self) -> None:
         """Bring everything to the disk."""
-        self._file.close()
-        self._writer.close()
+        try:
+            self._file.close()
+        finally:
+            try:
+                self._writer.close()
+            finally:
+                threading.excepthook = self._hook
+
+    def _on_thread(self, failure: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failure.exc_value, OSError) and is_disk_full(failure.exc_value)):
+            self._hook(failure)
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
