@@ -46,10 +46,12 @@ help: ## List the targets.
 setup: $(STAMP) ## Install everything into .venv (done by the other targets when needed).
 
 $(STAMP): constraints.txt pyproject.toml
-	@echo "Setting up $(VENV) (a few minutes, once) ..."
+	@echo "Setting up $(VENV) (a few minutes, once; all that pip says: $(VENV)/setup.log) ..."
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=...") if sys.version_info < (3, 11) else 0'
 	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' 2>&1 | \
+	  $(BIN)/python .ci/setup_progress.py $(VENV)/setup.log constraints.txt || \
+	  { echo "set-up failed; all that pip said: $(VENV)/setup.log"; exit 2; }
 	@touch $@
 
 demo-data: setup ## Make the demo songs in data/demo.

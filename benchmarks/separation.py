@@ -34,11 +34,12 @@ from vocsep.arrays import Spectrogram, Waveform
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.reading import decode, decode_blocks
 from vocsep.audio.writing import AudioWriter
+from vocsep.cores import usable_cores
 from vocsep.demo.dataset import make_demo
 from vocsep.models.architecture import TfcTdfArchitecture
 from vocsep.models.export import write_onnx
 from vocsep.models.mask_module import MaskModule
-from vocsep.models.network import MaskNetwork, available_cores
+from vocsep.models.network import MaskNetwork
 from vocsep.models.networks import build_network
 from vocsep.models.onnx_network import OnnxNetwork
 from vocsep.models.registry import open_registry
@@ -66,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         waveform = the_song(arguments.song, folder, arguments.minutes)
-        print(f"{arguments.minutes:g} minutes, stereo, {RATE} Hz; {JOBS} threads on {available_cores()} cores")
+        print(f"{arguments.minutes:g} minutes, stereo, {RATE} Hz; {JOBS} threads on {usable_cores()} cores")
         seconds = measure(network, config, waveform, folder, arguments.rounds)
     report(seconds, 60 * arguments.minutes)
 

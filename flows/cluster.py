@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster, as_completed
 
 from storage.errors import UserError
 from vocsep import mapping
+from vocsep.cores import usable_cores
 from vocsep.mapping import Item, Map, Outcome, Result
 from vocsep.progress import progress_bar
 
@@ -42,7 +43,7 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     Parameters
     ----------
     workers
-        Processes of a local cluster; None means one per core, but no more than there are tasks.
+        Processes of a local cluster; None means one per usable core, but no more than there are tasks.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
         stack.enter_context(_environment_kept())
         with _children_without_interrupts():
             cluster = LocalCluster(
-                n_workers=max(1, min(workers or os.cpu_count() or 1, tasks)),
+                n_workers=max(1, min(workers or usable_cores(), tasks)),
                 threads_per_worker=1,
                 host=HOST,
                 dashboard_address=f"{HOST}:0",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from storage.errors import UserError
+from vocsep.cores import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,7 +89,7 @@ def serial(
 
 @contextlib.contextmanager
 def pooled(workers: int | None = None) -> Iterator[Map]:
-    """A `Map` over processes of one thread each on this machine; None: one for each core."""
+    """A `Map` over processes of one thread each on this machine; None: one for each usable core."""
     with contextlib.ExitStack() as stack:
 
         def run(
@@ -98,7 +99,7 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
             *,
             on_outcome: Callable[[Outcome[Item, Result], int], None] = lambda outcome, done: None,
         ) -> list[Outcome[Item, Result]]:
-            processes = min(workers or os.cpu_count() or 1, len(items))
+            processes = min(workers or usable_cores(), len(items))
             if processes < 2:
                 return serial(function, items, arguments, on_outcome=on_outcome)
             spawn = multiprocessing.get_context("spawn")

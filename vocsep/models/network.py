@@ -3,7 +3,6 @@
 Nothing here imports torch: `vocsep.models.torch_network` and `vocsep.models.onnx_network` do what an engine needs.
 """
 
-import os
 from typing import Literal, Protocol
 
 from vocsep.arrays import Spectrogram
@@ -30,10 +29,3 @@ class MaskNetwork(Protocol):
         Float32 both; the channels of the first target come first. Any number of frames.
         """
         ...
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

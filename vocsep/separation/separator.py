@@ -10,8 +10,9 @@ from storage.errors import UserError
 from storage.registry import ModelVersion
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.config import validated
+from vocsep.cores import usable_threads
 from vocsep.models.masks import Groups, default_groups, predict_block, predict_mask
-from vocsep.models.network import EngineName, MaskNetwork, available_cores
+from vocsep.models.network import EngineName, MaskNetwork
 from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS as DEFAULT_MODELS
 from vocsep.progress import Progress
@@ -101,7 +102,7 @@ class Separator:
             description, where = version.description, str(version.path)
             transforms = TorchTransforms()
         spectrogram = validated(SpectrogramConfig, description.get("spectrogram"), where)
-        return cls(network, spectrogram, overlap, wiener, jobs or min(MOST_JOBS, available_cores()), transforms)
+        return cls(network, spectrogram, overlap, wiener, jobs or min(MOST_JOBS, usable_threads()), transforms)
 
     def mask(self, waveform: Waveform, sample_rate: int) -> Spectrogram:
         """Vocals mask `(channels, model frames, bins)` in [0, 1] of a whole mono or stereo waveform."""

@@ -15,6 +15,7 @@ from storage.errors import UserError
 from storage.files import telling_full_disk
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from vocsep.cores import limit_torch_threads
 from vocsep.models.torch_network import pick_device
 from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import open_tier
@@ -124,6 +125,7 @@ def _fit(
     rank, processes, local = processes_here()
     if config.batch_size % processes:
         raise UserError(f"batch_size {config.batch_size} cannot be shared by {processes} processes; take a multiple")
+    limit_torch_threads()
     device = pick_device(config.device)
     check_memory(config, store, device, processes)
     torch.manual_seed(config.seed)

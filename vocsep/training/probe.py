@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from storage.store import SpectrogramStore
+from vocsep.cores import limit_torch_threads
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective import distance
 from vocsep.models.registry import open_registry
@@ -56,6 +57,7 @@ class Probe:
 
 def open_probe(config: TrainConfig, store: SpectrogramStore, steps: int) -> Probe:
     """The network of a training that starts from no model, and the patches of its first `steps` steps."""
+    limit_torch_threads()
     channels = min(config.channels, spectrogram_config(store).channels)
     config = config.model_copy(update={"channels": channels, "fine_tune": None})
     pool = SongPool(store)

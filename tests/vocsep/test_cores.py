@@ -1,0 +1,140 @@
+"""How many cores one may use, by files like the kernel's and by a real control group."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from vocsep.cores import usable_cores, usable_threads
+
+# As a kernel, Docker and SLURM show them; (limit, files), a path of a limit is below the folder of control groups.
+V1 = "32 31 0:30 {root} /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct"
+V2 = "41 31 0:38 {root} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+HYBRID = "41 31 0:38 {root} /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"
+CPUSET = "34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset"
+MANY = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The affinity of a large machine."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(MANY), raising=False)
+
+
+def kernel(root: Path, mounts: str, groups: str, files: Mapping[str, str]) -> Path:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/mountinfo").write_text(mounts + "\n")
+    (root / "proc/self/cgroup").write_text(groups + "\n")
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("mounts", "groups", "files", "expected"),
+    [
+        # Version 2 in a container of its own name space, 2 of many
+        (V2.format(root="/"), "0::/", {"cpu.max": "200000 100000"}, 2),
+        (V2.format(root="/"), "0::/", {"cpu.max": "max 100000"}, MANY),
+        (V2.format(root="/"), "0::/", {"cpu.max": "150000 100000"}, 2),
+        (V2.format(root="/"), "0::/", {"cpu.max": "10000 100000"}, 1),
+        (V2.format(root="/"), "0::/", {"cpu.max": "20000 10000"}, 2),
+        # Of a service, limited itself, above it, or in both places
+        (V2.format(root="/"), "0::/a/b", {"a/b/cpu.max": "300000 100000"}, 3),
+        (V2.format(root="/"), "0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "400000 100000"}, 4),
+        (V2.format(root="/"), "0::/a/b", {"a/b/cpu.max": "800000 100000", "a/cpu.max": "400000 100000"}, 4),
+        (V2.format(root="/"), "0::/a/b", {"c/cpu.max": "100000 100000"}, MANY),
+        # A container that sees the names of the host, and its own group alone
+        (V2.format(root="/docker/x"), "0::/docker/x", {"cpu.max": "500000 100000"}, 5),
+        (V2.format(root="/docker/x"), "0::/docker/x/y", {"y/cpu.max": "500000 100000"}, 5),
+        (V2.format(root="/../.."), "0::/../../pod/x", {"cpu.max": "500000 100000"}, 5),
+        # Version 1
+        (V1.format(root="/"), "4:cpu,cpuacct:/", {"cpu,cpuacct/cpu.cfs_quota_us": "600000"}, MANY),
+        (V1.format(root="/"), "4:cpu,cpuacct:/s", {"s": "-1 100000"}, MANY),
+        (V1.format(root="/"), "4:cpu,cpuacct:/s", {"s": "250000 100000"}, 3),
+        (V1.format(root="/docker/x"), "4:cpuacct,cpu:/docker/x", {"": "700000 100000"}, 7),
+        (V1.format(root="/"), "4:cpu,cpuacct:/s/t", {"s": "200000 100000", "s/t": "-1 100000"}, 2),
+        # Both, the limit in version 1; and other controllers
+        (f"{HYBRID.format(root='/')}\n{V1.format(root='/')}", "2:cpu,cpuacct:/s\n0::/", {"s": "200000 100000"}, 2),
+        (f"{CPUSET}\n{V1.format(root='/')}", "3:cpuset:/q\n2:cpu,cpuacct:/s", {"q": "100000 100000"}, MANY),
+        # Nothing to be read, or nothing that is known
+        ("", "", {}, MANY),
+        ("nonsense", "nonsense", {}, MANY),
+        (V2.format(root="/"), "0::/", {"cpu.max": ""}, MANY),
+        (V2.format(root="/"), "0::/", {"cpu.max": "0 0"}, MANY),
+        (V2.format(root="/"), "0::/", {"cpu.max": "-5 100000"}, MANY),
+    ],
+)
+def test_quotas_of_control_groups_are_kept(
+    mounts: str, groups: str, files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    named = {}
+    for name, text in files.items():
+        if name.rpartition("/")[2].startswith("cpu."):
+            named[name] = text
+        else:
+            quota, period = text.split()
+            named |= {f"cpu,cpuacct/{name}/cpu.cfs_quota_us": quota, f"cpu,cpuacct/{name}/cpu.cfs_period_us": period}
+    assert usable_cores(kernel(tmp_path, mounts, groups, named), {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "6"}, 6),
+        ({"SLURM_CPUS_PER_TASK": "6", "SLURM_CPUS_ON_NODE": "24"}, 6),
+        ({"SLURM_CPUS_ON_NODE": "24"}, 24),
+        ({"SLURM_CPUS_ON_NODE": "24", "SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 6),
+        ({"SLURM_CPUS_ON_NODE": "2", "SLURM_STEP_TASKS_PER_NODE": "4"}, 1),
+        ({"SLURM_CPUS_PER_TASK": "", "SLURM_CPUS_ON_NODE": "many"}, MANY),
+    ],
+)
+def test_what_slurm_gives_is_kept(variables: dict[str, str], expected: int, tmp_path: Path) -> None:
+    assert usable_cores(tmp_path, variables) == expected
+    limited = kernel(tmp_path / "limited", V2.format(root="/"), "0::/", {"cpu.max": "300000 100000"})
+    assert usable_cores(limited, variables) == min(expected, 3)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("8", 8), ("5,2", 5), ("", 2), ("0", 2), ("many", 2)])
+def test_omp_num_threads_wins(value: str, expected: int, tmp_path: Path) -> None:
+    root = kernel(tmp_path, V2.format(root="/"), "0::/", {"cpu.max": "200000 100000"})
+    assert usable_threads(root, {"OMP_NUM_THREADS": value}) == expected
+    assert usable_threads(root, {}) == usable_cores(root, {"OMP_NUM_THREADS": value}) == 2
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of half a core; skips where none can be made."""
+    for base, version in ((Path("/sys/fs/cgroup/cpu"), 1), (Path("/sys/fs/cgroup"), 2)):
+        folder = base / f"vocsep-test-{os.getpid()}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            if version == 1:
+                (folder / "cpu.cfs_period_us").write_text("100000")
+                (folder / "cpu.cfs_quota_us").write_text("50000")
+            else:
+                (folder / "cpu.max").write_text("50000 100000")
+        except OSError:
+            folder.rmdir()
+            continue
+        yield folder
+        folder.rmdir()
+        return
+    pytest.skip("no control group can be made here")
+
+
+def test_quota_of_a_real_control_group_is_kept(group: Path) -> None:
+    code = "import sys; open(sys.argv[1], 'w').write('0'); from vocsep.cores import *; import torch; "
+    code += "limit_torch_threads(); print(usable_cores(), torch.get_num_threads())"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", code, str(group / "cgroup.procs")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.stdout.split() == ["1", "1"], result.stderr
