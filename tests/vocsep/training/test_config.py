@@ -18,7 +18,6 @@ from vocsep.training.config import FREE_ON_RESUME, TrainConfig
         {"epochs": inf},
         {"max_minutes": -1},
         {"batch_size": 0},
-        {"devices": 99},
         {"optimizer": "sgd"},
         {"learning_rate": 0},
         {"learning_rate": nan},
@@ -55,6 +54,12 @@ def test_wrong_or_unknown_setting_is_refused_by_its_name(wrong: dict[str, Any]) 
     ((name, value),) = wrong.items()
     expected = (name, *value) if isinstance(value, dict) else (name,)
     assert {part["loc"][: len(expected)] for part in error.value.errors()} == {expected}
+
+
+def test_devices_that_cannot_share_a_batch_are_refused_before_they_start() -> None:
+    with pytest.raises(ValidationError, match="devices 99 cannot share a batch_size of 16 evenly"):
+        TrainConfig(devices=99)
+    assert TrainConfig(devices=8).devices == 8
 
 
 @pytest.mark.parametrize(
