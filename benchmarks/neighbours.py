@@ -103,7 +103,7 @@ def rate(way: str, network_name: str, seconds: float) -> float:
     loss = partial(batch_loss, config.objective)
     optimizer = new_optimizer(config, network, fabric.device)
     threads = torch.get_num_threads()
-    parts = BatchParts(fabric, network, loss, threads)
+    parts = BatchParts(fabric, network, loss, config.batch_size, threads)
     if way == "parts":
         torch.set_num_threads(1)
 

@@ -173,7 +173,8 @@ def train(config: TrainConfig, network: MaskModule, device: torch.device, batche
     fabric = Fabric(accelerator=accelerator, devices=1, precision=pick_precision(device.type, config.precision))
     network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = new_optimizer(config, network, device)
-    parts = BatchParts(fabric, network, partial(batch_loss, config.objective), torch.get_num_threads())
+    loss_of, threads = partial(batch_loss, config.objective), torch.get_num_threads()
+    parts = BatchParts(fabric, network, loss_of, config.batch_size, threads)
     for step, batch in enumerate(batches):
         clock.look(step)
         if step == WARM_UP + clock.steps:

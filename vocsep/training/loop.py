@@ -77,9 +77,9 @@ def run_training(
         # The parts of a batch have a thread each; more within would only wait for each other.
         torch.set_num_threads(1)
         stack.callback(torch.set_num_threads, threads)
-        parts = stack.enter_context(
-            closing(BatchParts(fabric, network, partial(batch_loss, config.objective), threads))
-        )
+        share = config.batch_size // fabric.world_size
+        loss_of = partial(batch_loss, config.objective)
+        parts = stack.enter_context(closing(BatchParts(fabric, network, loss_of, share, threads)))
         feed = stack.enter_context(closing(batches.from_step(course.step)))
         if run is not None:
             course.floor_sdr_db = validate(store, None, threads=threads).sdr_db
@@ -122,9 +122,9 @@ def run_training(
             score()
 
         while course.used < 1.0 and not _ends_early(config, course):
-            share = schedule.factor(max(budget.used_steps(course.step + 1), course.used))
+            rate_share = schedule.factor(max(budget.used_steps(course.step + 1), course.used))
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * share
+                group["lr"] = config.learning_rate * rate_share
 
             batch = fabric.to_device(next(feed))
             # Forward, loss and backward. Random numbers come from nothing but seed and step: a resumed run takes the
@@ -152,7 +152,7 @@ def run_training(
                     seconds = max(1e-9, now - told[1])
                     values = {
                         "train/loss": mean_loss,
-                        "train/learning_rate": config.learning_rate * share,
+                        "train/learning_rate": config.learning_rate * rate_share,
                         "train/gradient_norm": norm,
                         "train/patches_per_second": (course.step - told[0]) * config.batch_size / seconds,
                         "train/data_wait_share": min(1.0, (waited - told[2]) / seconds),

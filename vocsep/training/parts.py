@@ -2,7 +2,8 @@
 
 Threads that meet at the end of every layer wait for the slowest, and on a busy machine one of them always is; threads
 that each take the next part through the whole network meet once per step. What a part gives depends on nothing but its
-patches and its seed, and the parts are added in order, so that the number of threads changes nothing.
+patches and its seed, and the parts are added in order, so that the number of threads changes nothing (as long as there
+are no more threads than parts).
 """
 
 import copy
@@ -72,19 +73,22 @@ class BatchParts:
     ----------
     loss
         Mean loss of a batch's patches.
+    patches
+        Of this process's share.
     threads
-        How many parts are computed at a time.
+        How many there are for the parts: one for each, or several where there are more than parts.
     """
 
-    def __init__(self, fabric: Fabric, network: MaskModule, loss: Loss, threads: int) -> None:
+    def __init__(self, fabric: Fabric, network: MaskModule, loss: Loss, patches: int, threads: int) -> None:
         self._fabric, self._network, self._loss = fabric, network, loss
         self._weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self._by_parts = fabric.device.type == "cpu"
-        count = threads if self._by_parts else 1
+        self._parts = max(1, patches // PART_PATCHES) if fabric.device.type == "cpu" else 1
+        workers = min(threads, self._parts)
         self._idle: SimpleQueue[_Replica] = SimpleQueue()
-        for _ in range(count):
+        for _ in range(workers):
             self._idle.put(_Replica(network, fabric.device))
-        self._workers = ThreadPoolExecutor(count, "parts", initializer=torch.set_num_threads, initargs=(1,))
+        each = (threads // workers,)
+        self._workers = ThreadPoolExecutor(workers, "parts", initializer=torch.set_num_threads, initargs=each)
 
     def close(self) -> None:
         """End the threads."""
@@ -102,8 +106,7 @@ class BatchParts:
         """
         processes, rank = self._fabric.world_size, self._fabric.global_rank
         size = len(batch.mixture)
-        count = max(1, size // PART_PATCHES) if self._by_parts else 1
-        parts = [batch.items(slice(part, None, count)) for part in range(count)]
+        parts = [batch.items(slice(part, None, self._parts)) for part in range(self._parts)]
         # The parts of process r are numbers r, r + processes, ...: those that one process would number so.
         futures = [
             self._workers.submit(self._part, part, seed + rank + number * processes)

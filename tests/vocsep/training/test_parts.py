@@ -34,7 +34,7 @@ def batch_of(size: int) -> Batch:
 
 def learned(network: MaskModule, batch: Batch, threads: int, seed: int = 5) -> tuple[float, dict[str, Tensor]]:
     """The loss, gradients, and all buffers after it."""
-    parts = BatchParts(Fabric(accelerator="cpu", devices=1), network, LOSS, threads)
+    parts = BatchParts(Fabric(accelerator="cpu", devices=1), network, LOSS, len(batch.mixture), threads)
     loss = parts.backward(batch, seed)
     parts.close()
     gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
