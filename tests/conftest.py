@@ -6,12 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from storage.store import SpectrogramStore
 from vocsep.demo.dataset import make_demo
 from vocsep.preprocessing.step import PreprocessConfig, preprocess
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("vocsep", deadline=None)
+hypothesis.settings.load_profile("vocsep")
 
 _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
