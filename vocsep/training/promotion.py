@@ -56,7 +56,10 @@ def _reason(model: ModelVersion, held: ModelVersion | None, store: SpectrogramSt
         known = {*data["valid"]} & {*other["train"]}
         if known and held.version is not None:
             return f"trained: the champion knows {len(known)} of the validation songs from its training: not compared"
-        held_score = validate(store, load_network(held)).sdr_db
+        try:
+            held_score = validate(store, load_network(held)).sdr_db
+        except UserError as error:
+            return f"trained: the {name} cannot be scored ({error})"
     if score <= held_score:
         return None
     return f"trained: better than the {name} on the validation songs ({score:.2f} dB, {held_score:.2f} dB)"

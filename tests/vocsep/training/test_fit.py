@@ -12,8 +12,9 @@ import torch
 
 from storage.errors import UserError
 from storage.files import read_json
-from storage.registry import ModelRegistry
+from storage.registry import WEIGHTS_NAME, ModelRegistry
 from storage.store import SpectrogramStore
+from tests.helpers import flip
 from tests.vocsep.models.small_models import unet
 from tests.vocsep.training.training_runs import are_equal, fit_plainly, quick, scripted, small_store, train, weights_of
 from vocsep.models.networks import build_network
@@ -461,3 +462,13 @@ def test_champion_that_knows_validation_songs_is_not_compared_on_them(store: Spe
     assert promote_if_better(registry, model, store)
     why = "trained: the champion knows 1 of the validation songs from its training: not compared"
     assert registry.history()[-1].why == why
+
+
+def test_champion_that_cannot_be_read_gives_way_and_costs_no_training(store: SpectrogramStore, tmp_path: Path) -> None:
+    other = small_store(tmp_path / "other.zarr", TRAIN_AND_VALID, seed=1)
+    registry = ModelRegistry(tmp_path / "models")
+    held = registry.open(str(held_model(registry, other, 99.0)))
+    flip(held.path / WEIGHTS_NAME)
+    model = registry.add({}, describe_model(quick(network="unet"), store) | {"metrics": {"valid_sdr_db": -99.0}})
+    assert promote_if_better(registry, model, store)
+    assert registry.history()[-1].why.startswith("trained: the champion cannot be scored")
