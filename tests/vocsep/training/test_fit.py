@@ -325,7 +325,7 @@ def test_minutes_end_in_a_validated_model_in_time(store: SpectrogramStore, tmp_p
 def test_validations_leave_most_of_the_minutes_to_training_but_never_those_of_steps(
     store: SpectrogramStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(store: SpectrogramStore, network: UNet | None, keep_songs: int = 0) -> Any:
+    def slow(store: SpectrogramStore, network: UNet | None, keep_songs: int = 0, threads: int = 1) -> Any:
         if network is not None:
             time.sleep(0.5)
         return validate(store, network, 0)

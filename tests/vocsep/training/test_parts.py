@@ -43,7 +43,9 @@ def learned(network: MaskModule, batch: Batch, threads: int, seed: int = 5) -> t
 
 @pytest.mark.parametrize("size", [1, 8, 16, 21, 24])
 def test_gradients_and_statistics_are_the_means_of_parts_in_plain_torch(size: int) -> None:
-    network, batch = network_of(), batch_of(size)
+    network = network_of().double()
+    single = batch_of(size)
+    batch = Batch(single.mixture.double(), single.vocals.double(), None)
     count = max(1, size // PART_PATCHES)
     loss, expected = 0.0, {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
     for part in range(count):
@@ -65,10 +67,10 @@ def test_gradients_and_statistics_are_the_means_of_parts_in_plain_torch(size: in
             else:
                 expected[name] = value
     found_loss, found = learned(network, batch, threads=1)
-    assert found_loss == pytest.approx(loss, rel=1e-5)
+    assert found_loss == pytest.approx(loss, rel=1e-9)
     assert found.keys() == expected.keys()
     for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-12)
 
 
 def test_number_of_threads_changes_no_bit() -> None:
