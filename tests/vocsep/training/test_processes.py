@@ -168,7 +168,7 @@ def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on_to_the_sam
 def command_with_slow_validation(folder: Path, line: list[str]) -> None:
     """Run `vocsep`; a validation takes a minute, and says when it begins."""
 
-    def validate(store: SpectrogramStore, network: Any, keep_songs: int = 0) -> Validation:
+    def validate(store: SpectrogramStore, network: Any, keep_songs: int = 0, threads: int = 1) -> Validation:
         if network is not None:
             print("validating", flush=True)
             time.sleep(60)
@@ -298,7 +298,7 @@ def test_two_processes_of_which_one_is_told_stop_together_and_go_on_to_the_same_
 
 
 def test_run_of_one_process_goes_on_with_two(store: SpectrogramStore, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"steps": 12, "validations": 2, "schedule": "constant", "warmup": 0}
+    settings: dict[str, Any] = {"steps": 12, "validations": 2, "schedule": "constant", "warmup": 0, "batch_size": 16}
     whole = fit_in_child(store, tmp_path / "whole", "never", **settings)
     half = train(store, tmp_path / "parts", **(settings | {"steps": 6, "validations": 1}))
     children = fit_in_children(2, store, tmp_path / "parts", half.run_folder, **settings)
