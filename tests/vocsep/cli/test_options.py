@@ -23,7 +23,7 @@ GIVEN: dict[str, Any] = {
     "steps": 7,
     "epochs": 2.5,
     "max_minutes": 0.25,
-    "batch_size": 3,
+    "batch_size": 4,
     "optimizer": "adamw",
     "learning_rate": 0.01,
     "weight_decay": 0.2,

@@ -76,13 +76,13 @@ def model_of(folder: Path, version: str = "1") -> dict[str, Any]:
 def test_run_killed_at_random_moments_goes_on_from_its_last_checkpoint_and_ends_as_the_undisturbed_one(
     store: SpectrogramStore, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"steps": 60, "validations": 3, "width": 4, "checkpoint_seconds": EVERY_STEP}
+    settings: dict[str, Any] = {"steps": 30, "validations": 3, "checkpoint_seconds": EVERY_STEP}
     whole = train(store, tmp_path / "whole", **settings)
     random.seed(1)
     folder, reached = tmp_path / "killed", 0
-    for _ in range(4):
+    for _ in range(3):
         child = fit_in_child(store, folder, "auto", **settings)
-        aim = reached + random.randint(2, 12)
+        aim = reached + random.randint(2, 8)
         child.wait_until(lambda: child.runs and newest_step(child.runs[0]) >= aim, f"step {aim}")  # noqa: B023
         time.sleep(random.uniform(0, 0.03))
         child.kill()
@@ -115,7 +115,7 @@ def arguments(store: SpectrogramStore, steps: int, *more: str) -> list[str]:
 def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on_to_the_same_end(
     store: SpectrogramStore, tmp_path: Path
 ) -> None:
-    line = arguments(store, 100)
+    line = arguments(store, 60)
     whole = command_in_child(tmp_path / "whole", *line)
     folder = tmp_path / "stopped"
     folder.mkdir()
@@ -143,10 +143,10 @@ def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on_to_the_sam
     assert f"stopped by SIGTERM after step {stopped}; the same command goes on" in output
     assert "Traceback" not in output
     assert status_of(run) == "stopped"
-    assert last_row(run) <= stopped < 100
+    assert last_row(run) <= stopped < 60
 
     child = command_in_child(folder, *line)
-    child.wait_until(lambda: last_row(run) >= stopped + 20, "twenty steps more")
+    child.wait_until(lambda: last_row(run) >= stopped + 10, "ten steps more")
     child.send(signal.SIGINT)
     assert child.wait() == 128 + signal.SIGINT, child.messages
     assert f"going on after step {stopped}" in child.messages
@@ -277,7 +277,7 @@ def test_two_processes_reduce_the_learning_rate_and_end_early_together(store: Sp
 def test_two_processes_of_which_one_is_told_stop_together_and_go_on_to_the_same_end(
     store: SpectrogramStore, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"steps": 50, "batch_size": 2}
+    settings: dict[str, Any] = {"steps": 30, "batch_size": 2}
     whole = fit_in_children(2, store, tmp_path / "whole", "never", **settings)
     assert [child.wait() for child in whole] == [0, 0], [child.messages for child in whole]
     folder = tmp_path / "stopped"
@@ -313,7 +313,7 @@ def test_run_of_one_process_goes_on_with_two(store: SpectrogramStore, tmp_path: 
 def test_devices_2_starts_two_processes_that_sigterm_ends_and_plain_torchrun_goes_on(
     store: SpectrogramStore, tmp_path: Path
 ) -> None:
-    line = arguments(store, 100)
+    line = arguments(store, 50)
     child = command_in_child(tmp_path, *line, "--devices", "2")
     runs = tmp_path / "data" / "runs"
     child.wait_until(lambda: any(last_row(run) >= 10 for run in runs.glob("*")), "ten steps")
@@ -328,7 +328,7 @@ def test_devices_2_starts_two_processes_that_sigterm_ends_and_plain_torchrun_goe
     (run,) = runs.iterdir()
     assert status_of(run) == "stopped"
     stopped = checkpoint_of(run).step
-    assert 10 <= stopped < 100
+    assert 10 <= stopped < 50
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
@@ -342,8 +342,8 @@ def test_devices_2_starts_two_processes_that_sigterm_ends_and_plain_torchrun_goe
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
     assert output.count(f"going on after step {stopped}") == 1
-    assert len(re.findall(r"train: 100 steps in", output)) == 1
+    assert len(re.findall(r"train: 50 steps in", output)) == 1
     assert list(runs.iterdir()) == [run]
     assert status_of(run) == "finished"
-    assert checkpoint_of(run).step == 100
+    assert checkpoint_of(run).step == 50
     assert ModelRegistry(tmp_path / "data" / "models").versions() == [1]
