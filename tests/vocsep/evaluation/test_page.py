@@ -37,7 +37,6 @@ from vocsep.evaluation.examples import SOUNDS, Example, make_example
 from vocsep.evaluation.report.plots import plot_over_time
 from vocsep.evaluation.report.text import findings
 from vocsep.evaluation.report.writing import best_first, example_songs, write_report
-from vocsep.evaluation.scores import SOURCES
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject
 from vocsep.spectrograms.plot import EXCERPT_SECONDS, loudest_span
 
