@@ -83,8 +83,8 @@ def write_song(songs: Path, number: int, seed: int, seconds: float = 1.0) -> Non
     folder = songs / ("test" if number % 3 == 0 else "train") / f"Song {number}"
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
-    for name in ("mixture", "vocals"):
-        noise = 0.1 * generator.standard_normal((round(11025 * seconds), 2))
+    vocals, band = 0.1 * generator.standard_normal((2, round(11025 * seconds), 2))
+    for name, noise in (("mixture", vocals + band), ("vocals", vocals)):
         soundfile.write(folder / f"{name}.wav", noise.astype(np.float32), 11025)
 
 

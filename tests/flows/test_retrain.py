@@ -95,11 +95,11 @@ def test_killed_in_every_stage_it_goes_on_and_the_champion_stays_unless_the_new_
     old_champion_is_whole()
 
     # Evaluation
-    kill_when(lambda: bool(list(data.glob("reports/*-retrain-*/scores/*.json"))), tmp_path, flows_environment)
+    kill_when(lambda: bool(list(data.glob("reports/*-retrain-*/scores/[!.]*.json"))), tmp_path, flows_environment)
     assert registry.versions() == [1, 2]
     assert list(data.glob("runs/retrain-*/*")) == [run]
     assert read_metrics(run)[: len(rows)] == rows  # not trained anew
-    finished = {path: path.stat().st_mtime_ns for path in data.glob("reports/*-retrain-*/scores/*.json")}
+    finished = {path: path.stat().st_mtime_ns for path in data.glob("reports/*-retrain-*/scores/[!.]*.json")}
     weights = (data / "models/0002/model.safetensors").read_bytes()
     old_champion_is_whole()
 
@@ -109,7 +109,7 @@ def test_killed_in_every_stage_it_goes_on_and_the_champion_stays_unless_the_new_
     assert list(data.glob("runs/retrain-*/*")) == [run]
     assert registry.versions() == [1, 2]
     assert (data / "models/0002/model.safetensors").read_bytes() == weights
-    scores = {path: path.stat().st_mtime_ns for path in data.glob("reports/*-retrain-*/scores/*.json")}
+    scores = {path: path.stat().st_mtime_ns for path in data.glob("reports/*-retrain-*/scores/[!.]*.json")}
     assert len(scores) == 2
     assert finished.items() <= scores.items()
     (job,) = data.glob("retrain/*/job.json")

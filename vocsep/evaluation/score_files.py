@@ -20,7 +20,8 @@ def save_scores(report: Path, scores: SongScores) -> None:
 def read_scores(report: Path) -> dict[str, SongScores]:
     """Scores in the folder of a report, by track id; of a damaged file none, so that its song is scored again."""
     found = {}
-    for path in sorted((report / FOLDER).glob("*.json")):
+    # A hidden one is what a killed process left half-written, or writes now.
+    for path in sorted((report / FOLDER).glob("[!.]*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             scores = SongScores(**read_json(path))
             found[scores.track_id] = scores

@@ -328,7 +328,9 @@ def test_stretch_by_nothing_changes_nothing(spectrogram: Array) -> None:
     values = torch.from_numpy(spectrogram)
     frames = values.shape[1]
     assert torch.equal(one("by_rows", frames, frames, 1.0, values), values)
-    torch.testing.assert_close(one("together", frames, frames, 1.0, values), values, rtol=1e-5, atol=1e-3)
+    # Neighbours weigh in by no more than the rounding of places.
+    together = one("together", frames, frames, 1.0, values)
+    torch.testing.assert_close(together, values, rtol=1e-5, atol=1e-5 * float(values.max()) + 1e-6)
 
 
 @pytest.mark.parametrize("way", WAYS)
