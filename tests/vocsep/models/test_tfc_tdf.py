@@ -124,7 +124,7 @@ def test_sizes_that_the_weights_do_not_have_are_told_before_memory_is_taken(
     tmp_path: Path, wrong: dict[str, object]
 ) -> None:
     add(tmp_path, wrong)
-    with pytest.raises(UserError, match="(weights do|architecture does) not fit"):
+    with pytest.raises(UserError, match=r"(weights do|architecture does) not fit"):
         load_network(ModelRegistry(tmp_path).open("1"))
 
 
