@@ -203,8 +203,9 @@ def relative_mse(estimated: Tensor, true: Tensor, mixture: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "snr": relative_mse}
-# Of the mixture's power: an error so small counts as none (Wisdom et al., "Unsupervised sound separation using mixture
-# invariant training", NeurIPS 2020, eq. 2). Else patches without singing would draw all attention.
+# Of the mixture's power: an error so small counts as none, as in the thresholded SNR of Wisdom et al. 2020
+# ("Unsupervised sound separation using mixture invariant training"). Else patches without singing would draw all
+# attention.
 SMALLEST_ERROR = 1e-3
 
 

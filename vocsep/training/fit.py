@@ -74,8 +74,8 @@ def fit(
 ) -> TrainResult | None:
     """Train a model and add the weights that scored best on the validation songs to the registry.
 
-    The new model becomes the champion if there is none, if the champion was validated on other data, or if the new one
-    scores better on the same; without `promote` the champion stays what it is.
+    The new model becomes the champion if there is none, or if it scores better on the store's validation songs (see
+    `promote_if_better`); without `promote` the champion stays what it is.
 
     Under torchrun or SLURM every process calls this, and shares the batches; one of them writes all files.
 

@@ -73,6 +73,8 @@ def run_training(
         schedule.restore(checkpoint.state["schedule"])
 
     threads = torch.get_num_threads()
+    # A GPU takes one song after the other.
+    songs_at_a_time = threads if fabric.device.type == "cpu" else 1
     with ExitStack() as stack:
         # The parts of a batch have a thread each; more within would only wait for each other.
         torch.set_num_threads(1)
@@ -82,7 +84,7 @@ def run_training(
         parts = stack.enter_context(closing(BatchParts(fabric, network, loss_of, share, threads)))
         feed = stack.enter_context(closing(batches.from_step(course.step)))
         if run is not None:
-            course.floor_sdr_db = validate(store, None, threads=threads).sdr_db
+            course.floor_sdr_db = validate(store, None, threads=songs_at_a_time).sdr_db
             run.write("running", settings=config.model_dump(mode="json"))
             rows = stack.enter_context(closing(TrainingLog(run.path, course.step)))
             bar = stack.enter_context(closing(TrainingBar()))
@@ -102,7 +104,7 @@ def run_training(
             if run is not None:
                 average.network.eval()
                 scored = cast(MaskModule, average.network)
-                result = validate(store, scored, keep_songs=config.shown_songs, threads=threads)
+                result = validate(store, scored, keep_songs=config.shown_songs, threads=songs_at_a_time)
                 sdr_db, estimates = result.sdr_db, result.estimates
             sdr_db = fabric.broadcast(sdr_db)
             schedule.on_validation(sdr_db)

@@ -88,7 +88,7 @@ def test_learning_rate_100_times_off_is_caught_by_the_learning_rate(
     demo_store: SpectrogramStore, factor: float, way: str
 ) -> None:
     rate = TrainConfig().learning_rate
-    # With the loss snr, whose gradient grows as the error falls, this network learns one batch at any high rate.
+    # With the loss snr, what so high a rate leaves of one batch jumps from step to step.
     changed = settings(network="unet", learning_rate=rate * factor, objective={"loss": "l1"})
     finding = rate_finding(probe_of(changed, demo_store))
     assert finding.status == "fail"
