@@ -14,6 +14,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from storage.errors import DamagedError, NotFound, UserError
+from storage.files import MOST_READ_BYTES
 from storage.integrity import EDITED, Problem, record_problems
 from storage.manifest import (
     MANIFEST_NAME,
@@ -224,6 +225,8 @@ def _get_manifest(bucket: "ObjectStore", url: str) -> "tuple[bytes, UpdateVersio
     try:
         with reported(url):
             found = obstore.get(bucket, MANIFEST_NAME)
+            if found.meta["size"] > MOST_READ_BYTES:
+                raise DamagedError(f"{url}/{MANIFEST_NAME}: {found.meta['size']:,} bytes are no manifest")
             return bytes(found.bytes()), _version(found.meta["e_tag"], found.meta["version"])
     except FileNotFoundError:
         return None

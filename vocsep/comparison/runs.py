@@ -7,13 +7,12 @@ finished is never done again, a killed run goes on where it was, and several pro
 import contextlib
 import gc
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from storage.errors import UserError
-from storage.files import read_json, value_digest, write_json
+from storage.files import read_json, remove, value_digest, write_json
 from storage.lock import InUse, locked
 from storage.store import SpectrogramStore
 from vocsep.comparison.config import ComparisonConfig
@@ -165,7 +164,7 @@ def _train(run: Run, store: SpectrogramStore, folder: Path, progress: Progress) 
         result |= {"history": [], "failed": str(error)}
     write_json(folder / RESULT_NAME, result)
     for checkpoints in (folder / "runs").glob(f"*/{CHECKPOINTS}"):
-        shutil.rmtree(checkpoints)
+        remove(checkpoints)
     return result
 
 

@@ -1,12 +1,12 @@
 """The step `evaluate`: a model's scores on songs with known stems, and the report."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from storage.errors import UserError
+from storage.files import remove
 from vocsep.datasets.songs import Song
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.examples import Example, make_example
@@ -90,7 +90,7 @@ def evaluate(
     failures = failures_of(outcomes)
     if not scored:
         if is_new:
-            shutil.rmtree(folder)
+            remove(folder)
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise UserError(f"none of {len(target.songs)} songs could be scored, so there is no report ({reasons})")
     summary = write_report(folder, target, scored, failures, _examples(map, target, scored, folder))

@@ -1,9 +1,9 @@
 """Bounds on what runs and evaluations leave on the disk."""
 
 import re
-import shutil
 from pathlib import Path
 
+from storage.files import remove
 from vocsep.retraining.job import JOB_NAME
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME, in_use
 
@@ -23,7 +23,7 @@ def prune_runs(runs: Path, keep: int) -> list[Path]:
         held = [folder for folder in (run / CHECKPOINTS, run / FAILED) if folder.is_dir()]
         if held and not in_use(run):
             for folder in held:
-                shutil.rmtree(folder)
+                remove(folder)
             pruned.append(run)
     return pruned
 
@@ -37,7 +37,7 @@ def prune_reports(reports: Path, keep: int) -> list[Path]:
     found.sort(key=lambda folder: folder.stat().st_mtime)
     pruned = [folder for folder in found[: max(0, len(found) - keep)] if folder.resolve() != latest]
     for folder in pruned:
-        shutil.rmtree(folder)
+        remove(folder)
     return pruned
 
 
@@ -45,4 +45,4 @@ def prune_jobs(jobs: Path, keep: int) -> None:
     """Delete all but the `keep` newest retraining jobs, whose records are small."""
     found = sorted(path.parent for path in jobs.glob(f"*/{JOB_NAME}"))
     for folder in found[: max(0, len(found) - keep)]:
-        shutil.rmtree(folder)
+        remove(folder)

@@ -130,9 +130,10 @@ def retrain(
         evaluate=lambda wanted, folder: evaluate(wanted, progress=progress, map=map, folder=folder),
     )
     failures: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     with store_lock(config.jobs):
         try:
-            steps.preprocess(_preparation(config))
+            left_out = steps.preprocess(_preparation(config)).failed
         except SomeFailed as some:
             failures = some.failures
         store = SpectrogramStore.open(on_disk(config.preprocessing.store, ("train", "valid")))
@@ -145,14 +146,14 @@ def retrain(
         if job is None:
             model = trained_model(store, registry, config.training)
             assert model is not None
-            text = nothing_to_do_markdown(model, failures)
+            text = nothing_to_do_markdown(model, left_out | failures)
         else:
             _train_challenger(config, job, steps)
             failures |= _decide(config, job, registry, steps)
             assert job.decision is not None
             apply(job.decision, registry)
             details = [f"Evaluation: `{job.content['report']['folder']}`", *_tidy_up(config)]
-            text = retraining_markdown(changes, job, failures, details)
+            text = retraining_markdown(changes, job, left_out | failures, details)
             finish(job, songs, text)
     result = RetrainResult(decision=job.decision if job is not None else None, report=text)
     if failures:

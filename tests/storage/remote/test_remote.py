@@ -29,6 +29,7 @@ from zarr.storage import ObjectStore
 import storage.remote.bucket
 import storage.remote.mirror
 import storage.remote.store
+from storage.files import MOST_READ_BYTES
 from storage.lock import store_lock
 from storage.manifest import MANIFEST_NAME, SPECTROGRAMS, Manifest
 from storage.remote.bucket import connect
@@ -488,6 +489,12 @@ def test_a_manifest_that_is_none_is_one_line(local: SpectrogramStore, url: str) 
     push(local.path, url)
     obstore.put(connect(url), MANIFEST_NAME, b"<html>")
     one_line(lambda: RemoteStore.open(url), f"{url}/{MANIFEST_NAME}", "damaged manifest")
+
+
+def test_a_manifest_larger_than_any_is_not_read(local: SpectrogramStore, url: str) -> None:
+    push(local.path, url)
+    obstore.put(connect(url), MANIFEST_NAME, bytes(MOST_READ_BYTES + 1))
+    one_line(lambda: RemoteStore.open(url), f"{url}/{MANIFEST_NAME}", "268,435,457 bytes are no manifest")
 
 
 # Several writers

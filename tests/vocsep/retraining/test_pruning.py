@@ -51,3 +51,27 @@ def test_old_jobs_go(tmp_path: Path) -> None:
         write_json(tmp_path / name / "job.json", {})
     prune_jobs(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20260102-000000", "20260103-000000"]
+
+
+def test_what_links_lead_to_stays(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    kept = elsewhere / "mine.txt"
+    elsewhere.mkdir()
+    kept.write_text("mine")
+    write_json(elsewhere / "job.json", {})
+    run_folder(tmp_path / "runs", "old", 2)
+    checkpoints = tmp_path / "runs" / "linked" / "checkpoints"
+    run_folder(tmp_path / "runs", "linked", 1)
+    for file in checkpoints.iterdir():
+        file.unlink()
+    checkpoints.rmdir()
+    checkpoints.symlink_to(elsewhere)
+    run_folder(tmp_path / "runs", "new", 0)
+    assert len(prune_runs(tmp_path / "runs", keep=1)) == 2
+    jobs = tmp_path / "jobs"
+    write_json(jobs / "20260102-000000" / "job.json", {})
+    (jobs / "20260101-000000").symlink_to(elsewhere)
+    prune_jobs(jobs, keep=1)
+    assert [path.name for path in jobs.iterdir()] == ["20260102-000000"]
+    assert not checkpoints.is_symlink()
+    assert kept.read_text() == "mine"
