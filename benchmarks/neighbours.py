@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from lightning.fabric import Fabric
 
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import build_network
 from vocsep.patches.maker import Batch
 from vocsep.training.config import TrainConfig
-from vocsep.training.loop import batch_loss, new_optimizer, pick_precision
+from vocsep.training.group import Group, pick_precision
+from vocsep.training.loop import batch_loss, new_optimizer
 from vocsep.training.parts import BatchParts
 
 BUSY = (0, 1, 2, 4)
@@ -96,14 +96,14 @@ def rate(way: str, network_name: str, seconds: float) -> float:
         else UNetArchitecture(channels=2, scaled_bins=512)
     )
     torch.manual_seed(0)
-    fabric = Fabric(accelerator="cpu", devices=1, precision=pick_precision("cpu", "auto"))
+    group = Group(torch.device("cpu"), pick_precision("cpu", "auto"))
     network = build_network(architecture, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mixture = torch.rand(config.batch_size, 2, 128, 512)
     batch = Batch(mixture, mixture * 0.3, None)
     loss = partial(batch_loss, config.objective)
-    optimizer = new_optimizer(config, network, fabric.device)
+    optimizer = new_optimizer(config, network, group.device)
     threads = torch.get_num_threads()
-    parts = BatchParts(fabric, network, loss, config.batch_size, threads)
+    parts = BatchParts(group, network, loss, config.batch_size, threads)
     if way == "parts":
         torch.set_num_threads(1)
 
@@ -112,7 +112,7 @@ def rate(way: str, network_name: str, seconds: float) -> float:
             parts.backward(batch, 0)
         else:
             optimizer.zero_grad()
-            with fabric.autocast():
+            with group.autocast():
                 whole = loss(network, batch)
             whole.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

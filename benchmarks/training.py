@@ -32,7 +32,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import zarr
-from lightning.fabric import Fabric
 from torch.utils.data import DataLoader, Dataset
 
 from storage.manifest import SPECTROGRAMS
@@ -53,7 +52,8 @@ from vocsep.spectrograms.config import PATCH_FRAMES, load_spectrogram_config
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
-from vocsep.training.loop import batch_loss, new_optimizer, pick_precision
+from vocsep.training.group import Group, pick_precision
+from vocsep.training.loop import batch_loss, new_optimizer
 from vocsep.training.parts import BatchParts
 
 WARM_UP = 6  # more than the batches whose memory is taken turn by turn
@@ -169,17 +169,16 @@ class Clock:
 
 def train(config: TrainConfig, network: MaskModule, device: torch.device, batches: Iterable[Any], clock: Clock) -> None:
     """The steps of a run, without what a run does between them."""
-    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=pick_precision(device.type, config.precision))
-    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    group = Group(device, pick_precision(device.type, config.precision))
+    network.to(group.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = new_optimizer(config, network, device)
     loss_of, threads = partial(batch_loss, config.objective), torch.get_num_threads()
-    parts = BatchParts(fabric, network, loss_of, config.batch_size, threads)
+    parts = BatchParts(group, network, loss_of, config.batch_size, threads)
     for step, batch in enumerate(batches):
         clock.look(step)
         if step == WARM_UP + clock.steps:
             break
-        loss = parts.backward(fabric.to_device(batch), step)
+        loss = parts.backward(group.on_device(batch), step)
         norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf))
         assert math.isfinite(loss + norm)
         optimizer.step()

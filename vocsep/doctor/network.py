@@ -16,7 +16,7 @@ from vocsep.models.objective import as_distance, minimised, oracle_mask
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.separation.separator import Separator
-from vocsep.training.loop import pick_precision
+from vocsep.training.group import pick_precision
 from vocsep.training.probe import Probe
 from vocsep.training.validation import load_song
 
@@ -161,7 +161,7 @@ def _learn_by_heart(
         if least is not None:
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=pick_precision("cpu", "auto") == "bf16-mixed"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=pick_precision("cpu", "auto") == "bfloat16"):
             estimate = network.estimates(mixture)[0]
         loss = minimised(probe.config.objective, estimate, vocals)
         loss.backward()  # type: ignore[no-untyped-call]

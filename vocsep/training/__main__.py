@@ -5,15 +5,12 @@ from pathlib import Path
 
 from storage.errors import UserError
 from storage.files import read_json, write_json
-from vocsep.training.processes import meet
 from vocsep.training.step import TrainJob, train
 from vocsep.training.stopping import TrainingStopped
 
 if __name__ == "__main__":
     try:
-        question = Path(sys.argv[1])
-        content = read_json(question)
-        meet(question.with_name("meeting"))
+        content = read_json(Path(sys.argv[1]))
         result = train(TrainJob.model_validate(content["job"]), promote=content["promote"])
         if result is not None:
             write_json(Path(sys.argv[2]), vars(result))

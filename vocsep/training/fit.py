@@ -1,15 +1,11 @@
 """Training a network from the patches of a store, with whole-song validation in dB, into the model registry."""
 
-import contextlib
 import logging
 import traceback
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
 
 from storage.errors import UserError
 from storage.files import telling_full_disk
@@ -26,10 +22,10 @@ from vocsep.training.budget import Budget
 from vocsep.training.checks import check_bins, check_bytes, check_memory, check_songs, check_sound
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_model, training_digest
+from vocsep.training.group import join_group, leave_group, pick_precision
 from vocsep.training.initial_network import initial_network
-from vocsep.training.loop import pick_precision, run_training
-from vocsep.training.processes import leave_group
-from vocsep.training.processes import processes as processes_here
+from vocsep.training.loop import run_training
+from vocsep.training.processes import place
 from vocsep.training.promotion import model_of_run, promote_if_better
 from vocsep.training.run_folder import RunFolder, open_run
 from vocsep.training.songs import song_pool
@@ -122,33 +118,33 @@ def _fit(
     check_bytes(store, pool, _sources(config))
     sampler = patch_sampler(config, pool)
     check_sound(store)
-    rank, processes, local = processes_here()
-    if config.batch_size % processes:
-        raise UserError(f"batch_size {config.batch_size} cannot be shared by {processes} processes; take a multiple")
+    here = place()
+    if config.batch_size % here.count:
+        raise UserError(f"batch_size {config.batch_size} cannot be shared by {here.count} processes; take a multiple")
     limit_torch_threads()
     device = pick_device(config.device)
-    check_memory(config, store, device, processes)
+    check_memory(config, store, device, here.count)
     torch.manual_seed(config.seed)
     network = initial_network(config, store, registry, pool, sampler)
-    run = open_run(runs, resume, config.identity(), training_digest(store, pool)) if rank == 0 else None
+    run = open_run(runs, resume, config.identity(), training_digest(store, pool)) if here.rank == 0 else None
     try:
-        fabric = _fabric(config, device, processes, local)
-        tier, tier_text = open_tier(pool, _sources(config), config.channels, device, config.data)
-        batches = StepBatches(tier, sampler, config, rank, processes)
+        group = join_group(device, pick_precision(device.type, config.precision))
+        tier, tier_text = open_tier(pool, _sources(config), config.channels, group.device, config.data)
+        batches = StepBatches(tier, sampler, config, group.rank, group.size)
         if run is not None:
             log.info(
                 "training on %d songs (%d for validation) for %s, on %s, %s; %s; run: %s",
                 len(pool.tracks),
                 len(store.tracks("valid")),
                 Budget.of(config, store),
-                f"{processes} x {device.type}" if processes > 1 else device.type,
-                pick_precision(device.type, config.precision),
+                f"{group.size} x {device.type}" if group.size > 1 else device.type,
+                group.precision,
                 tier_text,
                 run.path,
             )
             if run.checkpoint is not None:
                 log.info("going on after step %d of %s", run.checkpoint.step, run.path)
-        course = run_training(fabric, network, store, config, batches, run, progress)
+        course = run_training(group, network, store, config, batches, run, progress)
         return _register(config, store, pool, registry, run, course, device, promote) if run is not None else None
     except BaseException as error:
         # What failed still holds the network that processes share, and with it their group's threads.
@@ -205,28 +201,3 @@ def _sources(config: TrainConfig) -> tuple[str, ...]:
     if config.augmentation.remix < 1:
         sources.append("mixture")
     return tuple(sources)
-
-
-@contextlib.contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    was = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = was
-
-
-def _fabric(config: TrainConfig, device: torch.device, processes: int, local: int) -> Fabric:
-    with warnings.catch_warnings(), _silent(logging.getLogger("lightning.pytorch.utilities.rank_zero")):
-        # What Lightning tells about hardware that is not used, and of the precision, which the run names itself.
-        warnings.filterwarnings("ignore", module="lightning")
-        fabric = Fabric(
-            accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=local,
-            num_nodes=processes // local,
-            strategy="ddp" if processes > 1 else "auto",
-            precision=pick_precision(device.type, config.precision),
-        )
-        fabric.launch()
-    return fabric

@@ -6,10 +6,9 @@ from contextlib import ExitStack, closing
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Literal, NoReturn, cast
+from typing import NoReturn, cast
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from storage.checkpoints import Checkpoint, CheckpointFolder
@@ -25,6 +24,7 @@ from vocsep.training.batches import StepBatches
 from vocsep.training.budget import Budget
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
+from vocsep.training.group import Group
 from vocsep.training.log import STEPS_PER_ROW, TrainingBar, TrainingLog
 from vocsep.training.parts import BatchParts
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME, RunFolder
@@ -39,7 +39,7 @@ NAMED_PATCHES = 8
 
 
 def run_training(
-    fabric: Fabric,
+    group: Group,
     network: MaskModule,
     store: SpectrogramStore,
     config: TrainConfig,
@@ -64,24 +64,24 @@ def run_training(
         If a signal ended the run, after it was saved.
     """
     budget, schedule, course = Budget.of(config, store), Schedule(config.schedule, config.warmup), Course()
-    network.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(group.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedNetwork(network, config.ema)
-    optimizer = new_optimizer(config, network, fabric.device)
-    if (checkpoint := _shared_checkpoint(fabric, run)) is not None:
+    optimizer = new_optimizer(config, network, group.device)
+    if (checkpoint := _shared_checkpoint(group, run)) is not None:
         best = from_arrays(checkpoint.arrays, network, average, optimizer)
         course.restore(checkpoint.step, checkpoint.state, best, budget, config.validations)
         schedule.restore(checkpoint.state["schedule"])
 
     threads = torch.get_num_threads()
     # A GPU takes one song after the other.
-    songs_at_a_time = threads if fabric.device.type == "cpu" else 1
+    songs_at_a_time = threads if group.device.type == "cpu" else 1
     with ExitStack() as stack:
         # The parts of a batch have a thread each; more within would only wait for each other.
         torch.set_num_threads(1)
         stack.callback(torch.set_num_threads, threads)
-        share = config.batch_size // fabric.world_size
+        share = config.batch_size // group.size
         loss_of = partial(batch_loss, config.objective)
-        parts = stack.enter_context(closing(BatchParts(fabric, network, loss_of, share, threads)))
+        parts = stack.enter_context(closing(BatchParts(group, network, loss_of, share, threads)))
         feed = stack.enter_context(closing(batches.from_step(course.step)))
         if run is not None:
             course.floor_sdr_db = validate(store, None, threads=songs_at_a_time).sdr_db
@@ -106,7 +106,7 @@ def run_training(
                 scored = cast(MaskModule, average.network)
                 result = validate(store, scored, keep_songs=config.shown_songs, threads=songs_at_a_time)
                 sdr_db, estimates = result.sdr_db, result.estimates
-            sdr_db = fabric.broadcast(sdr_db)
+            sdr_db = group.from_first(sdr_db)
             schedule.on_validation(sdr_db)
             is_best = course.validated(sdr_db)
             if run is not None:
@@ -125,23 +125,23 @@ def run_training(
 
         while course.used < 1.0 and not _ends_early(config, course):
             rate_share = schedule.factor(max(budget.used_steps(course.step + 1), course.used))
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * rate_share
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = config.learning_rate * rate_share
 
-            batch = fabric.to_device(next(feed))
+            batch = group.on_device(next(feed))
             # Forward, loss and backward. Random numbers come from nothing but seed and step: a resumed run takes the
             # same steps.
             loss = parts.backward(batch, _step_seed(config, course.step))
             norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip or float("inf")))
             if not (isfinite(loss) and isfinite(norm)):
-                _fail(fabric, run, save, course.step, loss, norm, batch, batches.places(course.step))
+                _fail(group, run, save, course.step, loss, norm, batch, batches.places(course.step))
             optimizer.step()
 
             # All processes go by the same numbers; losses are means over the shares of the batch.
             course.step += 1
             number = received[0] if received else 0
             own = (budget.used(course.step), number, loss, budget.seconds_used, course.validation_share)
-            every = _of_all_processes(fabric, own)
+            every = group.gathered(own)
             course.used, stop_signal = float(every[:, 0].max()), int(every[:, 1].max())
             mean_loss = as_distance(config.objective, float(every[:, 2].mean()))
             course.seconds = float(every[0, 3])
@@ -201,43 +201,16 @@ def new_optimizer(config: TrainConfig, network: nn.Module, device: torch.device)
     return torch.optim.Adam(network.parameters(), fused=fused)
 
 
-def pick_precision(device: str, wanted: str) -> Literal["32-true", "bf16-mixed"]:
-    """Lightning's name for the precision; `auto` takes bfloat16 only where the hardware computes it.
-
-    On CPUs without bfloat16 instructions autocast is many times slower than float32.
-    """
-    if wanted == "auto":
-        if device == "cuda":
-            wanted = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
-        elif device == "cpu":
-            capabilities = torch.cpu.get_capabilities()
-            wanted = "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32"
-        else:
-            wanted = "32"
-    return "bf16-mixed" if wanted == "bf16" else "32-true"
-
-
 def _step_seed(config: TrainConfig, step: int) -> int:
     return ((config.seed << 32) + step) * config.batch_size
 
 
-def _shared_checkpoint(fabric: Fabric, run: RunFolder | None) -> Checkpoint | None:
+def _shared_checkpoint(group: Group, run: RunFolder | None) -> Checkpoint | None:
     """The checkpoint that the first process found, in all processes."""
-    held = fabric.broadcast((str(run.path), run.checkpoint.step) if run and run.checkpoint else None)
+    held = group.from_first((str(run.path), run.checkpoint.step) if run and run.checkpoint else None)
     if run is not None or held is None:
         return run.checkpoint if run else None
     return CheckpointFolder(Path(held[0]) / CHECKPOINTS).load(held[1])
-
-
-def _of_all_processes(fabric: Fabric, own: tuple[float, ...]) -> Tensor:
-    """The numbers of all processes, `(processes, numbers)`."""
-    values = torch.tensor([own], dtype=torch.float64)
-    if fabric.world_size == 1:
-        return values
-    values = values.to(fabric.device)
-    every = [torch.empty_like(values) for _ in range(fabric.world_size)]
-    torch.distributed.all_gather(every, values)
-    return torch.cat(every).cpu()
 
 
 def _is_validation_due(config: TrainConfig, course: Course, budget: Budget, validation_share: float) -> bool:
@@ -255,7 +228,7 @@ def _ends_early(config: TrainConfig, course: Course) -> bool:
 
 
 def _fail(
-    fabric: Fabric,
+    group: Group,
     run: RunFolder | None,
     save: Callable[[CheckpointFolder], None],
     step: int,
@@ -270,11 +243,8 @@ def _fail(
         for index, place in enumerate(places)
         if not all(torch.isfinite(source[index]).all() for source in batch if source is not None)
     ]
-    if fabric.world_size > 1:
-        # All processes come here together, since they share one gradient norm.
-        every: list[list[str]] = [[] for _ in range(fabric.world_size)]
-        torch.distributed.all_gather_object(every, bad)
-        bad = [place for one in every for place in one]
+    # All processes come here together, since they share one gradient norm.
+    bad = group.gathered_names(bad)
     saved = "the first process's run"
     if run is not None:
         folder = run.path / FAILED

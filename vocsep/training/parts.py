@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from vocsep.models.mask_module import MaskModule
 from vocsep.patches.maker import Batch
+from vocsep.training.group import Group
 
 # Smaller parts read the weights more often, larger ones leave too little to share. Devices take whole batches.
 PART_PATCHES = 8
@@ -79,14 +79,14 @@ class BatchParts:
         How many there are for the parts: one for each, or several where there are more than parts.
     """
 
-    def __init__(self, fabric: Fabric, network: MaskModule, loss: Loss, patches: int, threads: int) -> None:
-        self._fabric, self._network, self._loss = fabric, network, loss
+    def __init__(self, group: Group, network: MaskModule, loss: Loss, patches: int, threads: int) -> None:
+        self._group, self._network, self._loss = group, network, loss
         self._weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self._parts = max(1, patches // PART_PATCHES) if fabric.device.type == "cpu" else 1
+        self._parts = max(1, patches // PART_PATCHES) if group.device.type == "cpu" else 1
         workers = min(threads, self._parts)
         self._idle: SimpleQueue[_Replica] = SimpleQueue()
         for _ in range(workers):
-            self._idle.put(_Replica(network, fabric.device))
+            self._idle.put(_Replica(network, group.device))
         each = (threads // workers,)
         self._workers = ThreadPoolExecutor(workers, "parts", initializer=torch.set_num_threads, initargs=each)
 
@@ -104,7 +104,7 @@ class BatchParts:
         seed
             Of the step: dropouts depend on it and on the number of the part.
         """
-        processes, rank = self._fabric.world_size, self._fabric.global_rank
+        processes, rank = self._group.size, self._group.rank
         size = len(batch.mixture)
         parts = [batch.items(slice(part, None, self._parts)) for part in range(self._parts)]
         # The parts of process r are numbers r, r + processes, ...: those that one process would number so.
@@ -144,7 +144,7 @@ class BatchParts:
         replica = self._idle.get()
         try:
             replica.generator.manual_seed(seed)
-            with self._fabric.autocast():
+            with self._group.autocast():
                 loss = self._loss(replica.network, part)
             gradients = torch.autograd.grad(loss, self._weights)
             seen = [

@@ -1,46 +1,72 @@
 """Processes that train together: starting them by torchrun, and which of them this one is."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import psutil
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from storage.files import read_json, write_json
 
 HOST = "127.0.0.1"
+# Names the file by which processes that `run_in_processes` started meet.
+_MEETING = "VOCSEP_MEETING"
 
 
-def is_one_of_several() -> bool:
-    """Whether torchrun or SLURM started this process."""
-    return bool(TorchElasticEnvironment.detect() or SLURMEnvironment.detect())
+@dataclass(frozen=True)
+class Place:
+    """A process's place among those that train together.
+
+    Attributes
+    ----------
+    rank, count
+        Its number, from 0, and how many there are.
+    on_machine
+        Its number among those on its machine.
+    meeting
+        Where they find each other, for `torch.distributed`.
+    """
+
+    rank: int = 0
+    count: int = 1
+    on_machine: int = 0
+    meeting: str = ""
 
 
-def processes() -> tuple[int, int, int]:
-    """This process's number, how many train together, and how many of these on this machine; by torchrun or SLURM."""
-    if TorchElasticEnvironment.detect():
-        torchrun = TorchElasticEnvironment()
-        return torchrun.global_rank(), torchrun.world_size(), int(os.environ["LOCAL_WORLD_SIZE"])
-    if SLURMEnvironment.detect():
-        slurm = SLURMEnvironment()
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        return slurm.global_rank(), slurm.world_size(), max(1, slurm.world_size() // nodes)
-    return 0, 1, 1
+def place() -> Place:
+    """This process's place, as torchrun or `srun` tell it in the environment; alone without them.
+
+    In an allocation of SLURM a script or a shell that `srun` did not start is alone, however many tasks were asked for.
+    """
+    environment = os.environ
+    if torch.distributed.is_torchelastic_launched():
+        rank, count, on_machine = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return Place(rank, count, on_machine, environment.get(_MEETING, "env://"))
+    if "SLURM_STEP_NUM_TASKS" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        rank, count, on_machine = (int(environment[name]) for name in names)
+        host = environment.get("MASTER_ADDR") or first_host(environment.get("SLURM_STEP_NODELIST", HOST))
+        # Jobs that share a machine meet at ports of their own.
+        port = environment.get("MASTER_PORT") or 15000 + int(environment.get("SLURM_JOB_ID", "0")) % 10000
+        return Place(rank, count, on_machine, f"tcp://{host}:{port}")
+    return Place()
 
 
-def meet(file: Path) -> None:
-    """Join the processes that `run_in_processes` started, by a file of theirs."""
-    rank, count, _ = processes()
-    torch.distributed.init_process_group(init_method=f"file://{file}", rank=rank, world_size=count)
+def first_host(hosts: str) -> str:
+    """The first of SLURM's list of hosts, such as `gpu[03-05,9],login`."""
+    start, bracket, rest = hosts.partition("[")
+    if not bracket or "," in start:
+        return start.split(",")[0]
+    return start + re.split("[],-]", rest)[0]
 
 
 def _loopback_only() -> dict[str, str]:
@@ -55,16 +81,6 @@ def _loopback_only() -> dict[str, str]:
         "NCCL_SOCKET_IFNAME": loopback,
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
-
-
-def leave_group() -> None:
-    """End what training together started in this process, its threads included.
-
-    A thread of Gloo that still holds a tensor when Python shuts down aborts the process (seen in one of eight exits on
-    a busy machine), and Lightning leaves the group to the exit.
-    """
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def run_in_processes(count: int, module: str, job: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
@@ -87,7 +103,7 @@ def run_in_processes(count: int, module: str, job: dict[str, Any]) -> tuple[dict
         # A session of its own: Ctrl-C in a terminal comes here alone, and is passed on once.
         process = subprocess.Popen(
             [*command, "-m", module, str(question), str(answer)],
-            env={**_loopback_only(), **os.environ},
+            env={**_loopback_only(), **os.environ, _MEETING: (Path(folder) / "meeting").as_uri()},
             start_new_session=True,
         )
 

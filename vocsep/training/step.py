@@ -13,7 +13,7 @@ from vocsep.preprocessing.location import StoreLocation, on_disk, require_store
 from vocsep.progress import Progress
 from vocsep.training.config import TrainConfig
 from vocsep.training.fit import TrainResult, fit
-from vocsep.training.processes import is_one_of_several, run_in_processes
+from vocsep.training.processes import Place, place, run_in_processes
 from vocsep.training.stopping import TrainingStopped
 
 
@@ -59,7 +59,7 @@ def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = Tr
     """
     folder = on_disk(job.store, ("train", "valid"))
     devices = job.training.devices
-    if devices == 1 or is_one_of_several():
+    if devices == 1 or place() != Place():
         store, registry = SpectrogramStore.open(folder), open_registry(job.models)
         return fit(job.training, store, registry, job.runs, job.resume, progress, promote)
     content = {"job": job.model_copy(update={"store": folder}).model_dump(mode="json"), "promote": promote}

@@ -69,7 +69,7 @@ def test_help_lists_the_commands_of_both_programs(tmp_path: Path) -> None:
     assert all(command in text for command in ("preprocess", "train", "evaluate", "separate"))
 
 
-HEAVY = {"zarr", "librosa", "museval", "musdb", "matplotlib", "lightning", "torch", "numba", "prefect", "dask", "av"}
+HEAVY = {"zarr", "librosa", "museval", "musdb", "matplotlib", "torch", "numba", "prefect", "dask", "av"}
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_one_bad_file_of_several_is_named_and_the_others_are_done(tmp_path: Path
     np.testing.assert_allclose(vocals + accompaniment, noise, atol=1e-6)
 
 
-def test_separate_imports_neither_prefect_nor_dask_nor_lightning(tmp_path: Path, models: Path) -> None:
+def test_separate_imports_neither_prefect_nor_dask(tmp_path: Path, models: Path) -> None:
     soundfile.write(tmp_path / "song.wav", np.zeros(8000, dtype=np.float32), 8000)
     program = (
         "import json, sys\n"
@@ -201,7 +201,7 @@ def test_separate_imports_neither_prefect_nor_dask_nor_lightning(tmp_path: Path,
     assert result.returncode == 0, result.stderr
     imported = set(json.loads(result.stdout.splitlines()[-1]))
     assert "torch" in imported
-    heavy = {"prefect", "dask", "distributed", "lightning", "pytorch_lightning", "musdb", "museval"}
+    heavy = {"prefect", "dask", "distributed", "musdb", "museval"}
     assert not imported & (heavy | {"zarr", "librosa", "matplotlib"})
 
 

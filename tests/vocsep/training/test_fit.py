@@ -24,7 +24,7 @@ from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
 from vocsep.training.description import describe_architecture, describe_model, training_digest
 from vocsep.training.fit import TrainResult, fit
-from vocsep.training.loop import pick_precision
+from vocsep.training.group import pick_precision
 from vocsep.training.promotion import promote_if_better
 from vocsep.training.validation import load_song, median_frame_sdr, validate
 
@@ -41,14 +41,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_precision_that_is_asked_for_is_taken(device: str) -> None:
-    assert pick_precision(device, "32") == "32-true"
-    assert pick_precision(device, "bf16") == "bf16-mixed"
+    assert pick_precision(device, "32") == "float32"
+    assert pick_precision(device, "bf16") == "bfloat16"
 
 
 def test_precision_on_a_cpu_is_bfloat16_exactly_where_the_hardware_has_it() -> None:
     capabilities = torch.cpu.get_capabilities()
     native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    assert pick_precision("cpu", "auto") == ("bf16-mixed" if native else "32-true")
+    assert pick_precision("cpu", "auto") == ("bfloat16" if native else "float32")
 
 
 # A run

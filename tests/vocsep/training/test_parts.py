@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from tests.vocsep.models.small_models import unet
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective_config import Objective
 from vocsep.patches.maker import Batch
+from vocsep.training.group import Group
 from vocsep.training.loop import batch_loss
 from vocsep.training.parts import PART_PATCHES, BatchParts, SeededDropout, batch_norms
 
@@ -34,7 +34,7 @@ def batch_of(size: int) -> Batch:
 
 def learned(network: MaskModule, batch: Batch, threads: int, seed: int = 5) -> tuple[float, dict[str, Tensor]]:
     """The loss, gradients, and all buffers after it."""
-    parts = BatchParts(Fabric(accelerator="cpu", devices=1), network, LOSS, len(batch.mixture), threads)
+    parts = BatchParts(Group(torch.device("cpu"), "float32"), network, LOSS, len(batch.mixture), threads)
     loss = parts.backward(batch, seed)
     parts.close()
     gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}

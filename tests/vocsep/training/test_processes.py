@@ -36,6 +36,7 @@ from tests.vocsep.training.training_runs import (
     weights_of,
 )
 from vocsep.training.log import read_metrics
+from vocsep.training.processes import Place, first_host, place
 from vocsep.training.run_folder import CHECKPOINTS
 from vocsep.training.validation import Validation
 
@@ -297,7 +298,7 @@ def test_two_processes_of_which_one_is_told_stop_together_and_go_on_to_the_same_
     assert are_equal(model_of(folder), model_of(tmp_path / "whole"))
 
 
-def test_run_of_one_process_goes_on_with_two(store: SpectrogramStore, tmp_path: Path) -> None:
+def test_run_of_one_process_goes_on_with_two_that_srun_started(store: SpectrogramStore, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"steps": 12, "validations": 2, "schedule": "constant", "warmup": 0, "batch_size": 16}
     whole = fit_in_child(store, tmp_path / "whole", "never", **settings)
     half = train(store, tmp_path / "parts", **(settings | {"steps": 6, "validations": 1}))
@@ -305,6 +306,27 @@ def test_run_of_one_process_goes_on_with_two(store: SpectrogramStore, tmp_path: 
     assert [child.wait() for child in (whole, *children)] == [0, 0, 0], [child.messages for child in children]
     assert checkpoint_of(half.run_folder).step == 12
     assert_near(checkpoint_of(whole.runs[0]).arrays, checkpoint_of(half.run_folder).arrays)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "first"),
+    [
+        ("node7", "node7"),
+        ("alpha,beta", "alpha"),
+        ("gpu[5-9]", "gpu5"),
+        ("gpu[003,007-009],login1", "gpu003"),
+        ("rack2-n[11]", "rack2-n11"),
+        ("login,gpu[1-2]", "login"),
+    ],
+)
+def test_processes_of_slurm_meet_at_the_first_host_of_its_list(hosts: str, first: str) -> None:
+    assert first_host(hosts) == first
+
+
+def test_script_of_slurm_that_srun_did_not_start_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert place() == Place()
 
 
 # Started by torchrun

@@ -30,8 +30,8 @@ from vocsep.spectrograms.config import SpectrogramConfig
 from vocsep.spectrograms.features import features
 from vocsep.training.config import TrainConfig
 from vocsep.training.fit import TrainResult, fit
+from vocsep.training.group import leave_group
 from vocsep.training.log import TrainingLog
-from vocsep.training.processes import leave_group
 from vocsep.training.run_folder import CHECKPOINTS, RUN_NAME
 from vocsep.training.stopping import TrainingStopped
 from vocsep.training.validation import Validation
@@ -239,21 +239,26 @@ def command_in_child(folder: Path, *arguments: str) -> Child:
 
 
 def fit_in_children(
-    processes: int, store: SpectrogramStore, folder: Path, resume: str = "auto", **changed: Any
+    processes: int, store: SpectrogramStore, folder: Path, resume: str = "auto", *, srun: bool = False, **changed: Any
 ) -> list[Child]:
-    """Train with several processes, as torchrun starts them; the first one is rank 0."""
+    """Train with several processes, as torchrun or SLURM's srun starts them; the first one is rank 0."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "TORCHELASTIC_RUN_ID": "test",
-    }
+    if srun:
+        common = {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_TASKS": str(processes), "MASTER_PORT": str(port)}
+        ranks = ("SLURM_PROCID", "SLURM_LOCALID")
+    else:
+        common = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "TORCHELASTIC_RUN_ID": "test",
+        }
+        ranks = ("RANK", "LOCAL_RANK")
     return [
-        Child(folder, _fit, store.path, folder, resume, changed, **common, RANK=str(rank), LOCAL_RANK=str(rank))
+        Child(folder, _fit, store.path, folder, resume, changed, **common, **dict.fromkeys(ranks, str(rank)))
         for rank in range(processes)
     ]
 
