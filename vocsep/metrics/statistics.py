@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.stats
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -26,6 +25,8 @@ def bootstrap_interval(values: Sequence[float], statistic: Literal["median", "me
     """
     if len(values) < 2:
         return None
+    import scipy.stats  # late: a second of every worker that scores songs
+
     result = scipy.stats.bootstrap(
         (np.asarray(values, dtype=np.float64),),
         _STATISTICS[statistic],
@@ -86,6 +87,8 @@ def lower_bound(values: Sequence[float], confidence: float) -> float | None:
     """
     if len(values) < 2:
         return None
+    import scipy.stats
+
     sample = np.asarray(values, dtype=np.float64)
     error = sample.std(ddof=1) / np.sqrt(len(sample))
     return float(sample.mean() - scipy.stats.t.ppf(confidence, len(sample) - 1) * error)

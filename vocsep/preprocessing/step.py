@@ -19,7 +19,6 @@ from storage.track_writer import Compression
 from vocsep.config import Settings
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset, Song
-from vocsep.demo.dataset import held_settings, make_demo
 from vocsep.mapping import Map, Outcome, SomeFailed, failures_of, serial
 from vocsep.paths import DEMO, STORE
 from vocsep.preprocessing.config import StoreConfig
@@ -150,6 +149,9 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
     started = time.monotonic()
     report = progress or (lambda done, total: None)
     if config.dataset is None:
+        # Late: workers need none of what makes songs.
+        from vocsep.demo.dataset import held_settings, make_demo
+
         make_demo(DEMO, progress=report, **held_settings(DEMO))
     dataset = open_dataset(config.dataset or DEMO, config.kind)
     expected = store_config(config)
