@@ -228,7 +228,8 @@ class Child:
 def fit_in_child(store: SpectrogramStore, folder: Path, resume: str = "auto", **changed: Any) -> Child:
     """Train as `train` does; exit code 2 after a `UserError`, 128 + number after a signal that stopped the run.
 
-    `steps_per_row` says how often numbers are logged, `scores` what the validations give, `pictures` if they are shown.
+    `steps_per_row` says how often numbers are logged, `scores` what the validations give, `pictures` if they are shown,
+    `default_steps` and `default_minutes` what a run without a budget has.
     """
     return Child(folder, _fit, store.path, folder, resume, changed)
 
@@ -278,6 +279,8 @@ def scripted(scores: Sequence[float]) -> Callable[..., Validation]:
 def _fit(store: Path, folder: Path, resume: str, changed: dict[str, Any]) -> None:
     if "steps_per_row" in changed:
         mock.patch("vocsep.training.loop.STEPS_PER_ROW", changed.pop("steps_per_row")).start()
+    for name in {"default_steps", "default_minutes"} & changed.keys():
+        mock.patch(f"vocsep.training.budget.{name.upper()}", changed.pop(name)).start()
     if "scores" in changed:
         mock.patch("vocsep.training.loop.validate", scripted(changed.pop("scores"))).start()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
