@@ -21,7 +21,7 @@ from vocsep.progress import progress_bar
 WORKER_LOG = logging.getLogger("vocsep.worker")
 
 HOST = "127.0.0.1"
-CONNECT_TIMEOUT_SECONDS = 20
+CONNECT_TIMEOUT_SECONDS = 60
 RETRIES = 2
 
 # Dask has workers give every freed page back to the system at once, and looks at their stacks a hundred times a second.
@@ -30,6 +30,13 @@ WORKER_SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 32 << 20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 << 20,
     "distributed.worker.profile.enabled": False,
+}
+
+# Against what hangs: on a busy machine processes are silent for longer than Dask bears by itself.
+PATIENCE = {
+    "distributed.comm.timeouts.connect": "600s",
+    "distributed.comm.timeouts.tcp": "600s",
+    "distributed.scheduler.worker-ttl": "30 minutes",
 }
 
 # Dask's own pages tell logs and call stacks to whoever asks, and load what they look like from the internet.
@@ -64,7 +71,7 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     for name in ("distributed", "distributed.scheduler", "distributed.nanny", "distributed.core", "distributed.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **NO_PAGES}))
+        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **PATIENCE, **NO_PAGES}))
         stack.enter_context(_environment_kept())
         with _children_without_interrupts():
             cluster = LocalCluster(

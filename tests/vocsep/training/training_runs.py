@@ -208,7 +208,7 @@ class Child:
         self.send(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL, self.messages
 
-    def wait_until(self, condition: Callable[[], Any], what: str, timeout: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], Any], what: str, timeout: float = 600) -> None:
         """Wait until something holds; the process must live until then."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -216,7 +216,7 @@ class Child:
             assert time.monotonic() < deadline, f"{what} did not come: {self.messages}"
             time.sleep(0.002)
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """Exit code; minus the number of a signal that ended the process."""
         self._process.join(timeout)
         if self._process.exitcode is None:
