@@ -16,6 +16,7 @@ from storage.errors import UserError
 from vocsep import mapping
 from vocsep.cores import usable_cores
 from vocsep.mapping import Item, Map, Outcome, Result
+from vocsep.memory import SONG_BYTES, affordable, usable_memory
 from vocsep.progress import progress_bar
 
 WORKER_LOG = logging.getLogger("vocsep.worker")
@@ -50,7 +51,8 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     Parameters
     ----------
     workers
-        Processes of a local cluster; None means one per usable core, but no more than there are tasks.
+        Processes of a local cluster; None means one per usable core, as far as there is memory for them. There are no
+        more than tasks.
 
     Raises
     ------
@@ -73,10 +75,13 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set({**WORKER_SETTINGS, **PATIENCE, **NO_PAGES}))
         stack.enter_context(_environment_kept())
+        count = max(1, min(workers or affordable(usable_cores(), SONG_BYTES), tasks))
         with _children_without_interrupts():
             cluster = LocalCluster(
-                n_workers=max(1, min(workers or usable_cores(), tasks)),
+                n_workers=count,
                 threads_per_worker=1,
+                # One that takes more is started again, and its song tried again, before the system ends something else.
+                memory_limit=max(SONG_BYTES, usable_memory() // count),
                 host=HOST,
                 dashboard_address=f"{HOST}:0",
                 worker_dashboard_address=f"{HOST}:0",
