@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 
 def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
-    """Folders of the control groups, of either version, that this process is in, and of all above them that can be seen.
+    """Folders of the control groups of this process, of either version, and of all above them that can be seen.
 
     Parameters
     ----------

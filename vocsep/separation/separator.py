@@ -103,14 +103,8 @@ class Separator:
             description, where = version.description, str(version.path)
             transforms = TorchTransforms()
         spectrogram = validated(SpectrogramConfig, description.get("spectrogram"), where)
-        return cls(
-            network,
-            spectrogram,
-            overlap,
-            wiener,
-            jobs or affordable(min(MOST_JOBS, usable_threads()), BLOCK_BYTES),
-            transforms,
-        )
+        jobs = jobs or affordable(min(MOST_JOBS, usable_threads()), BLOCK_BYTES)
+        return cls(network, spectrogram, overlap, wiener, jobs, transforms)
 
     def mask(self, waveform: Waveform, sample_rate: int) -> Spectrogram:
         """Vocals mask `(channels, model frames, bins)` in [0, 1] of a whole mono or stereo waveform."""
