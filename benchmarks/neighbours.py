@@ -177,6 +177,7 @@ def songs_rate(way: str, seconds: float) -> float:
         root = Path(folder) / "demo"
         if way == "preprocess":
             make_demo(root, train_songs=1, test_songs=0, seconds=(SONG_SECONDS, SONG_SECONDS))
+            (root.parent / "store.zarr" / "train").mkdir(parents=True)
         with contextlib.suppress(_Enough), pooled() as mapped:
             mapped(score_song if way == "evaluation" else store_song, range(MOST_SONGS), (root,), on_outcome=on_outcome)
     return (len(done) - 1) / (done[-1] - done[0])

@@ -1,5 +1,7 @@
 """The memory that this process may still take: how many workers and jobs are started, and what is kept in memory."""
 
+import ctypes
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +26,21 @@ def usable_memory(root: Path = Path("/")) -> int:
     root
         Folder with the kernel's `proc` and `sys`.
     """
-    return max(0, min([psutil.virtual_memory().available, *_left(root)]))
+    available: int = psutil.virtual_memory().available
+    return max(0, min([available, *_left(root)]))
 
 
 def affordable(most: int, each: int) -> int:
     """How many processes or jobs that take `each` bytes there is memory for: from 1 to `most`."""
     return max(1, min(most, usable_memory() // each))
+
+
+def give_back_memory() -> None:
+    """Give memory that is no longer used back to the system: glibc keeps it for what may follow in this process."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _left(root: Path) -> Iterator[int]:

@@ -131,3 +131,22 @@ def test_workers_share_the_memory_of_a_real_control_group(group: Path) -> None:
     assert later < left - (100 << 20)
     assert len(limits) == 1
     assert limits[0] <= 800 << 20
+
+
+GIVE_BACK_CODE = """
+import psutil
+from vocsep.memory import give_back_memory
+own = psutil.Process()
+blocks = [bytearray(1000) for _ in range(200_000)]
+# The last one holds what lies before it.
+blocks = blocks[-1:]
+before = own.memory_info().rss
+give_back_memory()
+print(before - own.memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_memory_that_was_freed_is_given_back() -> None:
+    result = subprocess.run([sys.executable, "-c", GIVE_BACK_CODE], capture_output=True, text=True, timeout=600)
+    assert int(result.stdout) > 100_000_000, result.stderr
