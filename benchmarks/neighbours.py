@@ -1,11 +1,13 @@
-"""Training beside busy programs: how much of its fair share of the cores it makes use of.
+"""Every step beside busy programs: how much of its fair share of the cores it makes use of.
 
     python -m benchmarks.neighbours [--seconds 15] [--rounds 3]
 
 Steps of the default network on one resident batch, by `BatchParts` as in a run (`parts`), and as plain PyTorch does
-them, the whole batch at once with OpenMP's threads (`plain`); each in a process of its own, beside 0, 1, 2 and 4 busy
-loops, each of them in a session of its own. `alone` is the rate of `parts` over that of `plain` on idle cores.
-`beside_b` is the rate beside b loops over the fair share c / (c + b) of the rate alone, of c cores. All take turns;
+them, the whole batch at once with OpenMP's threads (`plain`); blocks of a song, by a `Separator` of the bundled model
+(`separation`); songs of 10 s scored (`evaluation`) and written to a store (`preprocess`) by processes of one thread, as
+many as there are cores. Each is measured from a process of its own, beside 0, 1, 2 and 4 busy loops, each of them in a
+session of its own. `alone` is the rate of `parts` over that of `plain` on idle cores. `beside_b`, `separation_beside_b`
+and so on are the rate beside b loops over the fair share c / (c + b) of the rate alone, of c cores. All take turns;
 ratios are medians over the rounds of the ratios within one.
 """
 
@@ -15,22 +17,44 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from vocsep.datasets.layouts import open_dataset
+from vocsep.demo.dataset import make_demo
+from vocsep.mapping import Outcome, pooled
+from vocsep.metrics.bsseval import bss_eval
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import build_network
 from vocsep.patches.maker import Batch
+from vocsep.preprocessing.config import StoreConfig
+from vocsep.preprocessing.track import preprocess_song
+from vocsep.separation.separator import Separator
+from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.training.config import TrainConfig
 from vocsep.training.group import Group, pick_precision
 from vocsep.training.loop import batch_loss, new_optimizer
 from vocsep.training.parts import BatchParts
 
 BUSY = (0, 1, 2, 4)
+WAYS = {
+    "parts": "beside",
+    "plain": "plain",
+    "separation": "separation_beside",
+    "evaluation": "evaluation_beside",
+    "preprocess": "preprocess_beside",
+}
+"""What is measured, and how its ratios are called."""
+RATE, SONG_SECONDS = 44_100, 10
 WARM_UP = 2
+MOST_SONGS = 10_000
 
 
 def main() -> None:
@@ -39,34 +63,33 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--network", choices=("tfc-tdf", "unet"), default=TrainConfig().network)
-    parser.add_argument("--measure", choices=("parts", "plain"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=tuple(WAYS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(rate(options.measure, options.network, options.seconds))
+        if options.measure in ("evaluation", "preprocess"):
+            print(songs_rate(options.measure, options.seconds))
+        elif options.measure == "separation":
+            print(separation_rate(options.seconds))
+        else:
+            print(rate(options.measure, options.network, options.seconds))
         return
     cores = torch.get_num_threads()
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(options.rounds):
         for busy in BUSY:
-            for way in ("parts", "plain"):
+            for way in WAYS:
                 with busy_loops(busy):
                     command = [sys.executable, "-m", "benchmarks.neighbours", "--measure", way]
                     command += ["--seconds", str(options.seconds), "--network", options.network]
                     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 rates.setdefault((way, busy), []).append(float(text.split()[-1]))
-    print(f"{options.network}, {cores} cores; steps per second beside {', '.join(map(str, BUSY))} busy loops")
-    for way in ("parts", "plain"):
-        print(f"  {way:6}", *(f"{statistics.median(rates[way, busy]):8.3f}" for busy in BUSY))
-    values = {
-        "alone": _ratio(rates["parts", 0], rates["plain", 0]),
-        **{
-            f"beside_{busy}": _ratio(rates["parts", busy], rates["parts", 0]) * (cores + busy) / cores
-            for busy in BUSY[1:]
-        },
-        **{
-            f"plain_{busy}": _ratio(rates["plain", busy], rates["plain", 0]) * (cores + busy) / cores
-            for busy in BUSY[1:]
-        },
+    print(f"{options.network}, {cores} cores; steps or songs per second beside {', '.join(map(str, BUSY))} busy loops")
+    for way in WAYS:
+        print(f"  {way:10}", *(f"{statistics.median(rates[way, busy]):8.3f}" for busy in BUSY))
+    values = {"alone": _ratio(rates["parts", 0], rates["plain", 0])} | {
+        f"{name}_{busy}": _ratio(rates[way, busy], rates[way, 0]) * (cores + busy) / cores
+        for way, name in WAYS.items()
+        for busy in BUSY[1:]
     }
     print(json.dumps({"benchmark": "neighbours", **{name: round(value, 3) for name, value in values.items()}}))
 
@@ -126,6 +149,55 @@ def rate(way: str, network_name: str, seconds: float) -> float:
     found = steps / (time.perf_counter() - started)
     parts.close()
     return found
+
+
+def separation_rate(seconds: float) -> float:
+    """Songs of `SONG_SECONDS` that a separator of the default settings takes apart, per second."""
+    separator = Separator.load("bundled")
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (2, SONG_SECONDS * RATE)).astype(np.float32)
+    separator.separate(waveform, RATE)
+    started, songs = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        separator.separate(waveform, RATE)
+        songs += 1
+    return songs / (time.perf_counter() - started)
+
+
+def songs_rate(way: str, seconds: float) -> float:
+    """Songs per second of one process per core, from the first that was done."""
+    done: list[float] = []
+
+    def on_outcome(outcome: Outcome[int, None], count: int) -> None:
+        assert outcome.error is None, outcome.error
+        done.append(time.perf_counter())
+        if done[-1] - done[0] >= seconds:
+            raise _Enough
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "demo"
+        if way == "preprocess":
+            make_demo(root, train_songs=1, test_songs=0, seconds=(SONG_SECONDS, SONG_SECONDS))
+            (root.parent / "store.zarr" / "train").mkdir(parents=True)
+        with contextlib.suppress(_Enough), pooled() as mapped:
+            mapped(score_song if way == "evaluation" else store_song, range(MOST_SONGS), (root,), on_outcome=on_outcome)
+    return (len(done) - 1) / (done[-1] - done[0])
+
+
+class _Enough(Exception):
+    """Enough songs were done."""
+
+
+def score_song(number: int, root: Path) -> None:
+    """Score estimates of two sources."""
+    references, errors = np.random.default_rng(number).normal(0, 0.1, (2, 2, 2, SONG_SECONDS * RATE))
+    bss_eval(references, references + errors, window=RATE, hop=RATE)
+
+
+def store_song(number: int, root: Path) -> None:
+    """Write the spectrograms of a song."""
+    song = open_dataset(root, "auto").songs[0]
+    config = StoreConfig(spectrogram=load_spectrogram_config("fine"))
+    preprocess_song(replace(song, id=f"song-{number}"), root.parent / "store.zarr", config)
 
 
 if __name__ == "__main__":

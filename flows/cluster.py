@@ -16,12 +16,13 @@ from storage.errors import UserError
 from vocsep import mapping
 from vocsep.cores import usable_cores
 from vocsep.mapping import Item, Map, Outcome, Result
+from vocsep.memory import SONG_BYTES, affordable, usable_memory
 from vocsep.progress import progress_bar
 
 WORKER_LOG = logging.getLogger("vocsep.worker")
 
 HOST = "127.0.0.1"
-CONNECT_TIMEOUT_SECONDS = 20
+CONNECT_TIMEOUT_SECONDS = 60
 RETRIES = 2
 
 # Dask has workers give every freed page back to the system at once, and looks at their stacks a hundred times a second.
@@ -30,6 +31,13 @@ WORKER_SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 32 << 20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 << 20,
     "distributed.worker.profile.enabled": False,
+}
+
+# Against what hangs: on a busy machine processes are silent for longer than Dask bears by itself.
+PATIENCE = {
+    "distributed.comm.timeouts.connect": "600s",
+    "distributed.comm.timeouts.tcp": "600s",
+    "distributed.scheduler.worker-ttl": "30 minutes",
 }
 
 # Dask's own pages tell logs and call stacks to whoever asks, and load what they look like from the internet.
@@ -43,7 +51,8 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     Parameters
     ----------
     workers
-        Processes of a local cluster; None means one per usable core, but no more than there are tasks.
+        Processes of a local cluster; None means one per usable core, as far as there is memory for them. There are no
+        more than tasks.
 
     Raises
     ------
@@ -64,12 +73,15 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     for name in ("distributed", "distributed.scheduler", "distributed.nanny", "distributed.core", "distributed.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **NO_PAGES}))
+        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **PATIENCE, **NO_PAGES}))
         stack.enter_context(_environment_kept())
+        count = max(1, min(workers or affordable(usable_cores(), SONG_BYTES), tasks))
         with _children_without_interrupts():
             cluster = LocalCluster(
-                n_workers=max(1, min(workers or usable_cores(), tasks)),
+                n_workers=count,
                 threads_per_worker=1,
+                # One that takes more is started again, and its song tried again, before the system ends something else.
+                memory_limit=max(SONG_BYTES, usable_memory() // count),
                 host=HOST,
                 dashboard_address=f"{HOST}:0",
                 worker_dashboard_address=f"{HOST}:0",

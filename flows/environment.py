@@ -12,8 +12,13 @@ DEFAULTS = {
     # Offline there is nobody to report usage to; without these two the server logs an error every few minutes.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # The embedded server of a fresh home takes longer than Prefect's own limit of 20 s to start.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # The embedded server of a fresh home takes longer than Prefect's own limit of 20 s to start. These and the next are
+    # there against what hangs; a busy machine, where all takes ten times as long, must not come near them.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "120",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
+    "PREFECT_SERVER_API_WEBSOCKET_PING_TIMEOUT": "300",
+    "PREFECT_API_REQUEST_TIMEOUT": "300",
     # The library's log lines belong to the run.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "vocsep",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
@@ -83,6 +88,6 @@ def _forget_gone_server() -> None:
         return
     address = urllib.parse.urlsplit(tomllib.loads(text)["api"]["url"])
     try:
-        socket.create_connection((address.hostname, address.port), timeout=2).close()
+        socket.create_connection((address.hostname, address.port), timeout=10).close()
     except OSError:
         PREFECT_TOML.unlink(missing_ok=True)

@@ -4,7 +4,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from math import ceil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from vocsep.control_groups import control_groups, lines
 
 
 def usable_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
@@ -47,33 +49,13 @@ def _affinity() -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """CPU quotas, in cores, of the control groups that this process is in, and of all above them that can be seen."""
-    groups = [line.split(":", 2) for line in _lines(root / "proc/self/cgroup") if line.count(":") >= 2]
-    for line in _lines(root / "proc/self/mountinfo"):
-        # 36 35 98:0 /what/of/it /where rw,... - cgroup2 cgroup2 rw,...
-        left, _, right = line.partition(" - ")
-        fields, (kind, _, options) = left.split(), (*right.split(), "", "", "")[:3]
-        if len(fields) < 5 or kind not in ("cgroup", "cgroup2"):
-            continue
-        if kind == "cgroup" and "cpu" not in options.split(","):
-            continue
-        for _, controllers, path in groups:
-            if "cpu" in controllers.split(",") if kind == "cgroup" else controllers == "":
-                for folder in _seen(root / _unescaped(fields[4]).lstrip("/"), _unescaped(fields[3]), path):
-                    yield from _quota(folder)
-
-
-def _seen(mounted: Path, mounted_path: str, path: str) -> Iterator[Path]:
-    """Folders of a control group and of those above it, as far as they are in what is mounted."""
-    group = PurePosixPath(path)
-    inside = group.relative_to(mounted_path) if group.is_relative_to(mounted_path) else PurePosixPath()
-    parts = [part for part in inside.parts if part not in ("/", "..")]
-    for count in range(len(parts), -1, -1):
-        yield mounted.joinpath(*parts[:count])
+    for folder in control_groups("cpu", root):
+        yield from _quota(folder)
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    version_2 = " ".join(_lines(folder / "cpu.max"))
-    version_1 = " ".join([*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")])
+    version_2 = " ".join(lines(folder / "cpu.max"))
+    version_1 = " ".join([*lines(folder / "cpu.cfs_quota_us"), *lines(folder / "cpu.cfs_period_us")])
     for text in (version_2, version_1):
         # "max" and -1 are none.
         if numbers := re.fullmatch(r"(\d+) (\d+)", text):
@@ -94,15 +76,3 @@ def _first_number(environment: Mapping[str, str], name: str) -> int:
     """As in `2(x3),1`; 0 where there is none."""
     found = re.match(r"\d+", environment.get(name, ""))
     return int(found.group()) if found else 0
-
-
-def _unescaped(path: str) -> str:
-    """A path of mountinfo, which writes spaces and their like as octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), path)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from storage.errors import UserError
 from vocsep.cores import usable_cores
+from vocsep.memory import SONG_BYTES, affordable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -89,7 +90,8 @@ def serial(
 
 @contextlib.contextmanager
 def pooled(workers: int | None = None) -> Iterator[Map]:
-    """A `Map` over processes of one thread each on this machine; None: one for each usable core."""
+    """A `Map` over processes of one thread each on this machine; None: one for each usable core, as far as
+    there is memory for them."""
     with contextlib.ExitStack() as stack:
 
         def run(
@@ -99,7 +101,7 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
             *,
             on_outcome: Callable[[Outcome[Item, Result], int], None] = lambda outcome, done: None,
         ) -> list[Outcome[Item, Result]]:
-            processes = min(workers or usable_cores(), len(items))
+            processes = min(workers or affordable(usable_cores(), SONG_BYTES), len(items))
             if processes < 2:
                 return serial(function, items, arguments, on_outcome=on_outcome)
             spawn = multiprocessing.get_context("spawn")

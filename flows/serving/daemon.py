@@ -35,11 +35,11 @@ POOL = "local"
 RETRAIN = "retrain/local"
 TOKEN = "VOCSEP_SERVE"
 CONCURRENT_RUNS = 4
-STOP_SECONDS = 90.0
-"""A training saves itself after the step that it is in; an evaluation ends at once."""
+STOP_SECONDS = 300.0
+"""A training saves itself after the step or the validation that it is in; an evaluation ends at once."""
 
 _STATE = SERVE / "serve.json"
-_WORKER_SECONDS = 60.0
+_WORKER_SECONDS = 600.0
 _SETTINGS = {
     # Ended runs, with their logs and artifacts, go after 90 days, events after 7.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
@@ -92,10 +92,10 @@ def stop() -> bool:
         _signal(runs, signal.SIGTERM)
         psutil.wait_procs(runs, timeout=STOP_SECONDS)
     server = found.get(_state().get("server", 0))
-    _end([process for process in _processes().values() if process != server], grace_seconds=5)
+    _end([process for process in _processes().values() if process != server], grace_seconds=30)
     if worker is not None:
         _pause_pool(False)
-    _end(list(_processes().values()), grace_seconds=20)
+    _end(list(_processes().values()), grace_seconds=60)
     _STATE.unlink(missing_ok=True)
     return bool(found)
 

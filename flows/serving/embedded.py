@@ -18,7 +18,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from storage.errors import UserError
 
 HOST = "127.0.0.1"
-START_TIMEOUT_SECONDS = 180.0
+START_TIMEOUT_SECONDS = 600.0
+"""Against a server that hangs; on a busy machine its start takes minutes."""
+
 _LOG_LINES_SHOWN = 15
 
 
@@ -37,14 +39,14 @@ def free_port() -> int:
 def is_listening(port: int) -> bool:
     """Whether any program listens on a port of this machine."""
     with socket.socket() as probe:
-        probe.settimeout(2)
+        probe.settimeout(10)
         return probe.connect_ex((HOST, port)) == 0
 
 
 def is_healthy(url: str) -> bool:
     """Whether a Prefect server answers at an API address."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
@@ -84,7 +86,7 @@ def own_server() -> str:
     port = free_port()
     command = [sys.executable, "-m", "flows.serving.tied", "uvicorn", "--app-dir", str(prefect.__module_path__.parent)]
     command += ["--factory", "prefect.server.api.server:create_app", "--host", HOST, "--port", str(port)]
-    command += ["--log-level", "error", "--lifespan", "on"]
+    command += ["--log-level", "error", "--lifespan", "on", "--ws-ping-timeout", "300"]
     environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
     # Its input is the tie. A session of its own: Ctrl-C ends the flow first, which then tells the server of it.
     server = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
@@ -96,7 +98,7 @@ def own_server() -> str:
 def _end(server: "subprocess.Popen[bytes]") -> None:
     server.terminate()
     try:
-        server.wait(timeout=5)
+        server.wait(timeout=60)
     except subprocess.TimeoutExpired:
         server.kill()
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-GRACE_SECONDS = 10
+GRACE_SECONDS = 60
 
 
 def _end_with_starter() -> None:

@@ -21,7 +21,7 @@ SCHEMES = ("s3", "gs", "az")
 # A server that does not answer costs at most two minutes of retries and a last silent request. `read_timeout` also
 # bounds the sending of one part of an upload, and `timeout` one whole request, the body of a large shard included.
 _RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=120)}
-_CLIENT: "ClientConfig" = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "15m"}
+_CLIENT: "ClientConfig" = {"connect_timeout": "20s", "read_timeout": "60s", "timeout": "15m"}
 
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 

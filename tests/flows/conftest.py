@@ -42,20 +42,20 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=600)
 
 
 def wait_for_health(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
                 if answer.status == 200:
                     return
         except OSError:
             time.sleep(0.5)
-    raise AssertionError(f"no healthy Prefect server after 120 s: {log.read_text()}")
+    raise AssertionError(f"no healthy Prefect server after 600 s: {log.read_text()}")
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def run_flows(flows_environment: dict[str, str]) -> Run:
             env={**flows_environment, **variables},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
 
     return run
@@ -96,7 +96,7 @@ def flow_process(folder: Path, environment: dict[str, str], *arguments: str) -> 
 
 def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
     """Wait until a running process got somewhere."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not reached():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

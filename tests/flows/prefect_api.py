@@ -13,7 +13,7 @@ def found(server: str, what: str, **conditions: Any) -> list[dict[str, Any]]:
     request = urllib.request.Request(
         f"{server}/{what}/filter", data=json.dumps(conditions).encode(), headers={"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=600) as answer:
         objects: list[dict[str, Any]] = json.loads(answer.read())
     return sorted(objects, key=lambda one: str(one["created"]), reverse=True)
 

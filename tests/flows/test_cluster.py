@@ -10,7 +10,7 @@ from tests.helpers import beyond_loopback, listening
 
 def answer(port: int, path: str) -> bytes:
     """The first line that is answered to a browser; empty if what listens there speaks no HTTP."""
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         try:
             received = b"".join(iter(lambda: connection.recv(1 << 16), b""))

@@ -148,7 +148,7 @@ def test_an_existing_dask_cluster_writes_the_same_bytes_and_gives_the_same_score
     finally:
         for process in reversed(processes):
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=600)
     assert result.returncode == 0, result.stderr
     expected = Manifest.load(trained / STORE)
     assert Manifest.load(tmp_path / STORE).data_digest == expected.data_digest

@@ -217,7 +217,7 @@ def test_disk_that_fills_up_stops_the_flow_in_one_line_and_the_next_run_goes_on(
         with flow_process(tmp_path, flows_environment, *arguments) as flow:
             wait_for_tracks(store, 6, flow)
             fill(disk / "filler")
-            output, errors = flow.communicate(timeout=200)
+            output, errors = flow.communicate(timeout=600)
         assert flow.returncode == 2, output + errors
         error = errors[errors.rindex("error: ") :]
         assert error.count("\n") == 1

@@ -259,7 +259,7 @@ def test_write_that_fails_is_an_error_and_leaves_what_was_there(folder: Checkpoi
     ours, theirs = _processes.Pipe(duplex=False)
     process = _processes.Process(target=save_under_limit, args=(folder.path, 50_000, theirs))
     process.start()
-    process.join(60)
+    process.join(600)
     assert process.exitcode == 0
     assert ours.recv() in ("OSError", "SafetensorError")
     assert names(folder) == before

@@ -42,7 +42,7 @@ def test_file_is_whole_at_every_instant_and_after_its_writer_was_killed(tmp_path
                 assert is_whole(path.read_bytes())
         finally:
             writer.kill()
-            writer.communicate(timeout=60)
+            writer.communicate(timeout=600)
         assert is_whole(path.read_bytes())
 
 

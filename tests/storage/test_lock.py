@@ -81,7 +81,7 @@ def test_second_writer_is_refused_naming_the_holder_until_the_holder_leaves(tmp_
         assert f"{sys.executable} -c" in message
     go_on(process)
     assert line_of(process) == "leaving"
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     assert list(tmp_path.iterdir()) == []
     with store_lock(store):
         assert f"process {os.getpid()} " in holder(lock_path(store))
@@ -115,7 +115,7 @@ def test_whoever_waits_gets_the_lock_when_its_holder_is_gone(tmp_path: Path, sta
     time.sleep(1)
     assert waiting.poll() is None
     process.kill()
-    assert waiting.communicate(timeout=60)[0] == "mine\n"
+    assert waiting.communicate(timeout=600)[0] == "mine\n"
 
 
 def test_stores_are_one_by_every_path_that_leads_to_them_and_others_are_free(tmp_path: Path, start: Start) -> None:

@@ -345,7 +345,7 @@ def test_killed_writer_leaves_no_half_track_and_what_it_leaves_is_discarded(tmp_
         assert line_of(writer)
         time.sleep(seconds)
         writer.kill()
-        writer.communicate(timeout=60)
+        writer.communicate(timeout=600)
     killed = sorted((store.path / "train").glob("killed*"))
     assert len(killed) >= 3
     for folder in killed:
@@ -376,7 +376,7 @@ def test_track_is_whole_from_the_first_instant_it_is_seen(tmp_path: Path) -> Non
         for folder in set((store.path / "train").glob("t-*")) - seen:
             assert [(folder / name / "c/0/0/0").stat().st_size for name in SPECTROGRAMS] == [shard_size] * 3
             seen.add(folder)
-    writer.communicate(timeout=60)
+    writer.communicate(timeout=600)
     assert len(seen) > 5
 
 
@@ -406,7 +406,7 @@ def test_processes_write_different_tracks_at_once(tmp_path: Path) -> None:
     store = new_store(tmp_path / "s.zarr")
     writers = [start_writer(store.path, f"p{number}", 0, 6, 500) for number in range(3)]
     for writer in writers:
-        output, _ = writer.communicate(timeout=120)
+        output, _ = writer.communicate(timeout=600)
         assert writer.returncode == 0
         for line in output.splitlines()[1:]:
             store.add(TrackRecord.model_validate_json(line))
@@ -426,7 +426,7 @@ def test_readers_open_a_whole_store_at_every_moment_while_a_writer_adds_tracks(t
         arrays: dict[str, Array] = {name: np.full((2, 300, 8), number + 1, np.float16) for name in SPECTROGRAMS}
         store.add(write(store, f"t-{number:02}", arrays))
         store.save()
-    assert [reader.communicate(timeout=60)[0] for reader in readers] == ["all there\n"] * 3
+    assert [reader.communicate(timeout=600)[0] for reader in readers] == ["all there\n"] * 3
 
 
 def test_of_processes_that_create_a_store_at_once_one_does_and_the_others_open_it(tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_of_processes_that_create_a_store_at_once_one_does_and_the_others_open_i
         path = tmp_path / f"{attempt}.zarr"
         processes = [start(CREATE, path, f"of process {number}") for number in range(4)]
         assert {line_of(process) for process in processes} == {"ready"}
-        answers = {process.communicate("\n", timeout=60)[0] for process in processes}
+        answers = {process.communicate("\n", timeout=600)[0] for process in processes}
         assert len(answers) == 1
         assert SpectrogramStore.open(path).manifest.dataset["kind"] == answers.pop().strip()
         assert list(tmp_path.iterdir()) == [path]

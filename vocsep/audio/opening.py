@@ -24,7 +24,7 @@ _READERS = (
 )
 _OPTIONS = {"format_whitelist": ",".join(_READERS), "protocol_whitelist": "file"}
 # That a file may take to be opened, or until the next packet: for music it is far less than one.
-_SECONDS = 30.0
+_SECONDS = 120.0
 # In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
 _WAV_PROBE_BYTES = 65_536
 

@@ -31,4 +31,4 @@ class EvaluateConfig(Settings):
     )
     models: Path = Field(default=MODELS, description="Model registry.")
     reports: Path = Field(default=REPORTS, description="Folder for reports.")
-    workers: int | None = Field(default=None, ge=1, description="Processes; by default one per core.")
+    workers: int | None = Field(default=None, ge=1, description="Processes; by default one per core, if memory allows.")

@@ -6,11 +6,11 @@ All of them give the same values.
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from vocsep.arrays import Integers
+from vocsep.memory import usable_memory
 from vocsep.patches.pool import SongPool, training_bytes
 
 TierName = Literal["device", "host", "stream"]
@@ -174,7 +174,7 @@ def open_tier(
         free = torch.cuda.mem_get_info(device)[0]
         if wanted == "device" or (wanted == "auto" and size <= MEMORY_SHARE * free):
             return ResidentTier(pool, sources, channels, device), f"{text}, resident on {device}"
-    free = psutil.virtual_memory().available
+    free = usable_memory()
     if wanted in ("device", "host") or (wanted == "auto" and size <= MEMORY_SHARE * free):
         return ResidentTier(pool, sources, channels, torch.device("cpu")), f"{text}, resident in host memory"
     return StreamTier(pool, channels), f"{text}, streamed from the store ({free / 1e9:.1f} GB of memory are free)"

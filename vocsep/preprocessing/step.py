@@ -49,7 +49,7 @@ class PreprocessConfig(Settings):
     store: StoreLocation = Field(
         default=STORE, description="Spectrogram store: a folder, or a URL such as s3://bucket/name.zarr."
     )
-    workers: int | None = Field(default=None, ge=1, description="Processes; by default one per core.")
+    workers: int | None = Field(default=None, ge=1, description="Processes; by default one per core, if memory allows.")
     prune: bool = Field(default=False, description="Drop songs that are no longer in the dataset.")
     skip_failed: bool = Field(
         default=False, description="Name songs that cannot be used and go on without them: no failure, exit code 0."

@@ -11,6 +11,7 @@ from storage.registry import ModelVersion
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.config import validated
 from vocsep.cores import usable_threads
+from vocsep.memory import BLOCK_BYTES, affordable
 from vocsep.models.masks import Groups, default_groups, predict_block, predict_mask
 from vocsep.models.network import EngineName, MaskNetwork
 from vocsep.models.registry import open_registry
@@ -79,7 +80,7 @@ class Separator:
         engine
             What runs the network. `onnx` does without torch, on the CPU, from what `vocsep export` wrote.
         jobs
-            None takes one for each core, but no more than `MOST_JOBS`.
+            None takes one for each core, as far as there is memory for them, but no more than `MOST_JOBS`.
 
         Raises
         ------
@@ -102,7 +103,8 @@ class Separator:
             description, where = version.description, str(version.path)
             transforms = TorchTransforms()
         spectrogram = validated(SpectrogramConfig, description.get("spectrogram"), where)
-        return cls(network, spectrogram, overlap, wiener, jobs or min(MOST_JOBS, usable_threads()), transforms)
+        jobs = jobs or affordable(min(MOST_JOBS, usable_threads()), BLOCK_BYTES)
+        return cls(network, spectrogram, overlap, wiener, jobs, transforms)
 
     def mask(self, waveform: Waveform, sample_rate: int) -> Spectrogram:
         """Vocals mask `(channels, model frames, bins)` in [0, 1] of a whole mono or stereo waveform."""

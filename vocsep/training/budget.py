@@ -7,15 +7,30 @@ from storage.store import SpectrogramStore
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 
-DEFAULT_MINUTES = 4.0
+# Without any budget: what two idle cores do in some 4 minutes with the default network, and how long it may take.
+DEFAULT_STEPS = 450
+DEFAULT_MINUTES = 15.0
+
+# From this share of the time on (a minute of 15) it counts where the schedule is: the first steps are no measure of
+# how fast a machine is.
+SETTLED_SHARE = 1 / 15
 
 
 class Budget:
-    """How much of the allowed steps and seconds is used, those of earlier parts of a resumed run included."""
+    """How much of the allowed steps and seconds is used, those of earlier parts of a resumed run included.
 
-    def __init__(self, steps: int | None, seconds: float | None) -> None:
+    Attributes
+    ----------
+    steps, seconds
+        The first that is used up ends the run; None: no limit.
+    is_default
+        Whether nobody asked for it.
+    """
+
+    def __init__(self, steps: int | None, seconds: float | None, is_default: bool = False) -> None:
         self.steps = steps
         self.seconds = seconds
+        self.is_default = is_default
         self.start()
 
     @classmethod
@@ -28,7 +43,7 @@ class Budget:
             steps.append(max(1, ceil(config.epochs * patches / config.batch_size)))
         minutes = config.max_minutes
         if not steps and minutes is None:
-            minutes = DEFAULT_MINUTES
+            return cls(DEFAULT_STEPS, DEFAULT_MINUTES * 60, is_default=True)
         return cls(min(steps) if steps else None, minutes * 60 if minutes else None)
 
     def start(self, seconds_before: float = 0.0) -> None:
@@ -41,7 +56,7 @@ class Budget:
         return time.monotonic() - self._started
 
     def __str__(self) -> str:
-        """For people: `500 steps`, `4 minutes`, or both."""
+        """For people: `500 steps`, `4 minutes`, or `500 steps or 4 minutes`."""
         parts = [f"{self.steps} steps"] if self.steps else []
         parts += [f"{self.seconds / 60:g} minutes"] if self.seconds else []
         return " or ".join(parts)
@@ -54,6 +69,21 @@ class Budget:
         """Share of the time after so many seconds; 0 without a limit on time."""
         return min(1.0, seconds / self.seconds) if self.seconds else 0.0
 
-    def used(self, step: int) -> float:
-        """Share in [0, 1] after `step` steps, now."""
-        return max(self.used_steps(step), self.used_seconds(self.seconds_used))
+    def used(self, step: int, used_seconds: float) -> float:
+        """Share in [0, 1] after `step` steps and a share of the time."""
+        return max(self.used_steps(step), used_seconds)
+
+    def scheduled(self, step: int, used_seconds: float) -> float:
+        """Share in [0, 1] that the schedule of the learning rate is at in step `step` (1 is the first).
+
+        Of steps and time, the one that ends first. As long as that is the steps, nothing depends on how fast the
+        machine is.
+
+        Parameters
+        ----------
+        used_seconds
+            Share of the time that is used.
+        """
+        if self.steps and used_seconds < SETTLED_SHARE:
+            return self.used_steps(step)
+        return self.used(step, used_seconds)

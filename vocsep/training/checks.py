@@ -1,8 +1,8 @@
 """What can be told to be wrong with a training before its first step."""
 
 from collections.abc import Collection
+from typing import Literal
 
-import psutil
 import torch
 
 from storage.checked import require_intact
@@ -10,6 +10,7 @@ from storage.errors import UserError
 from storage.manifest import SPECTROGRAMS
 from storage.store import SpectrogramStore
 from vocsep.datasets.songs import same_files, song_key
+from vocsep.memory import usable_memory
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import step_values
 from vocsep.patches.pool import SongPool
@@ -17,9 +18,13 @@ from vocsep.preprocessing.config import spectrogram_config
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
+from vocsep.training.loop import pick_precision
+from vocsep.training.parts import parts_of
 
-# Values that a step keeps per weight: the weight, its gradient, two moments of the optimiser, the average.
+# Values that a run keeps per weight: the weight, two moments of the optimiser, the average, the best one so far.
 VALUES_PER_WEIGHT = 5
+# Measured, of each value that a layer gives: itself, the gradients on the way back, what the allocator keeps.
+BYTES_PER_VALUE = {"32-true": 5.6, "bf16-mixed": 3.8}
 
 
 def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | None = None) -> None:
@@ -119,11 +124,29 @@ def check_bytes(store: SpectrogramStore, pool: SongPool, sources: Collection[str
 
 
 def needed_bytes(
-    architecture: UNetArchitecture | TfcTdfArchitecture, batch_size: int, bins: int, processes: int = 1
+    architecture: UNetArchitecture | TfcTdfArchitecture,
+    patches: int,
+    bins: int,
+    *,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    parts: int = 1,
+    threads: int = 1,
 ) -> int:
-    """About how much memory one step takes, in bytes, on one of several processes."""
+    """About how much memory one step takes, in bytes.
+
+    Parameters
+    ----------
+    patches
+        Of this process's share of the batch.
+    parts, threads
+        How many parts these are computed in, and how many of the parts at a time (see `vocsep.training.parts`).
+    """
     weights, values = step_values(architecture, PATCH_FRAMES, bins)
-    return int(4 * (VALUES_PER_WEIGHT * weights + values * batch_size / processes))
+    at_once = min(parts, threads)
+    # Each part that is computed has gradients, and so has what they are added to.
+    gradients = min(parts, at_once + 1)
+    of_weights = 4 * (VALUES_PER_WEIGHT + max(2, gradients)) * weights
+    return int(of_weights + BYTES_PER_VALUE[precision] * values * patches * at_once / parts)
 
 
 def check_memory(config: TrainConfig, store: SpectrogramStore, device: torch.device, processes: int = 1) -> None:
@@ -134,10 +157,13 @@ def check_memory(config: TrainConfig, store: SpectrogramStore, device: torch.dev
     UserError
         That says how much is needed and what to lower.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else usable_memory()
     bins = spectrogram_config(store).bins
     architecture = describe_architecture(config, store)
-    needed = needed_bytes(architecture, config.batch_size, bins, processes)
+    patches = config.batch_size // processes
+    parts = parts_of(patches, device)
+    precision, threads = pick_precision(device.type, config.precision), torch.get_num_threads()
+    needed = needed_bytes(architecture, patches, bins, precision=precision, parts=parts, threads=threads)
     if needed > free:
         raise UserError(
             f"width {architecture.width} with batches of {config.batch_size} needs about {needed / 1e9:.1f} GB of "

@@ -12,6 +12,7 @@ from storage.files import telling_full_disk
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.cores import limit_torch_threads
+from vocsep.memory import give_back_memory
 from vocsep.models.torch_network import pick_device
 from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import open_tier
@@ -154,6 +155,8 @@ def _fit(
         if run is not None:
             run.close()
         leave_group()
+        # The workers of what follows in this process, such as an evaluation, find it free.
+        give_back_memory()
 
 
 def _register(

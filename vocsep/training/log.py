@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -31,6 +32,8 @@ COLUMNS = (
     "valid/sdr_db",
 )
 STEPS_PER_ROW = 10
+
+log = logging.getLogger(__name__)
 
 
 class TrainingLog:
@@ -132,6 +135,11 @@ class TrainingBar:
     def say(self, text: str) -> None:
         """A line above the bar."""
         self._bar.write(text, file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """A line above the bar, and in the log of the run."""
+        with self._bar.external_write_mode(file=sys.stderr):
+            log.warning(text)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -21,7 +21,7 @@ from vocsep.models.objective_config import Objective
 from vocsep.patches.maker import Batch
 from vocsep.progress import Progress
 from vocsep.training.batches import StepBatches
-from vocsep.training.budget import Budget
+from vocsep.training.budget import SETTLED_SHARE, Budget
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.group import Group
@@ -29,6 +29,7 @@ from vocsep.training.log import STEPS_PER_ROW, TrainingBar, TrainingLog
 from vocsep.training.parts import BatchParts
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME, RunFolder
 from vocsep.training.schedule import Schedule
+from vocsep.training.slowness import slowness
 from vocsep.training.state import Course, from_arrays, to_arrays, weights_of
 from vocsep.training.stopping import TrainingStopped, received_signals
 from vocsep.training.validation import validate
@@ -92,6 +93,7 @@ def run_training(
         budget.start(course.seconds)
         first_step, first_second, saved_at = course.step, course.seconds, course.seconds
         told = (course.step, time.perf_counter(), 0.0)  # step, time and seconds waited of the last row
+        is_rated = not budget.is_default  # with any other budget, how fast it is is not for us to judge
 
         def save(folder: CheckpointFolder) -> None:
             state = course.state() | {"schedule": schedule.state()}
@@ -124,7 +126,7 @@ def run_training(
             score()
 
         while course.used < 1.0 and not _ends_early(config, course):
-            rate_share = schedule.factor(max(budget.used_steps(course.step + 1), course.used))
+            rate_share = schedule.factor(budget.scheduled(course.step + 1, course.used_seconds))
             for parameters in optimizer.param_groups:
                 parameters["lr"] = config.learning_rate * rate_share
 
@@ -140,9 +142,11 @@ def run_training(
             # All processes go by the same numbers; losses are means over the shares of the batch.
             course.step += 1
             number = received[0] if received else 0
-            own = (budget.used(course.step), number, loss, budget.seconds_used, course.validation_share)
+            seconds = budget.seconds_used
+            own = (budget.used_seconds(seconds), number, loss, seconds, course.validation_share)
             every = group.gathered(own)
-            course.used, stop_signal = float(every[:, 0].max()), int(every[:, 1].max())
+            course.used_seconds, stop_signal = float(every[:, 0].max()), int(every[:, 1].max())
+            course.used = budget.used(course.step, course.used_seconds)
             mean_loss = as_distance(config.objective, float(every[:, 2].mean()))
             course.seconds = float(every[0, 3])
             course.loss = mean_loss if course.step == 1 else 0.98 * course.loss + 0.02 * mean_loss
@@ -151,13 +155,13 @@ def run_training(
                 average.update(course.step)
                 if course.step % STEPS_PER_ROW == 0:
                     now, waited = time.perf_counter(), batches.seconds_waited
-                    seconds = max(1e-9, now - told[1])
+                    passed = max(1e-9, now - told[1])
                     values = {
                         "train/loss": mean_loss,
                         "train/learning_rate": config.learning_rate * rate_share,
                         "train/gradient_norm": norm,
-                        "train/patches_per_second": (course.step - told[0]) * config.batch_size / seconds,
-                        "train/data_wait_share": min(1.0, (waited - told[2]) / seconds),
+                        "train/patches_per_second": (course.step - told[0]) * config.batch_size / passed,
+                        "train/data_wait_share": min(1.0, (waited - told[2]) / passed),
                     }
                     rows.write(course.step, course.seconds, values)
                     told = (course.step, now, waited)
@@ -173,6 +177,11 @@ def run_training(
                     save(run.checkpoints)
                     saved_at = course.seconds
                 rate = (course.step - first_step) / max(1e-9, course.seconds - first_second)
+                if not is_rated and budget.used_seconds(course.seconds - first_second) >= SETTLED_SHARE:
+                    is_rated = True
+                    line = slowness(budget, course.step, course.seconds, rate, config.batch_size)
+                    if line is not None:
+                        bar.warn(line)
                 best_sdr_db = course.best_sdr_db if course.history else None
                 bar.update(course.used, course.step, rate, course.loss, best_sdr_db)
                 if progress is not None:

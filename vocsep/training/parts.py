@@ -56,6 +56,11 @@ class _Replica:
             norm.momentum = 1.0  # keeps what this part has, nothing of earlier ones
 
 
+def parts_of(patches: int, device: torch.device) -> int:
+    """How many parts a process's share of a batch is cut into."""
+    return max(1, patches // PART_PATCHES) if device.type == "cpu" else 1
+
+
 def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
     """All of them, in order."""
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -82,7 +87,7 @@ class BatchParts:
     def __init__(self, group: Group, network: MaskModule, loss: Loss, patches: int, threads: int) -> None:
         self._group, self._network, self._loss = group, network, loss
         self._weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self._parts = max(1, patches // PART_PATCHES) if group.device.type == "cpu" else 1
+        self._parts = parts_of(patches, group.device)
         workers = min(threads, self._parts)
         self._idle: SimpleQueue[_Replica] = SimpleQueue()
         for _ in range(workers):
@@ -112,17 +117,21 @@ class BatchParts:
             self._workers.submit(self._part, part, seed + rank + number * processes)
             for number, part in enumerate(parts)
         ]
+        # Each set of gradients is as large as the network: none is held for longer than it is needed.
+        for weight in self._weights:
+            weight.grad = None
         total: list[Tensor] = []
         loss = 0.0
-        for part, future in zip(parts, futures, strict=True):
+        for part in parts:
             share = len(part.mixture) / size
-            part_loss, values = future.result()
+            part_loss, values = futures.pop(0).result()
             loss += share * part_loss
             torch._foreach_mul_(values, share / processes)
             if total:
                 torch._foreach_add_(total, values)
             else:
                 total = values
+            del values
         if processes > 1:
             total = _summed_over_processes(total)
         for weight, gradient in zip(self._weights, total, strict=False):

@@ -25,8 +25,8 @@ class Course:
     ----------
     step
         Steps done, those before a resume included.
-    used
-        Share of the budget.
+    used, used_seconds
+        Share of the budget, and of its time.
     loss
         Smoothed over the steps.
     best_sdr_db, best_weights
@@ -41,6 +41,7 @@ class Course:
 
     step: int = 0
     used: float = 0.0
+    used_seconds: float = 0.0
     loss: float = 0.0
     best_sdr_db: float = float("-inf")
     best_weights: Weights = field(default_factory=dict)
@@ -73,7 +74,8 @@ class Course:
         self.loss, self.seconds = state["loss"], state["seconds"]
         self.validation_seconds, self.without_better = state["validation_seconds"], state["without_better"]
         # With a larger budget than before, what was used is a smaller share of it.
-        self.used = max(budget.used_steps(step), budget.used_seconds(self.seconds))
+        self.used_seconds = budget.used_seconds(self.seconds)
+        self.used = budget.used(step, self.used_seconds)
         self.validations = min(state["validations"], int(self.used * validations))
 
     @property

@@ -16,7 +16,7 @@ from flows.environment import set_defaults
 set_defaults()
 from flows.serving.embedded import own_server
 print(own_server(), own_server(), flush=True)
-time.sleep(300)
+time.sleep(3600)
 """
 
 
@@ -32,7 +32,7 @@ def test_server_that_a_command_starts_answers_and_ends_with_a_killed_command(tmp
             (server,) = psutil.Process(starter.pid).children()
         finally:
             starter.send_signal(signal.SIGKILL)
-    psutil.wait_procs([server], timeout=60)
+    psutil.wait_procs([server], timeout=600)
     assert not server.is_running()
     assert not is_healthy(url)
 

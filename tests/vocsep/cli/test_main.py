@@ -27,7 +27,7 @@ def run(*command: str, folder: Path, **variables: str) -> Completed:
     environment = {name: value for name, value in os.environ.items() if name not in ("MUSDB_PATH", "DASK_ADDRESS")}
     environment |= {"PREFECT_HOME": str(folder / "data" / "prefect"), **variables}
     return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
 
 

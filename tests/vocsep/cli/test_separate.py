@@ -24,7 +24,7 @@ def vocsep(*arguments: str, folder: Path, program: str = "from vocsep.cli.main i
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

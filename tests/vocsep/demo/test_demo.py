@@ -182,7 +182,7 @@ def test_killed_run_leaves_whole_songs_and_a_second_run_finishes_with_the_same_b
     assert run.stdout.readline()
     run.send_signal(signal.SIGKILL)
     # The pipe closes when the last worker has gone, too.
-    run.communicate(timeout=60)
+    run.communicate(timeout=600)
     assert run.returncode == -signal.SIGKILL
     assert not (root / "demo.json").exists()
     before = songs_in(root)

@@ -197,7 +197,7 @@ def test_track_with_nan_is_caught_and_named_and_the_other_songs_are_examined(
 
 def doctor(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "vocsep", "doctor", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def written(folder: Path, **changed: Any) -> str:

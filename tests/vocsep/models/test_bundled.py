@@ -17,7 +17,7 @@ from vocsep.separation.separator import Separator
 
 def vocsep(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "vocsep", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def test_it_is_small_intact_and_says_what_it_is() -> None:

@@ -57,7 +57,7 @@ def test_run_that_is_ended_leaves_nothing_or_its_leftovers_go_at_the_next(
     while process.poll() is None and not (files_in(tmp_path / "out") if (tmp_path / "out").exists() else []):
         time.sleep(0.01)
     os.killpg(process.pid, number)  # as a terminal that is closed, or an init system does
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=600)[1]
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number
         assert errors.splitlines()[-1] == f"stopped by {number.name}"

@@ -1,5 +1,7 @@
 """What is told before the first step; each in one line, and nothing is written."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,14 +129,58 @@ def test_network_too_large_for_the_memory_is_told_in_gigabytes(tmp_path: Path) -
     assert "batch_size" in line
 
 
-def test_needed_memory_grows_with_width_and_batch_and_is_shared_by_processes() -> None:
+def test_needed_memory_grows_with_width_and_with_what_is_computed_at_a_time() -> None:
     narrow, wide = UNetArchitecture(channels=1, width=16), UNetArchitecture(channels=1, width=32)
-    base = needed_bytes(narrow, batch_size=16, bins=512)
-    assert needed_bytes(wide, batch_size=16, bins=512) > 1.9 * base
-    assert base < needed_bytes(narrow, batch_size=32, bins=512) < 2 * base
-    assert needed_bytes(narrow, batch_size=32, bins=512, processes=2) == base
-    # Weights of the network of width 16 alone: 9.8 million, five values of 4 bytes for each.
-    assert base > 5 * 4 * 9.8e6
+    base = needed_bytes(narrow, patches=16, bins=512)
+    assert needed_bytes(wide, patches=16, bins=512) > 1.9 * base
+    assert base < needed_bytes(narrow, patches=32, bins=512) < 2 * base
+    # Four parts of eight patches, two at a time: patches as before, and gradients of one part more.
+    assert base < needed_bytes(narrow, patches=32, bins=512, parts=4, threads=2) < 1.2 * base
+    assert needed_bytes(narrow, patches=16, bins=512, precision="bf16-mixed") < base
+    # Weights of the network of width 16 alone: 9.8 million, seven values of 4 bytes for each.
+    assert base > 7 * 4 * 9.8e6
+
+
+MEMORY_CODE = """
+import resource, sys, torch
+from functools import partial
+from lightning.fabric import Fabric
+from vocsep.models.architecture import UNetArchitecture
+from vocsep.models.networks import build_network
+from vocsep.patches.maker import Batch
+from vocsep.training.checks import needed_bytes
+from vocsep.training.config import TrainConfig
+from vocsep.training.ema import AveragedNetwork
+from vocsep.training.loop import batch_loss, new_optimizer
+from vocsep.training.parts import BatchParts
+from vocsep.training.state import weights_of
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+config = TrainConfig(network="unet", width=40)
+architecture = UNetArchitecture(channels=1, width=40)
+mixture = torch.rand(16, 1, 128, 128)
+batch = Batch(mixture, mixture * 0.3, None)
+fabric = Fabric(accelerator="cpu", devices=1)
+before = peak()
+network = build_network(architecture).to(memory_format=torch.channels_last)
+average = AveragedNetwork(network, 0.998)
+optimizer = new_optimizer(config, network, fabric.device)
+parts = BatchParts(fabric, network, partial(batch_loss, config.objective), 16, 2)
+torch.set_num_threads(1)
+for step in range(2):
+    parts.backward(batch, step)
+    optimizer.step()
+    average.update(step + 1)
+    best = weights_of(average.network)
+print((peak() - before) / needed_bytes(architecture, 16, 128, parts=2, threads=2))
+"""
+
+
+def test_large_network_takes_about_the_memory_that_is_said_to_be_needed() -> None:
+    result = subprocess.run([sys.executable, "-c", MEMORY_CODE], capture_output=True, text=True, timeout=600)
+    assert 0.75 < float(result.stdout) < 1.15, result.stderr
 
 
 def test_batch_that_the_processes_cannot_share_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
+from collections.abc import Callable
 from math import inf, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -92,31 +94,51 @@ def test_every_setting_but_budget_patience_and_place_decides_what_a_step_does() 
 
 def test_budget_by_steps_is_the_share_of_the_steps_and_never_more_than_all() -> None:
     budget = Budget(8, None)
-    assert [budget.used(step) for step in (0, 2, 8, 9)] == [0, 0.25, 1, 1]
+    assert [budget.used_steps(step) for step in (0, 2, 8, 9)] == [0, 0.25, 1, 1]
     assert budget.used_seconds(1e9) == 0
 
 
 def test_budget_by_time_is_the_share_of_the_seconds_and_never_more_than_all() -> None:
     budget = Budget(None, 1e9)
-    assert budget.used(1_000_000) < 1e-3
+    assert budget.used_seconds(budget.seconds_used) < 1e-3
     assert budget.used_steps(1_000_000) == 0
     budget.start(5e8)
-    assert budget.used(0) == pytest.approx(0.5, abs=1e-3)
+    assert budget.used_seconds(budget.seconds_used) == pytest.approx(0.5, abs=1e-3)
     budget.start(2e9)
-    assert budget.used(0) == 1
+    assert budget.used_seconds(budget.seconds_used) == 1
 
 
 def test_budget_of_both_follows_the_one_that_is_used_up_first() -> None:
-    budget = Budget(100, 1e9)
-    assert budget.used(60) == pytest.approx(0.6)
-    budget.start(9e8)
-    assert budget.used(60) == pytest.approx(0.9, abs=1e-3)
+    budget = Budget(100, 1000)
+    assert budget.used(60, budget.used_seconds(300)) == pytest.approx(0.6)
+    assert budget.used(60, budget.used_seconds(900)) == pytest.approx(0.9)
+
+
+def test_schedule_of_both_goes_by_the_steps_where_they_end_first_also_after_a_slow_start() -> None:
+    budget = Budget(450, 900)
+
+    def positions(seconds_of_step: Callable[[int], float]) -> list[float]:
+        seconds, found = 0.0, []
+        for step in range(1, 451):
+            found.append(budget.scheduled(step, budget.used_seconds(seconds)))
+            seconds += seconds_of_step(step)
+        return found
+
+    by_steps = positions(lambda step: 0.0)
+    assert by_steps == pytest.approx(np.arange(1, 451) / 450)
+    assert positions(lambda step: 0.5) == by_steps
+    assert positions(lambda step: 1.9) == by_steps
+    assert positions(lambda step: 20.0 if step == 1 else 0.5) == by_steps
+    # 900 s end first: with the 225th step of 4 s.
+    slow = positions(lambda step: 4.0)
+    assert slow[224] == pytest.approx(224 / 225)
+    assert slow == sorted(slow)
 
 
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, "4 minutes"),
+        ({}, "450 steps or 15 minutes"),
         ({"max_minutes": 0.5}, "0.5 minutes"),
         ({"steps": 500}, "500 steps"),
         ({"steps": 500, "max_minutes": 90}, "500 steps or 90 minutes"),

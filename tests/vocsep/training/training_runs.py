@@ -208,7 +208,7 @@ class Child:
         self.send(signal.SIGKILL)
         assert self.wait() == -signal.SIGKILL, self.messages
 
-    def wait_until(self, condition: Callable[[], Any], what: str, timeout: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], Any], what: str, timeout: float = 600) -> None:
         """Wait until something holds; the process must live until then."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -216,7 +216,7 @@ class Child:
             assert time.monotonic() < deadline, f"{what} did not come: {self.messages}"
             time.sleep(0.002)
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """Exit code; minus the number of a signal that ended the process."""
         self._process.join(timeout)
         if self._process.exitcode is None:
@@ -228,7 +228,8 @@ class Child:
 def fit_in_child(store: SpectrogramStore, folder: Path, resume: str = "auto", **changed: Any) -> Child:
     """Train as `train` does; exit code 2 after a `UserError`, 128 + number after a signal that stopped the run.
 
-    `steps_per_row` says how often numbers are logged, `scores` what the validations give, `pictures` if they are shown.
+    `steps_per_row` says how often numbers are logged, `scores` what the validations give, `pictures` if they are shown,
+    `default_steps` and `default_minutes` what a run without a budget has.
     """
     return Child(folder, _fit, store.path, folder, resume, changed)
 
@@ -283,6 +284,8 @@ def scripted(scores: Sequence[float]) -> Callable[..., Validation]:
 def _fit(store: Path, folder: Path, resume: str, changed: dict[str, Any]) -> None:
     if "steps_per_row" in changed:
         mock.patch("vocsep.training.loop.STEPS_PER_ROW", changed.pop("steps_per_row")).start()
+    for name in {"default_steps", "default_minutes"} & changed.keys():
+        mock.patch(f"vocsep.training.budget.{name.upper()}", changed.pop(name)).start()
     if "scores" in changed:
         mock.patch("vocsep.training.loop.validate", scripted(changed.pop("scores"))).start()
     logging.basicConfig(format="%(message)s", level=logging.INFO)

@@ -1,0 +1,20 @@
+"""Files like those in which a kernel, Docker and SLURM show control groups."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+# A mount of version 1 or 2, of the group `root` of the machine.
+V1 = "32 31 0:30 {root} /sys/fs/cgroup/{controllers} rw,relatime - cgroup cgroup rw,{controllers}"
+V2 = "41 31 0:38 {root} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+
+
+def kernel(root: Path, mounts: str, groups: str, files: Mapping[str, str]) -> Path:
+    """A folder with `proc` and `sys`: lines of mountinfo, lines of cgroup, and files below `/sys/fs/cgroup`."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/mountinfo").write_text(mounts + "\n")
+    (root / "proc/self/cgroup").write_text(groups + "\n")
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root

@@ -1,0 +1,62 @@
+"""The memory that this process may still take: how many workers and jobs are started, and what is kept in memory."""
+
+import ctypes
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from vocsep.control_groups import control_groups, lines
+
+# A process that does one song, whatever is done with it: most of this is what it imports.
+SONG_BYTES = 500 << 20
+# A block of a song that is computed at a time.
+BLOCK_BYTES = 250 << 20
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process and those that it starts may still take.
+
+    The least of what is available on the machine and of what is left of the limits of its control groups, of either
+    version, and of those that they are in. Pages of files count as free: the kernel takes them back.
+
+    Parameters
+    ----------
+    root
+        Folder with the kernel's `proc` and `sys`.
+    """
+    available: int = psutil.virtual_memory().available
+    return max(0, min([available, *_left(root)]))
+
+
+def affordable(most: int, each: int) -> int:
+    """How many processes or jobs that take `each` bytes there is memory for: from 1 to `most`."""
+    return max(1, min(most, usable_memory() // each))
+
+
+def give_back_memory() -> None:
+    """Give memory that is no longer used back to the system: glibc keeps it for what may follow in this process."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _left(root: Path) -> Iterator[int]:
+    """What is left of each limit of the control groups."""
+    for folder in control_groups("memory", root):
+        for limit, used, cache in (
+            ("memory.max", "memory.current", ("inactive_file", "active_file")),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+        ):
+            # Without a limit the one says "max", the other a number near 2^63.
+            if (most := _number(lines(folder / limit))) is not None:
+                pages = dict(line.split(maxsplit=1) for line in lines(folder / "memory.stat") if " " in line)
+                taken = _number(lines(folder / used)) or 0
+                yield most - max(0, taken - sum(_number([pages.get(name, "")]) or 0 for name in cache))
+
+
+def _number(content: list[str]) -> int | None:
+    text = " ".join(content).strip()
+    return int(text) if text.isascii() and text.isdigit() else None
