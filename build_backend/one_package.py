@@ -1,6 +1,7 @@
-"""Builds the wheel as one package: `flows` and `storage`, names that others have too, are `vocsep.flows` and `vocsep.storage` in it.
+"""Builds the wheel as one package, in which `flows` and `storage` are `vocsep.flows` and `vocsep.storage`.
 
-All else is setuptools as it is, editable installs above all: in a clone the folders are what is imported.
+Other projects have packages of these names, too. All else is setuptools as it is, editable installs above all: in a clone
+the folders are what is imported.
 """
 
 import ast
@@ -44,14 +45,16 @@ def build_wheel(
     wheels = str(Path(wheel_directory).resolve())
     metadata = metadata_directory and str(Path(metadata_directory).resolve())
     with _one_package():
-        return build_meta.build_wheel(wheels, config_settings, metadata)
+        name: str = build_meta.build_wheel(wheels, config_settings, metadata)
+    return name
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: dict[str, Any] | None = None) -> str:
     """The same for the metadata, which name the top-level packages."""
     metadata = str(Path(metadata_directory).resolve())
     with _one_package():
-        return build_meta.prepare_metadata_for_build_wheel(metadata, config_settings)
+        name: str = build_meta.prepare_metadata_for_build_wheel(metadata, config_settings)
+    return name
 
 
 @contextlib.contextmanager
@@ -102,7 +105,7 @@ def inside_vocsep(source: bytes, name: str) -> bytes:
 
 
 def _room(name: str, dotted: bool = False) -> bool:
-    """Whether a name is that of a module in one of the rooms; `dotted`: not of the room itself, which is a word, too."""
+    """Whether a name is that of a room or a module in one; `dotted`: of a module, since a room is a word, too."""
     return re.fullmatch(rf"({'|'.join(ROOMS)})(\.\w+){'+' if dotted else '*'}", name) is not None
 
 
