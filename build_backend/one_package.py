@@ -1,7 +1,7 @@
 """Builds the wheel as one package, in which `flows` and `storage` are `vocsep.flows` and `vocsep.storage`.
 
-Other projects have packages of these names, too. All else is setuptools as it is, editable installs above all: in a clone
-the folders are what is imported.
+Other projects have packages of these names, too. All else is setuptools as it is, editable installs above all: in a
+clone the folders are what is imported.
 """
 
 import ast
