@@ -2,41 +2,40 @@
 
 import functools
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from flows.environment import set_defaults
+from storage.calling import IN_CLONE, call
 from vocsep.cli.exits import exit_codes
 from vocsep.cli.lazy import lazy_group
+from vocsep.cli.serving import SERVING, serving_command
 from vocsep.cli.steps import STEPS, Step, step_command
-from vocsep.paths import SERVE
+from vocsep.paths import PREFECT, SERVE
 
-OTHERS = {
-    "serve": "Start Prefect's server, a work pool, all deployments and a worker, which go on after this command.",
-    "stop": "End exactly what `serve` started; runs save what they have.",
-    "schedule": "Turn the weekly retraining on, or off, on the server that `serve` started.",
-    "eval": "",
-}
+OTHERS = SERVING | {"eval": ""}
+_SEPARATE = call("separate INPUT=song.mp3", "separate song.mp3")
 NEXT = {
-    "preprocess": ["next: make train, or look inside with: vocsep store info"],
+    "preprocess": [f"next: {call('train', 'train')}, or look inside with: vocsep store info"],
     "train": [
         "real runs: MUSDB18 (MUSDB_PATH=...), at least an hour (MAX_MINUTES=60), a GPU if there is one",
-        "next: make eval, or separate a song with: make separate INPUT=song.mp3",
+        f"next: {call('eval', 'evaluate')}, or separate a song with: {_SEPARATE}",
     ],
-    "evaluate": ["next: make separate INPUT=song.mp3"],
+    "evaluate": [f"next: {_SEPARATE}"],
 }
 """What to do after a step."""
 
-_others = typer.Typer()
+serving = typer.Typer()
 
 
 def _load(name: str) -> Any:
     name = {"eval": "evaluate"}.get(name, name)
     if name in STEPS:
         return step_command(name, functools.partial(_run, name))
-    return typer.main.get_command(_others).commands[name]  # type: ignore[attr-defined]
+    return serving_command(name)
 
 
 app = typer.Typer(
@@ -59,7 +58,7 @@ def _run(name: str, step: Step, config: Any) -> Any:
     (Prefect would start one too, but one that outlives this process if it is killed.)
     """
     step.check(config)
-    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    flow = getattr(importlib.import_module(f".{name}", __package__), name)
     from prefect.settings import PREFECT_API_URL
 
     from flows.serving.embedded import own_server, using
@@ -77,35 +76,41 @@ def announce_server() -> None:
     typer.echo("Prefect: starting its embedded server, 10-20 s (set PREFECT_API_URL to use a running one)", err=True)
 
 
-@_others.command("schedule", help=OTHERS["schedule"])
+@serving.command("schedule", help=SERVING["schedule"])
 def schedule(off: Annotated[bool, typer.Option("--off", help="Turn it off.")] = False) -> None:
     """Turn the weekly retraining on or off."""
+    set_defaults()
     from flows.serving import daemon
 
     typer.echo(daemon.set_schedule(active=not off))
 
 
-@_others.command("serve", help=OTHERS["serve"])
+@serving.command("serve", help=SERVING["serve"])
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server, on this machine only.")] = 4200,
 ) -> None:
     """Start all that deployments need."""
+    os.environ.setdefault("PREFECT_HOME", str(PREFECT.absolute()))
+    set_defaults()
     from flows.serving import daemon
 
     typer.echo("Starting Prefect's server, the deployments and a worker, about half a minute ...")
     address = daemon.serve(port)
     typer.echo(f"serving: {address} (runs, schedules, artifacts); logs in {SERVE}")
     typer.echo(f"  from another folder: export PREFECT_API_URL={address}/api")
-    typer.echo("  next: .venv/bin/prefect deployment run 'preprocess/local' --watch")
+    prefect = ".venv/bin/prefect" if IN_CLONE else "prefect"
+    typer.echo(f"  next: {prefect} deployment run 'preprocess/local' --watch")
     on = daemon.is_scheduled(port)
-    state, order = ("on", "turn it off with: make unschedule") if on else ("off", "turn it on with: make schedule")
-    typer.echo(f"  the weekly retraining is {state}; {order}")
-    typer.echo("  end all of it with: make stop")
+    state, other = ("on", "off") if on else ("off", "on")
+    order = call("unschedule", "schedule --off") if on else call("schedule", "schedule")
+    typer.echo(f"  the weekly retraining is {state}; turn it {other} with: {order}")
+    typer.echo(f"  end all of it with: {call('stop', 'stop')}")
 
 
-@_others.command("stop", help=OTHERS["stop"])
+@serving.command("stop", help=SERVING["stop"])
 def stop() -> None:
     """End what `serve` started."""
+    set_defaults()
     from flows.serving import daemon
 
     typer.echo("stopped" if daemon.stop() else "nothing was served from this folder")

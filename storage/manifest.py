@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from storage.calling import call
 from storage.errors import DamagedError, NotFound, UserError, one_line
 from storage.files import parse_json, read_whole, value_digest, write_atomically
 
@@ -196,7 +197,7 @@ def read_manifest(store: Path) -> tuple[Manifest, bool]:
     try:
         content = read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{store}: no spectrogram store here; run `make preprocess` first") from None
+        raise NotFound(f"{store}: no spectrogram store here; run `{call('preprocess', 'preprocess')}` first") from None
     except OSError as error:
         raise one_line(path, "read", error) from None
     return parse_manifest(content, path)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from storage.calling import call
 from storage.errors import DamagedError, NotFound, UserError, one_line
 from storage.files import file_digest, is_file, read_json, remove, save_arrays, value_digest, write_json, writing_folder
 from storage.lock import locked
@@ -241,7 +242,7 @@ class ModelRegistry:
         if name in (CHAMPION_NAME, "latest"):
             version = self.champion() if name == CHAMPION_NAME else max(self.versions(), default=None)
             if version is None:
-                raise NotFound(f"{self.path}: no model yet; run `make train` first")
+                raise NotFound(f"{self.path}: no model yet; run `{call('train', 'train')}` first")
         elif name.isdecimal() and len(name) < _MOST_DIGITS:
             version = int(name)
         path = Path(name) if version is None else self._folder(version)
@@ -257,7 +258,7 @@ class ModelRegistry:
     def _lock(self) -> Iterator[None]:
         """Wait for, and hold, the right to move the champion and to delete."""
         if not self.path.is_dir():
-            raise NotFound(f"{self.path}: no model yet; run `make train` first")
+            raise NotFound(f"{self.path}: no model yet; run `{call('train', 'train')}` first")
         with locked(self.path / _LOCK_NAME, wait=True):
             yield
 

@@ -27,8 +27,10 @@ from prefect.workers.process import ProcessWorker
 from flows.environment import PREFECT_TOML, PREFECT_TOML_MARK
 from flows.serving import dead_runs
 from flows.serving.embedded import HOST, api_url, is_healthy, is_listening, log_end, using, wait_until_healthy
+from storage.calling import call
 from storage.errors import UserError
 from storage.files import read_json, write_atomically, write_json
+from vocsep.config import load_yaml
 from vocsep.paths import SERVE
 
 POOL = "local"
@@ -57,19 +59,19 @@ def serve(port: int) -> str:
     Raises
     ------
     UserError
-        If there is no `prefect.yaml` in the working directory, the port is taken, or a part does not start.
+        If there is no `prefect.yaml`, the port is taken, or a part does not start.
     """
-    if not Path("prefect.yaml").is_file():
-        raise UserError("prefect.yaml: not in this folder; call this from the folder of vocsep")
+    deployments = _deployments()
     if _is_whole(port):
         with using(api_url(port)):
-            _deploy(port)
+            _deploy(port, deployments)
     else:
         stop()
         if is_listening(port):
-            raise UserError(f"port {port} is taken by another program; name another one: make serve PORT={port + 1}")
+            other = call(f"serve PORT={port + 1}", f"serve --port {port + 1}")
+            raise UserError(f"port {port} is taken by another program; name another one: {other}")
         try:
-            _start(port)
+            _start(port, deployments)
         except BaseException:
             stop()
             raise
@@ -110,7 +112,7 @@ def set_schedule(active: bool) -> str:
     """
     port = _state().get("port")
     if port is None or not is_healthy(api_url(port)):
-        raise UserError("no server is running: start it with `make serve`")
+        raise UserError(f"no server is running: start it with `{call('serve', 'serve')}`")
     with using(api_url(port)), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(RETRAIN)
         for one in deployment.schedules:
@@ -126,7 +128,7 @@ def is_scheduled(port: int) -> bool:
         return any(one.active for one in client.read_deployment_by_name(RETRAIN).schedules)
 
 
-def _start(port: int) -> None:
+def _start(port: int, deployments: Path) -> None:
     SERVE.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(16)
     write_json(_STATE, {"token": token, "port": port})
@@ -136,7 +138,7 @@ def _start(port: int) -> None:
     with using(api_url(port)):
         _make_pool()
         _pause_pool(False)
-        _deploy(port)
+        _deploy(port, deployments)
         dead_runs.register()
         dead_runs.end_runs_without_process(POOL)
         name = f"vocsep-{token[:8]}"
@@ -149,6 +151,16 @@ def _start(port: int) -> None:
             time.sleep(0.5)
     if not PREFECT_TOML.exists():
         write_atomically(PREFECT_TOML, f'{PREFECT_TOML_MARK}\n[api]\nurl = "{api_url(port)}"\n'.encode())
+
+
+def _deployments() -> Path:
+    """The `prefect.yaml` of the working directory, if it is vocsep's, to be changed there; else the package's own."""
+    here, packaged = Path("prefect.yaml"), Path(__file__).parents[1] / "prefect.yaml"
+    if here.is_file() and load_yaml(str(here)).get("name") == "vocsep":
+        return here
+    if packaged.is_file():
+        return packaged
+    raise UserError("prefect.yaml: not in this folder; call this from the folder of vocsep")
 
 
 def _launch(name: str, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
@@ -182,16 +194,16 @@ def _pause_pool(paused: bool) -> None:
         client.update_work_pool(POOL, WorkPoolUpdate(is_paused=paused))
 
 
-def _deploy(port: int) -> None:
-    """Create the deployments of `prefect.yaml` or bring them up to date; a schedule that was turned on stays on."""
+def _deploy(port: int, deployments: Path) -> None:
+    """Create the deployments that a file names or bring them up to date; a schedule that was turned on stays on."""
     active = _active_schedules()
     # The steps in prefect.yaml take the folder from PWD, which a shell sets and a program need not.
     environment = {**os.environ, "PREFECT_API_URL": api_url(port), "PWD": str(Path.cwd())}
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(deployments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     write_atomically(SERVE / "deploy.log", (done.stdout + done.stderr).encode())
     if done.returncode:
-        raise UserError(f"prefect.yaml: cannot be deployed{log_end(SERVE / 'deploy.log')}")
+        raise UserError(f"{deployments}: cannot be deployed{log_end(SERVE / 'deploy.log')}")
     with get_client(sync_client=True) as client:
         for deployment in client.read_deployments():
             for one in deployment.schedules:

@@ -19,6 +19,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.states import Crashed
 
+from storage.calling import call
+
 NAME = "vocsep: end runs that died"
 TAG = "vocsep"
 
@@ -27,7 +29,8 @@ TAG = "vocsep"
 SILENCE_SECONDS = 300
 
 _NEXT = (
-    "What was finished stays; see that a worker runs (`make serve`), then `prefect flow-run retry` with this run's id."
+    f"What was finished stays; see that a worker runs (`{call('serve', 'serve')}`), then `prefect flow-run retry` "
+    "with this run's id."
 )
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 _HEARTBEAT = "prefect.flow-run.heartbeat"

@@ -7,6 +7,7 @@ import typer
 
 from vocsep.cli.exits import exit_codes, stop_on_signals
 from vocsep.cli.lazy import lazy_group
+from vocsep.cli.serving import SERVING, serving_command
 from vocsep.cli.steps import STEPS, step_command
 
 OTHERS = {
@@ -22,12 +23,14 @@ OTHERS = {
 def _load(name: str) -> Any:
     if name in STEPS:
         return step_command(name, lambda step, config: step.run(config))
+    if name in SERVING:
+        return serving_command(name)
     module = importlib.import_module(f"vocsep.cli.{name.replace('-', '_')}")
     return typer.main.get_command(module.app)
 
 
 app = typer.Typer(
-    cls=lazy_group(STEPS | OTHERS, _load),
+    cls=lazy_group(STEPS | OTHERS | SERVING, _load),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

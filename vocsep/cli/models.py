@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from storage.calling import call
 from storage.errors import UserError
 from storage.registry import KEEP, ModelRegistry, ModelVersion
 from vocsep.cli.main import OTHERS
@@ -126,7 +127,7 @@ def models_prune(
 def _registry(models: Path) -> ModelRegistry:
     registry = open_registry(models)
     if not registry.versions():
-        raise UserError(f"{models}: no model yet; run `make train` first")
+        raise UserError(f"{models}: no model yet; run `{call('train', 'train')}` first")
     return registry
 
 

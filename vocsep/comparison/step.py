@@ -12,6 +12,7 @@ from vocsep.comparison.report import REPORT_NAME, write_comparison
 from vocsep.comparison.runs import check_comparison, run_comparison
 from vocsep.config import Settings
 from vocsep.paths import ALL_BINS_STORE, COMPARISON
+from vocsep.preprocessing.config import store_of_all_bins
 from vocsep.preprocessing.location import StoreLocation, held_manifest, on_disk
 from vocsep.progress import Progress
 from vocsep.tables import aligned
@@ -50,7 +51,7 @@ class CompareResult:
 def _opened(config: CompareConfig) -> SpectrogramStore:
     """The store, with the songs that are trained and validated on."""
     if held_manifest(config.store) is None:
-        raise UserError(f"{config.store}: no store; run make preprocess PRESET=fine-513 STORE={config.store}")
+        raise UserError(f"{config.store}: no store; run {store_of_all_bins(config.store)}")
     return SpectrogramStore.open(on_disk(config.store, ("train", "valid")))
 
 

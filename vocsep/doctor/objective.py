@@ -9,7 +9,8 @@ from vocsep.models.constant_masks import best_constant_mask, best_mask_per_bin, 
 from vocsep.models.networks import NETWORKS
 from vocsep.models.objective import HIGHEST_LOG, LOWEST_LOG, OUTPUTS, distances, fitting_bias, oracle_mask
 from vocsep.models.objective_config import Objective
-from vocsep.preprocessing.config import spectrogram_config
+from vocsep.paths import ALL_BINS_STORE
+from vocsep.preprocessing.config import spectrogram_config, store_of_all_bins
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 from vocsep.training.probe import Probe
@@ -63,7 +64,7 @@ def bins_finding(config: TrainConfig, store: SpectrogramStore) -> Finding:
             "bins",
             "fail",
             f"the objective wants all {held + 1} bins, the store holds {held}; the other checks were made with {held}",
-            "Make a store with all bins (make preprocess PRESET=fine-513), or take --bins even.",
+            f"Make a store with all bins ({store_of_all_bins(ALL_BINS_STORE)}), or take --bins even.",
             {"bins": held, "wanted": held + 1},
             curve={},
         )

@@ -46,7 +46,7 @@ def repair(path: Path, progress: Progress | None = None) -> list[str]:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        raise UserError(f"{path}: disk full; make room, then `make preprocess` makes what is missing") from None
+        raise UserError(f"{path}: disk full; make room, then preprocessing makes what is missing") from None
     if failures:
         raise UserError(f"{path}: {len(failures)} damaged tracks are dropped and not made again: {'; '.join(failures)}")
     return names

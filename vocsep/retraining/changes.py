@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.calling import call
 from storage.errors import UserError
 from storage.manifest import Manifest, TrackRecord
 from vocsep.datasets.songs import Dataset
@@ -54,5 +55,5 @@ def check_loss(manifest: Manifest, dataset: Dataset) -> None:
     if len(gone) > LARGEST_LOSS * len(held):
         raise UserError(
             f"{dataset.root}: {len(gone)} of {len(held)} songs are gone; nothing was changed. If that is meant, drop "
-            "them with: make preprocess ARGS=--prune"
+            f"them with: {call('preprocess ARGS=--prune', 'preprocess --prune')}"
         )

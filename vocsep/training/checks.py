@@ -14,7 +14,8 @@ from vocsep.memory import usable_memory
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import step_values
 from vocsep.patches.pool import SongPool
-from vocsep.preprocessing.config import spectrogram_config
+from vocsep.paths import ALL_BINS_STORE
+from vocsep.preprocessing.config import spectrogram_config, store_of_all_bins
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
@@ -44,7 +45,7 @@ def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | N
     train, valid = store.tracks("train"), store.tracks("valid")
     drawn = pool.tracks if pool else train
     if not train:
-        raise UserError(f"{store.path}: no training songs in the store; run `make preprocess` with a train split")
+        raise UserError(f"{store.path}: no training songs in the store; preprocess songs that have a train split")
     if not valid:
         raise UserError(f"{store.path}: no validation songs in the store; preprocess at least two training songs")
     if len(drawn) < 2 and config.augmentation.remix > 0:
@@ -81,7 +82,7 @@ def check_bins(store: SpectrogramStore, config: TrainConfig) -> None:
     if config.objective.bins == "all" and spectrogram.dropped_bin != "none":
         raise UserError(
             f"{store.path}: holds {spectrogram.bins} bins, the objective wants all {spectrogram.bins + 1}; make a "
-            "store that has them: make preprocess PRESET=fine-513 STORE=data/all-bins.zarr"
+            f"store that has them: {store_of_all_bins(ALL_BINS_STORE)}"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from storage import calling
 from storage.files import file_digest, value_digest
 from storage.store import SpectrogramStore
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture, parse_architecture
@@ -66,8 +67,9 @@ def training_digest(store: SpectrogramStore, pool: SongPool | None = None) -> st
 @functools.cache
 def code_digest() -> str:
     """SHA-256, first 16 digits, of all source files of vocsep and storage: tells two states of the code apart."""
-    root = Path(__file__).parents[2]
-    files = sorted(path for room in ("storage", "vocsep") for path in (root / room).rglob("*.py"))
+    vocsep, storage = Path(__file__).parents[1], Path(calling.__file__).parent
+    root = vocsep.parent
+    files = sorted({*storage.rglob("*.py"), *vocsep.rglob("*.py")})
     return value_digest([[path.relative_to(root).as_posix(), file_digest(path)] for path in files])[:16]
 
 

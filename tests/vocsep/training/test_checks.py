@@ -136,7 +136,7 @@ def test_needed_memory_grows_with_width_and_with_what_is_computed_at_a_time() ->
     assert base < needed_bytes(narrow, patches=32, bins=512) < 2 * base
     # Four parts of eight patches, two at a time: patches as before, and gradients of one part more.
     assert base < needed_bytes(narrow, patches=32, bins=512, parts=4, threads=2) < 1.2 * base
-    assert needed_bytes(narrow, patches=16, bins=512, precision="bf16-mixed") < base
+    assert needed_bytes(narrow, patches=16, bins=512, precision="bfloat16") < base
     # Weights of the network of width 16 alone: 9.8 million, seven values of 4 bytes for each.
     assert base > 7 * 4 * 9.8e6
 
@@ -144,13 +144,13 @@ def test_needed_memory_grows_with_width_and_with_what_is_computed_at_a_time() ->
 MEMORY_CODE = """
 import resource, sys, torch
 from functools import partial
-from lightning.fabric import Fabric
 from vocsep.models.architecture import UNetArchitecture
 from vocsep.models.networks import build_network
 from vocsep.patches.maker import Batch
 from vocsep.training.checks import needed_bytes
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
+from vocsep.training.group import Group
 from vocsep.training.loop import batch_loss, new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.state import weights_of
@@ -162,12 +162,12 @@ config = TrainConfig(network="unet", width=40)
 architecture = UNetArchitecture(channels=1, width=40)
 mixture = torch.rand(16, 1, 128, 128)
 batch = Batch(mixture, mixture * 0.3, None)
-fabric = Fabric(accelerator="cpu", devices=1)
+group = Group(torch.device("cpu"), "float32")
 before = peak()
 network = build_network(architecture).to(memory_format=torch.channels_last)
 average = AveragedNetwork(network, 0.998)
-optimizer = new_optimizer(config, network, fabric.device)
-parts = BatchParts(fabric, network, partial(batch_loss, config.objective), 16, 2)
+optimizer = new_optimizer(config, network, group.device)
+parts = BatchParts(group, network, partial(batch_loss, config.objective), 16, 2)
 torch.set_num_threads(1)
 for step in range(2):
     parts.backward(batch, step)
