@@ -1,7 +1,6 @@
 """What can be told to be wrong with a training before its first step."""
 
 from collections.abc import Collection
-from typing import Literal
 
 import torch
 
@@ -19,13 +18,13 @@ from vocsep.preprocessing.config import spectrogram_config, store_of_all_bins
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
-from vocsep.training.loop import pick_precision
+from vocsep.training.group import Precision, pick_precision
 from vocsep.training.parts import parts_of
 
 # Values that a run keeps per weight: the weight, two moments of the optimiser, the average, the best one so far.
 VALUES_PER_WEIGHT = 5
 # Measured, of each value that a layer gives: itself, the gradients on the way back, what the allocator keeps.
-BYTES_PER_VALUE = {"32-true": 5.6, "bf16-mixed": 3.8}
+BYTES_PER_VALUE: dict[Precision, float] = {"float32": 5.6, "bfloat16": 3.8}
 
 
 def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | None = None) -> None:
@@ -129,7 +128,7 @@ def needed_bytes(
     patches: int,
     bins: int,
     *,
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    precision: Precision = "float32",
     parts: int = 1,
     threads: int = 1,
 ) -> int:
