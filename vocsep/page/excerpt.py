@@ -19,15 +19,11 @@ def cut_excerpt(path: Path, target: Path, start: float, stop: float | None, *, a
     with AudioWriter(target, "wav", info) as writer:
         for block in decode_blocks(path, (info.stream,), accept_damaged=accept_damaged):
             waveform = block.waveforms[0]
-            inside = waveform[
-                :, max(0, first - position) : None if last is None else max(0, last - position)
-            ]
+            inside = waveform[:, max(0, first - position) : None if last is None else max(0, last - position)]
             writer.write(inside)
             written += inside.shape[1]
             position += waveform.shape[1]
             if last is not None and position >= last:
                 break
         if not written:
-            raise UserError(
-                f"{path}: is {position / info.sample_rate:.1f} s long; the excerpt begins at {start:.1f} s"
-            )
+            raise UserError(f"{path}: is {position / info.sample_rate:.1f} s long; the excerpt begins at {start:.1f} s")

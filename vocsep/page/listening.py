@@ -1,13 +1,14 @@
 """What the page shows and plays of a song, made of the parts of its separation as they go by."""
 
 import contextlib
+import json
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from storage.files import write_json
+from storage.files import write_atomically
 from vocsep.arrays import Waveform
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.opening import system_name
@@ -58,12 +59,15 @@ class Heard:
                 for copy, waveform in zip(copies.values(), sounds, strict=True):
                     copy.write(waveform)
                 vocals = part.magnitudes * part.mask
-                columns.add(mixture=part.magnitudes, vocals=vocals, accompaniment=part.magnitudes - vocals, mask=part.mask)
+                columns.add(
+                    mixture=part.magnitudes, vocals=vocals, accompaniment=part.magnitudes - vocals, mask=part.mask
+                )
                 yield part
             for copy in copies.values():
                 copy.finish()
         self._draw(columns)
-        write_json(self._folder / PEAKS, {stem: copy.peaks.columns() for stem, copy in copies.items()})
+        peaks = {stem: copy.peaks.columns() for stem, copy in copies.items()}
+        write_atomically(self._folder / PEAKS, json.dumps(peaks, separators=(",", ":")).encode())
         mixture = copies["mixture"]
         self.sound = Sound(
             sample_rate=mixture.rate,

@@ -24,18 +24,23 @@ class Peaks:
         self._reduce(joined[:, :whole].reshape(len(joined), -1, _FINE))
         self._waiting = joined[:, whole:].copy()
 
-    def columns(self, most: int = COLUMNS) -> list[list[float]]:
-        """At most `most` pairs `[lowest, highest]`, over all channels, of stretches of (almost) one length."""
+    def columns(self, most: int = COLUMNS) -> list[list[int]]:
+        """At most `most` pairs `[lowest, highest]`, over all channels, of stretches of (almost) one length.
+
+        In thousandths of full scale: more than a picture shows.
+        """
         if self._waiting is not None and self._waiting.shape[1]:
             self._reduce(self._waiting[:, None, :])
             self._waiting = None
-        lowest, highest = (np.concatenate([*values, np.empty(0, np.float32)]) for values in (self._lowest, self._highest))
+        lowest, highest = (
+            np.concatenate([*values, np.empty(0, np.float32)]) for values in (self._lowest, self._highest)
+        )
         count = min(most, len(lowest))
         if not count:
             return []
         starts = np.arange(count) * len(lowest) // count
         pairs = np.stack([np.minimum.reduceat(lowest, starts), np.maximum.reduceat(highest, starts)], axis=1)
-        return [[round(float(value), 4) for value in pair] for pair in pairs.clip(-1, 1)]
+        return [[round(1000 * float(value)) for value in pair] for pair in pairs.clip(-1, 1)]
 
     def _reduce(self, stretches: npt.NDArray[np.float32]) -> None:
         """`(channels, stretches, samples)`."""

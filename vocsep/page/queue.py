@@ -136,7 +136,8 @@ class Queue:
                 kind, content = connection.recv()
                 if kind == "progress":
                     begun = begun or time.monotonic()
-                    self._progress = Separating(*content, time.monotonic() - begun)
+                    done, total = content
+                    self._progress = Separating(done, total, time.monotonic() - begun)
                     continue
                 break
         except (EOFError, OSError):

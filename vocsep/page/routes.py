@@ -109,9 +109,7 @@ class Pages:
             shown = song.model_dump(mode="json")
             for take in shown["takes"]:
                 if separating and separating[0] == (song.id, take["id"]) and (far := separating[1]):
-                    take["progress"] = {
-                        "done": far.done, "total": far.total, "speed": far.speed, "left": far.left
-                    }
+                    take["progress"] = {"done": far.done, "total": far.total, "speed": far.speed, "left": far.left}
             songs.append(shown)
         prefect = await run_in_threadpool(catalogue.prefect_url)
         limits = {"bytes": self._uploads.most_bytes, "chunk_seconds": CHUNK_SECONDS}

@@ -85,7 +85,11 @@ class Songs:
     def add(self, song: str, name: str, size: int, options: TakeOptions) -> Song:
         """Make an upload that is whole a song with a first take."""
         record = Song(
-            id=song, name=shown_name(name), size=size, created=time.time(), takes=[Take(id=1, options=options, asked=time.time())]
+            id=song,
+            name=shown_name(name),
+            size=size,
+            created=time.time(),
+            takes=[Take(id=1, options=options, asked=time.time())],
         )
         with self._lock:
             self._songs[song] = record

@@ -45,9 +45,7 @@ def work(connection: Connection, models: Path) -> None:
             connection.send(("failed", _shown(line, job["name"], upload, folder)))
 
 
-def _separate(
-    connection: Connection, upload: Path, folder: Path, options: TakeOptions, models: Path
-) -> dict[str, Any]:
+def _separate(connection: Connection, upload: Path, folder: Path, options: TakeOptions, models: Path) -> dict[str, Any]:
     from vocsep.audio.reading import audio_info
     from vocsep.page.excerpt import cut_excerpt
     from vocsep.page.listening import Heard

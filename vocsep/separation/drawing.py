@@ -65,6 +65,4 @@ class Drawing:
         from vocsep.spectrograms.plot import draw_spectrograms
 
         seconds, hertz = (0, self._columns.seconds), self._config.band_hz
-        draw_spectrograms(
-            path, self._columns.joined(), seconds=seconds, hertz=hertz, title=self._title, dpi=120
-        )
+        draw_spectrograms(path, self._columns.joined(), seconds=seconds, hertz=hertz, title=self._title, dpi=120)

@@ -111,7 +111,9 @@ def separate_file(
         stack.enter_context(made_folders([output, *(file.parent for file in result.files)]))
         folder = stack.enter_context(unfinished_folder(output))
         writers = {
-            stem: stack.enter_context(AudioWriter(file, settings.format, info, settings.bit_depth, folder, settings.bit_rate))
+            stem: stack.enter_context(
+                AudioWriter(file, settings.format, info, settings.bit_depth, folder, settings.bit_rate)
+            )
             for stem, file in outputs.items()
         }
         if settings.clip == "rescale":

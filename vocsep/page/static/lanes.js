@@ -30,10 +30,10 @@ export class Lanes {
     this.observer.disconnect();
   }
 
-  /** Show peaks (`[lowest, highest]` by stem) and the pictures at a take's address. */
+  /** Show peaks (`[lowest, highest]` in thousandths, by stem) and the pictures at a take's address. */
   show(peaks, address, hertz) {
     this.peaks = peaks;
-    this.top = Math.max(0.05, ...(peaks.mixture ?? []).flat().map(Math.abs));
+    this.top = Math.max(50, ...(peaks.mixture ?? []).flat().map(Math.abs));
     for (const [stem, lane] of Object.entries(this.lanes)) {
       lane.picture.src = `${address}/pictures/${stem}`;
       lane.mask.src = `${address}/pictures/mask`;

@@ -20,7 +20,10 @@ const songs = new Songs({
   options: () => options.read(),
   changed: () => refresh(),
   problem: (text) => showProblem(text),
-  open: (song, take) => open(song, take),
+  open: (song, take) => {
+    open(song, take);
+    if (matchMedia("(max-width: 800px)").matches) byId("player").scrollIntoView();
+  },
   separated: (song, take) => {
     if (!player.opened) open(song, take);
     else if (player.song.id === song.id && !player.sound.isPlaying) open(song, player.take, player.other);
@@ -40,6 +43,7 @@ async function refresh() {
   try {
     const state = await api.state();
     player ??= new Player(state.limits.chunk_seconds);
+    byId("player").vocsep = player; // what sounds can be measured from outside
     songs.show(state.songs);
     follow(state.songs);
     const prefect = byId("prefect");

@@ -110,21 +110,22 @@ export class Player {
       change(isOn);
       return h("label", { className: "check" }, box, ` ${text}`);
     };
-    this.place.replaceChildren(
+    const parts = [
       h("h2", { className: "title", textContent: this.song.name, title: this.song.name }),
       h("p", { className: "facts", textContent: this.#facts() }),
       h(
         "div",
         { className: "bar", role: "toolbar", "aria-label": "Playing" },
         this.playButton,
-        button("⏮", "to the beginning", () => this.seek(0)),
+        button("|◀", "to the beginning", () => this.seek(0)),
         this.clock,
         h(
           "span",
           { className: "group" },
-          button("[", "the loop begins here", () => this.#loopFrom()),
-          button("]", "the loop ends here", () => this.#loopTo()),
-          button("no loop", "play on without a loop", () => this.setLoop(null, null)),
+          h("span", { className: "hint", textContent: "Loop" }),
+          button("from here", "the loop begins here", () => this.#loopFrom()),
+          button("to here", "the loop ends here", () => this.#loopTo()),
+          button("off", "play on without a loop", () => this.setLoop(null, null)),
           this.loopText,
         ),
       ),
@@ -143,7 +144,8 @@ export class Player {
         h("summary", { textContent: "Keys" }),
         h("dl", {}, ...KEYS.flatMap(([key, what]) => [h("dt", {}, h("kbd", { textContent: key })), h("dd", { textContent: what })])),
       ),
-    );
+    ];
+    this.place.replaceChildren(...parts.filter(Boolean));
   }
 
   #facts() {
