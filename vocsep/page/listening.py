@@ -17,11 +17,11 @@ from vocsep.models.masks import Groups
 from vocsep.page.peaks import Peaks
 from vocsep.page.pictures import draw_mask, draw_spectrogram, shown_band
 from vocsep.page.records import STEMS, Sound
+from vocsep.page.songs import PEAKS
 from vocsep.separation.drawing import Columns
 from vocsep.separation.stream import Part, SongSeparator
 from vocsep.spectrograms.config import SpectrogramConfig
 
-PEAKS = "peaks.json"
 # What every browser plays; other rates are resampled.
 _RATES = (8000, 48_000)
 _OTHER_RATE = 44_100

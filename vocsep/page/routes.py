@@ -24,12 +24,11 @@ from vocsep.models.registry import open_registry
 from vocsep.page import catalogue
 from vocsep.page.chunks import CHUNK_SECONDS, chunk
 from vocsep.page.downloads import download_name, title, zipped
-from vocsep.page.listening import PEAKS
 from vocsep.page.options import TakeOptions
 from vocsep.page.queue import Queue
 from vocsep.page.records import STEMS, Song, Take
 from vocsep.page.security import REPORT_POLICY
-from vocsep.page.songs import FILES, LISTENING, Songs
+from vocsep.page.songs import FILES, LISTENING, PEAKS, Songs
 from vocsep.page.uploads import Announcement, DiskFull, TooLarge, Uploads
 
 _CLEAN_SECONDS = 600.0

@@ -20,6 +20,7 @@ from vocsep.page.options import TakeOptions
 from vocsep.page.records import Song, Take
 
 RECORD, UPLOAD, FILES, LISTENING = "song.json", "upload", "files", "listening"
+PEAKS = "peaks.json"
 MOST_SONGS = 500
 MOST_TAKES = 20
 KEEP_SECONDS = 86_400.0

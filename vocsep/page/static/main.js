@@ -44,6 +44,7 @@ async function refresh() {
     const state = await api.state();
     player ??= new Player(state.limits.chunk_seconds);
     byId("player").vocsep = player; // what sounds can be measured from outside
+    document.body.dataset.ready = "";
     songs.show(state.songs);
     follow(state.songs);
     const prefect = byId("prefect");
