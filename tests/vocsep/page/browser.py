@@ -24,23 +24,33 @@ registerProcessor("recorder", class extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
     super();
     this.left = processorOptions.frames;
+    this.waits = processorOptions.afterSilence ? ["silence", "sound"] : [];
     this.blocks = [];
   }
   process(inputs) {
     if (this.left <= 0) return false;
+    const isSilent = !inputs[0].length || inputs[0][0].every((sample) => sample === 0);
+    while (this.waits.length && (this.waits[0] === "silence") === isSilent) this.waits.shift();
+    if (this.waits.length) return true;
+    this.time ??= currentTime;
     this.blocks.push(inputs.map((channels) => (channels.length ? channels[0].slice() : new Float32Array(128))));
     this.left -= 128;
-    if (this.left <= 0) this.port.postMessage(this.blocks);
+    if (this.left <= 0) this.port.postMessage({ blocks: this.blocks, time: this.time });
     return this.left > 0;
   }
 });
 """
 _RECORD = """
-async (frames) => {
+async ([frames, recorder, afterSilence]) => {
   const { sound } = document.getElementById("player").vocsep;
+  if (!sound.context) {
+    await sound.play();
+    sound.pause();
+  }
   const { context, tracks, master } = sound;
-  await context.audioWorklet.addModule("/static/recorder.js");
-  const options = { numberOfInputs: tracks.length + 1, numberOfOutputs: 1, processorOptions: { frames } };
+  await context.audioWorklet.addModule(recorder);
+  const processorOptions = { frames, afterSilence };
+  const options = { numberOfInputs: tracks.length + 1, numberOfOutputs: 1, processorOptions };
   const node = new AudioWorkletNode(context, "recorder", options);
   window.recorded = new Promise((resolve) => { node.port.onmessage = ({ data }) => resolve(data); });
   tracks.forEach((track, index) => track.input.connect(node, 0, index));
@@ -50,14 +60,15 @@ async (frames) => {
 """
 _RECORDED = """
 async () => {
-  const blocks = await window.recorded;
-  return blocks[0].map((_, index) => {
+  const { blocks, time } = await window.recorded;
+  const rows = blocks[0].map((_, index) => {
     const bytes = new Uint8Array(blocks.length * 512);
     blocks.forEach((block, number) => bytes.set(new Uint8Array(block[index].buffer, 0, 512), number * 512));
     let text = "";
     for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
     return btoa(text);
   });
+  return [rows, time];
 }
 """
 
@@ -84,9 +95,6 @@ class Visit:
         self.expected: list[str] = []
         self.context: BrowserContext = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         self.context.set_default_timeout(WAIT_MS)
-        self.context.route(
-            "**/static/recorder.js", lambda route: route.fulfill(body=_RECORDER, content_type="text/javascript")
-        )
 
     def tab(self, path: str = "/") -> Page:
         """A new tab with the page."""
@@ -116,22 +124,30 @@ def of_sound(page: Page, expression: str) -> Any:
 
 
 def until(page: Page, expression: str) -> None:
-    """Wait until an expression about `sound` is true; the page's policy forbids Playwright's own way, which is `eval`."""
+    """Wait until an expression about `sound` is true (the page's policy forbids Playwright's own way, `eval`)."""
     deadline = time.monotonic() + WAIT_MS / 1000
     while not of_sound(page, expression):
         assert time.monotonic() < deadline, f"never: {expression}"
         page.wait_for_timeout(20)
 
 
-def start_recording(page: Page, seconds: float, sample_rate: int) -> None:
-    """Record all stems before their levels, and what is heard of them, from now on."""
-    page.evaluate(_RECORD, round(seconds * sample_rate))
+def start_recording(page: Page, seconds: float, sample_rate: int, *, after_silence: bool = False) -> None:
+    """Record all stems before their levels, and what is heard of them, from now or from the end of a silence on.
+
+    The visit needs `bypass_csp=True`: the recorder is none of the page's scripts.
+    """
+    recorder = base64.b64encode(_RECORDER.encode()).decode()
+    frames = round(seconds * sample_rate)
+    page.evaluate(_RECORD, [frames, f"data:text/javascript;base64,{recorder}", after_silence])
 
 
-def recorded(page: Page) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The recording, once it is complete: `(stems + 1, samples)` of the left channel, the last is what is heard."""
-    rows = page.evaluate(_RECORDED)
-    return np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in rows])
+def recorded(page: Page) -> tuple["np.ndarray[Any, np.dtype[np.float32]]", float]:
+    """The recording, once it is complete, and when it began, in seconds of the audio clock.
+
+    `(stems + 1, samples)` of the left channel; the last is what is heard.
+    """
+    rows, time = page.evaluate(_RECORDED)
+    return np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in rows]), time
 
 
 def drop(page: Page, files: dict[str, bytes]) -> None:

@@ -2,9 +2,12 @@
 //
 // All stems of a piece start in one go at one time of the audio clock, whole samples apart from the piece before, so
 // that they cannot drift. Levels change by ramps, and jumps (seeks, loops) dip for a few milliseconds: nothing clicks.
+// A ramp begins a little later than now: the audio thread may be ahead of what is known of it here, and a ramp that
+// begins in its past would be a jump.
 
 const AHEAD_SECONDS = 6;
-const LEAD_SECONDS = 0.06;
+const LEAD_SECONDS = 0.08;
+const MARGIN_SECONDS = 0.03;
 const FADE_SECONDS = 0.012;
 const SEAM_SECONDS = 0.004;
 const LEVEL_SECONDS = 0.012;
@@ -25,6 +28,7 @@ export class Sound extends EventTarget {
     this.cursor = null; // what is scheduled next
     this.endTime = null;
     this.sources = new Set();
+    this.fades = []; // of what sounds since the last jump: a pair of gains for each track
     this.generation = 0;
   }
 
@@ -82,7 +86,7 @@ export class Sound extends EventTarget {
   setLevel(index, level) {
     const track = this.tracks[index];
     track.level = level;
-    track.gain?.gain.setTargetAtTime(level, this.context.currentTime, LEVEL_SECONDS);
+    track.gain?.gain.setTargetAtTime(level, this.context.currentTime + MARGIN_SECONDS, LEVEL_SECONDS);
   }
 
   close() {
@@ -117,6 +121,11 @@ export class Sound extends EventTarget {
     await this.#pieces(frame);
     if (generation !== this.generation) return;
     this.cursor = { frame, time: null };
+    this.fades = this.tracks.map((track) => {
+      const [enter, leave] = [new GainNode(this.context), new GainNode(this.context)];
+      enter.connect(leave).connect(track.input);
+      return { enter: enter.gain, leave: leave.gain, input: enter };
+    });
     await this.#fill(generation);
   }
 
@@ -144,17 +153,19 @@ export class Sound extends EventTarget {
       // At the beginning, or where a piece came late: all stems wait alike.
       const rate = this.context.sampleRate;
       cursor.time = Math.ceil((now + LEAD_SECONDS) * rate) / rate;
-      this.master.gain.setValueAtTime(0, cursor.time);
-      this.master.gain.linearRampToValueAtTime(1, cursor.time + FADE_SECONDS);
+      for (const { enter } of this.fades) {
+        enter.setValueAtTime(0, cursor.time);
+        enter.linearRampToValueAtTime(1, cursor.time + FADE_SECONDS);
+      }
       this.runs.push({ time: cursor.time, frame: cursor.frame });
     }
     const pieceStart = Math.floor(cursor.frame / this.pieceFrames) * this.pieceFrames;
     const isInLoop = loop && cursor.frame < loop.stop;
     const stop = Math.min(pieceStart + this.pieceFrames, this.frames, isInLoop ? loop.stop : Infinity);
     const seconds = (stop - cursor.frame) / this.sampleRate;
-    this.tracks.forEach((track, index) => {
+    this.tracks.forEach((_, index) => {
       const source = new AudioBufferSourceNode(this.context, { buffer: buffers[index] });
-      source.connect(track.input);
+      source.connect(this.fades[index].input);
       source.start(cursor.time, (cursor.frame - pieceStart) / this.sampleRate, seconds);
       source.onended = () => {
         source.disconnect();
@@ -165,10 +176,11 @@ export class Sound extends EventTarget {
     cursor.frame = stop;
     cursor.time += seconds;
     if (isInLoop && stop === loop.stop) {
-      const gain = this.master.gain;
-      gain.setValueAtTime(1, cursor.time - SEAM_SECONDS);
-      gain.linearRampToValueAtTime(0, cursor.time);
-      gain.linearRampToValueAtTime(1, cursor.time + SEAM_SECONDS);
+      for (const { enter } of this.fades) {
+        enter.setValueAtTime(1, cursor.time - SEAM_SECONDS);
+        enter.linearRampToValueAtTime(0, cursor.time);
+        enter.linearRampToValueAtTime(1, cursor.time + SEAM_SECONDS);
+      }
       cursor.frame = loop.start;
       this.runs.push({ time: cursor.time, frame: loop.start });
     } else if (stop >= this.frames) {
@@ -183,13 +195,14 @@ export class Sound extends EventTarget {
     this.runs = [];
     this.cursor = null;
     this.endTime = null;
-    const now = this.context.currentTime;
-    const gain = this.master.gain;
-    gain.cancelScheduledValues(now);
-    gain.setValueAtTime(gain.value, now);
-    gain.linearRampToValueAtTime(0, now + FADE_SECONDS);
-    for (const source of this.sources) source.stop(now + FADE_SECONDS + SEAM_SECONDS);
+    const time = this.context.currentTime + MARGIN_SECONDS;
+    for (const { leave } of this.fades) {
+      leave.setValueAtTime(1, time);
+      leave.linearRampToValueAtTime(0, time + FADE_SECONDS);
+    }
+    for (const source of this.sources) source.stop(time + FADE_SECONDS);
     this.sources.clear();
+    this.fades = [];
   }
 
   /** The pieces of all tracks that hold a frame. */
