@@ -9,6 +9,8 @@ from vocsep.audio.info import AudioInfo
 
 AudioFormat = Literal["wav", "flac", "mp3", "ogg", "m4a"]
 BitDepth = Literal["16", "24", "32f"]
+BitRate = Literal[64, 96, 128, 160, 192, 256, 320]
+"""In kbit/s."""
 
 # Of sound files, and of videos, whose sound is taken.
 _ENDINGS = """
@@ -44,6 +46,8 @@ class _Format:
         FFmpeg's names of the channel layouts that readers find again; empty: any layout.
     options
         Of the codec: variable bit rate of the best quality where there is one.
+    has_bit_rate
+        Whether a constant bit rate can be chosen.
     """
 
     muxer: str | None
@@ -53,6 +57,7 @@ class _Format:
     layouts: tuple[str, ...] = ()
     has_cover: bool = False
     options: dict[str, str] = field(default_factory=dict)
+    has_bit_rate: bool = False
 
 
 # What so many channels are where a file does not say it, in FLAC and Vorbis always.
@@ -72,6 +77,7 @@ _FORMATS: dict[str, _Format] = {
         ("mono", "stereo"),
         has_cover=True,
         options={"flags": "+qscale", "global_quality": "0"},
+        has_bit_rate=True,
     ),
     "ogg": _Format(None, {None: "vorbis"}, 8, (8000, 192_000), tuple(_USUAL_LAYOUTS.values())),
     "m4a": _Format(
@@ -82,6 +88,7 @@ _FORMATS: dict[str, _Format] = {
         ("mono", "stereo", "2.1", "3.0", "4.0", "quad", "5.0", "5.1"),
         has_cover=True,
         options={"b": "256000"},
+        has_bit_rate=True,
     ),
 }
 
@@ -93,9 +100,13 @@ _AAC_RATES = (7350, *_MP3_RATES, 64_000, 88_200, 96_000)
 _LISTED_RATES = {"mp3": _MP3_RATES, "m4a": _AAC_RATES}
 
 
-def check_format(path: Path, container: str, bit_depth: str | None, like: AudioInfo) -> None:
+def check_format(
+    path: Path, container: str, bit_depth: str | None, like: AudioInfo, bit_rate: int | None = None
+) -> None:
     """Raise `UserError` if such a file cannot hold audio of the rate and channels of `like`."""
     kind = _FORMATS[container]
+    if bit_rate is not None and not kind.has_bit_rate:
+        raise InvalidInput(f"{path}: {container} cannot have a bit rate; mp3 and m4a can")
     if bit_depth not in (None, *kind.codecs):
         depths = [depth for depth in kind.codecs if depth is not None]
         choice = f"use {' or '.join(depths)}" if depths else "it has none"

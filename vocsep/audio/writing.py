@@ -21,7 +21,7 @@ from av.packet import Packet, PacketSideData
 from storage.errors import one_line
 from storage.files import free_bytes
 from vocsep.arrays import Waveform
-from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, _layout, check_format
+from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, BitRate, _layout, check_format
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.opening import opened
 
@@ -72,7 +72,9 @@ class _Output(io.FileIO):
 class _PyavEncoder:
     """Writes with FFmpeg's libraries."""
 
-    def __init__(self, path: Path, container: str, bit_depth: BitDepth | None, like: AudioInfo) -> None:
+    def __init__(
+        self, path: Path, container: str, bit_depth: BitDepth | None, bit_rate: BitRate | None, like: AudioInfo
+    ) -> None:
         kind = _FORMATS[container]
         codec = kind.codecs[bit_depth]
         self._position = 0
@@ -85,7 +87,8 @@ class _PyavEncoder:
         self._file = av.open(self._output, "w", format=kind.muxer, options=options, buffer_size=_BUFFER_BYTES)
         try:
             self._file.metadata.update({name: text for name, text in like.tags.items() if name not in _OWN_TAGS})
-            stream = self._file.add_stream(codec, rate=like.sample_rate, layout=self._layout, options=kind.options)
+            chosen = kind.options if bit_rate is None else {"b": f"{bit_rate}k"}
+            stream = self._file.add_stream(codec, rate=like.sample_rate, layout=self._layout, options=chosen)
             self._stream = cast(AudioStream, stream)
             # Interleaved; PyAV cannot hand on planes of more than seven channels.
             self._format = {"16": "s16", "24": "s32"}.get(bit_depth or "", "flt")
@@ -229,6 +232,8 @@ class AudioWriter:
         Of wav (default `32f`) and flac (default `24`).
     beside
         Folder for the unfinished file, on the same disk; None: that of the file itself.
+    bit_rate
+        Of mp3 (default: the best variable one) and m4a (default 256), in kbit/s.
 
     Attributes
     ----------
@@ -248,14 +253,16 @@ class AudioWriter:
         like: AudioInfo,
         bit_depth: BitDepth | None = None,
         beside: Path | None = None,
+        bit_rate: BitRate | None = None,
     ) -> None:
-        check_format(path, container, bit_depth, like)
+        check_format(path, container, bit_depth, like, bit_rate)
         self.path = path
         self._folder = beside or path.parent
         self.clipped = 0
         self._is_finished = False
         self._container = container
         self._like = like
+        self._bit_rate = bit_rate
         self._depth = bit_depth or next(iter(_FORMATS[container].codecs))
         self._encoder: _PyavEncoder | _OggEncoder
         self._temporary: Path
@@ -269,7 +276,9 @@ class AudioWriter:
                 if _FORMATS[self._container].muxer is None:
                     self._encoder = _OggEncoder(self._temporary, self._like)
                 else:
-                    self._encoder = _PyavEncoder(self._temporary, self._container, self._depth, self._like)
+                    self._encoder = _PyavEncoder(
+                        self._temporary, self._container, self._depth, self._bit_rate, self._like
+                    )
             except BaseException:
                 self._temporary.unlink(missing_ok=True)
                 raise

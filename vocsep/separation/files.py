@@ -104,14 +104,16 @@ def separate_file(
         raise UserError(
             f"{path}: a sample rate of {info.sample_rate} Hz cannot be separated, only {_RATES[0]} to {_RATES[1]}"
         )
-    check_format(path, settings.format, settings.bit_depth, info)
+    check_format(path, settings.format, settings.bit_depth, info, settings.bit_rate)
     drawing = Drawing(info, separator.spectrogram) if picture else None
     gain = 1.0
     with contextlib.ExitStack() as stack:
         stack.enter_context(made_folders([output, *(file.parent for file in result.files)]))
         folder = stack.enter_context(unfinished_folder(output))
         writers = {
-            stem: stack.enter_context(AudioWriter(file, settings.format, info, settings.bit_depth, folder))
+            stem: stack.enter_context(
+                AudioWriter(file, settings.format, info, settings.bit_depth, folder, settings.bit_rate)
+            )
             for stem, file in outputs.items()
         }
         if settings.clip == "rescale":

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vocsep.audio.formats import AudioFormat, BitDepth
+from vocsep.audio.formats import AudioFormat, BitDepth, BitRate
 from vocsep.config import Settings
 from vocsep.models.masks import MOST_OVERLAP
 from vocsep.models.network import EngineName
@@ -22,6 +22,9 @@ class SeparationSettings(Settings):
     )
     format: AudioFormat = Field(default="wav", description="wav, flac, mp3, ogg or m4a.")
     bit_depth: BitDepth | None = Field(default=None, description="16, 24 or 32f; wav: default 32f, flac: default 24.")
+    bit_rate: BitRate | None = Field(
+        default=None, description="64 to 320 kbit/s of mp3 (default: best variable) and m4a (default 256)."
+    )
     name: str = Field(
         default="{track}/{stem}",
         description="Where in OUTPUT a stem goes: {track}, {stem}, {folder} and {suffix} of the song, without ending.",

@@ -1,0 +1,133 @@
+"""What is there beside the songs: models with their scores, reports of evaluations, Prefect's UI where it runs."""
+
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from storage.errors import UserError
+from storage.files import read_json
+from storage.registry import ModelRegistry, ModelVersion
+from vocsep.models.registry import open_registry
+from vocsep.paths import SERVE
+
+REPORT = "report.html"
+_MOST_POINTS = 500
+
+
+def models(path: Path) -> list[dict[str, Any]]:
+    """The models that songs can be separated with, the newest first and the bundled one last; damaged ones say so."""
+    registry = open_registry(path)
+    in_use = _champion(registry)
+    names = [*map(str, reversed(registry.versions())), "bundled"]
+    found = []
+    for name in names:
+        facts: dict[str, Any] = {"name": name, "in_use": name == (str(in_use) if in_use else "bundled")}
+        try:
+            facts |= _facts(registry.open(name))
+        except UserError:
+            facts["error"] = "damaged"
+        found.append(facts)
+    return found
+
+
+def _champion(registry: ModelRegistry) -> int | None:
+    with contextlib.suppress(UserError):
+        return registry.champion()
+    return None
+
+
+def _facts(model: ModelVersion) -> dict[str, Any]:
+    """What the page tells of a model: of everything only what is there and of the kind that it should be."""
+    content = model.description
+
+    def number(*place: str) -> float | None:
+        value: Any = content
+        for name in place:
+            value = value.get(name) if isinstance(value, dict) else None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return value if is_number else None
+
+    def text(*place: str) -> str:
+        value: Any = content
+        for name in place:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value if isinstance(value, str) else ""
+
+    sources = ("vocals", "accompaniment")
+    rows = ("model", "mixture", "irm1")
+    history = content.get("history")
+    points = [point for point in history if isinstance(point, dict)] if isinstance(history, list) else []
+    return {
+        "created": text("created"),
+        "licence": text("licence"),
+        "dataset": text("data", "dataset"),
+        "network": text("training", "network") or "unet",
+        "loss": text("training", "objective", "loss"),
+        "steps": number("training", "steps_done"),
+        "minutes": (number("training", "seconds") or 0) / 60,
+        "sample_rate": number("spectrogram", "sample_rate"),
+        "n_fft": number("spectrogram", "n_fft"),
+        "hop_length": number("spectrogram", "hop_length"),
+        "valid_sdr_db": number("metrics", "valid_sdr_db"),
+        "valid_floor_sdr_db": number("metrics", "valid_floor_sdr_db"),
+        "test_songs": number("scores", "songs"),
+        "test": {
+            row: {source: number("scores", "rows", row, source, "SDR", "median") for source in sources} for row in rows
+        },
+        "history": [
+            {name: point.get(name) for name in ("step", "valid_sdr_db", "train_loss")}
+            for point in points[-_MOST_POINTS:]
+            if all(isinstance(point.get(name), int | float) for name in ("step", "valid_sdr_db", "train_loss"))
+        ],
+    }
+
+
+def reports(path: Path) -> list[dict[str, Any]]:
+    """The evaluations whose report lies in a folder, the newest first."""
+    found = []
+    for folder in _report_folders(path):
+        summary: Any = {}
+        with contextlib.suppress(OSError, ValueError):
+            summary = read_json(folder / "summary.json")
+        scores = {}
+        for source in ("vocals", "accompaniment"):
+            with contextlib.suppress(KeyError, TypeError):
+                scores[source] = float(summary["rows"]["model"][source]["SDR"]["median"])
+        subject = summary.get("subject") if isinstance(summary, dict) else None
+        songs = summary.get("songs") if isinstance(summary, dict) else None
+        found.append(
+            {
+                "id": folder.name,
+                "subject": subject if isinstance(subject, str) else "",
+                "songs": songs if isinstance(songs, int) else None,
+                "scores": scores,
+            }
+        )
+    return found
+
+
+def report(path: Path, name: str) -> Path | None:
+    """The page of a report that `reports` lists."""
+    return next((folder / REPORT for folder in _report_folders(path) if folder.name == name), None)
+
+
+def _report_folders(path: Path) -> Iterator[Path]:
+    """Folders with a report, the newest first; links lead elsewhere and are none."""
+    if path.is_dir():
+        for folder in sorted(path.iterdir(), key=lambda entry: entry.name, reverse=True):
+            page = folder / REPORT
+            if not folder.is_symlink() and page.is_file() and not page.is_symlink():
+                yield folder
+
+
+def prefect_url() -> str | None:
+    """Address of Prefect's UI, where `make serve` runs in this folder."""
+    try:
+        port = read_json(SERVE / "serve.json")["port"]
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=0.3):
+            return f"http://127.0.0.1:{int(port)}"
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        return None

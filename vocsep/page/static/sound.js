@@ -1,0 +1,244 @@
+// The stems of a song on one clock, in pieces: what sounds is scheduled a few seconds ahead, and no more is held.
+//
+// All stems of a piece start in one go at one time of the audio clock, whole samples apart from the piece before, so
+// that they cannot drift. Levels change by ramps, and jumps (seeks, loops) dip for a few milliseconds: nothing clicks.
+// A ramp begins a little later than now: the audio thread may be ahead of what is known of it here, and a ramp that
+// begins in its past would be a jump.
+
+const AHEAD_SECONDS = 6;
+const LEAD_SECONDS = 0.08;
+const MARGIN_SECONDS = 0.03;
+const FADE_SECONDS = 0.012;
+const SEAM_SECONDS = 0.004;
+const LEVEL_SECONDS = 0.012;
+const LOOK_MS = 250;
+const PIECES_HELD = 4;
+
+export class Sound extends EventTarget {
+  /** `tracks` are functions from a piece's number to its address; frames count samples per channel. */
+  constructor(tracks, { sampleRate, channels, frames, chunkSeconds }) {
+    super();
+    Object.assign(this, { sampleRate, channels, frames, isPlaying: false, loop: null });
+    this.pieceFrames = chunkSeconds * sampleRate;
+    this.tracks = tracks.map((address) => ({ address, level: 1, pieces: new Map(), input: null, gain: null }));
+    this.context = null;
+    this.master = null;
+    this.rest = 0; // the frame where it stands while nothing sounds
+    this.runs = []; // from which time on which frame sounds
+    this.cursor = null; // what is scheduled next
+    this.endTime = null;
+    this.sources = new Set();
+    this.fades = []; // of what sounds since the last jump: a pair of gains for each track
+    this.generation = 0;
+  }
+
+  /** The frame that sounds now. */
+  get frame() {
+    if (!this.runs.length) return this.rest;
+    const now = this.context.currentTime;
+    const run = this.runs.findLast((one) => one.time <= now);
+    if (!run) return this.runs[0].frame;
+    return Math.min(this.frames, run.frame + (now - run.time) * this.sampleRate);
+  }
+
+  get seconds() {
+    return this.frame / this.sampleRate;
+  }
+
+  get duration() {
+    return this.frames / this.sampleRate;
+  }
+
+  async play() {
+    if (this.isPlaying) return;
+    this.#open();
+    this.isPlaying = true;
+    this.#changed();
+    await this.context.resume();
+    await this.#begin(this.rest >= this.frames ? 0 : this.rest);
+  }
+
+  pause() {
+    if (!this.isPlaying) return;
+    this.rest = Math.round(this.frame);
+    this.isPlaying = false;
+    this.#silence();
+    this.#changed();
+  }
+
+  async seek(seconds) {
+    const frame = Math.round(Math.min(Math.max(0, seconds), this.duration) * this.sampleRate);
+    if (this.isPlaying) await this.#begin(frame);
+    else this.rest = frame;
+    this.#changed();
+  }
+
+  /** Repeat the stretch between two times; null plays on. */
+  async setLoop(start, stop) {
+    const isLoop = start !== null && stop - start >= 0.1;
+    this.loop = isLoop
+      ? { start: Math.round(start * this.sampleRate), stop: Math.min(this.frames, Math.round(stop * this.sampleRate)) }
+      : null;
+    if (this.isPlaying) await this.#begin(Math.round(this.frame));
+    this.#changed();
+  }
+
+  setLevel(index, level) {
+    const track = this.tracks[index];
+    track.level = level;
+    track.gain?.gain.setTargetAtTime(level, this.context.currentTime + MARGIN_SECONDS, LEVEL_SECONDS);
+  }
+
+  close() {
+    this.generation += 1;
+    this.isPlaying = false;
+    this.runs = [];
+    this.context?.close();
+  }
+
+  #open() {
+    if (this.context) return;
+    try {
+      this.context = new AudioContext({ sampleRate: this.sampleRate, latencyHint: "interactive" });
+    } catch {
+      this.context = new AudioContext(); // a browser that does not take the rate
+    }
+    this.master = this.context.createGain();
+    this.master.connect(this.context.destination);
+    for (const track of this.tracks) {
+      track.input = this.context.createGain();
+      track.gain = this.context.createGain();
+      track.gain.gain.value = track.level;
+      track.input.connect(track.gain).connect(this.master);
+    }
+  }
+
+  /** Let go of what is scheduled, and sound from a frame on. */
+  async #begin(frame) {
+    this.#silence();
+    this.rest = frame;
+    const generation = this.generation;
+    await this.#pieces(frame);
+    if (generation !== this.generation) return;
+    this.cursor = { frame, time: null };
+    this.fades = this.tracks.map((track) => {
+      const [enter, leave] = [new GainNode(this.context), new GainNode(this.context)];
+      enter.connect(leave).connect(track.input);
+      return { enter: enter.gain, leave: leave.gain, input: enter };
+    });
+    await this.#fill(generation);
+  }
+
+  /** Schedule pieces until enough of them lie ahead, and look again later. */
+  async #fill(generation) {
+    while (this.cursor && !(this.cursor.time > this.context.currentTime + AHEAD_SECONDS)) {
+      const buffers = await this.#pieces(this.cursor.frame);
+      if (generation !== this.generation) return;
+      this.#schedule(buffers);
+    }
+    if (this.endTime !== null && this.context.currentTime >= this.endTime) {
+      this.isPlaying = false;
+      this.#silence();
+      this.rest = this.frames;
+      this.#changed();
+      return;
+    }
+    setTimeout(() => generation === this.generation && this.#fill(generation), LOOK_MS);
+  }
+
+  #schedule(buffers) {
+    const { cursor, loop } = this;
+    const now = this.context.currentTime;
+    if (cursor.time === null || cursor.time < now + SEAM_SECONDS) {
+      // At the beginning, or where a piece came late: all stems wait alike.
+      const rate = this.context.sampleRate;
+      cursor.time = Math.ceil((now + LEAD_SECONDS) * rate) / rate;
+      for (const { enter } of this.fades) {
+        enter.setValueAtTime(0, cursor.time);
+        enter.linearRampToValueAtTime(1, cursor.time + FADE_SECONDS);
+      }
+      this.runs.push({ time: cursor.time, frame: cursor.frame });
+    }
+    const pieceStart = Math.floor(cursor.frame / this.pieceFrames) * this.pieceFrames;
+    const isInLoop = loop && cursor.frame < loop.stop;
+    const stop = Math.min(pieceStart + this.pieceFrames, this.frames, isInLoop ? loop.stop : Infinity);
+    const seconds = (stop - cursor.frame) / this.sampleRate;
+    this.tracks.forEach((_, index) => {
+      const source = new AudioBufferSourceNode(this.context, { buffer: buffers[index] });
+      source.connect(this.fades[index].input);
+      source.start(cursor.time, (cursor.frame - pieceStart) / this.sampleRate, seconds);
+      source.onended = () => {
+        source.disconnect();
+        this.sources.delete(source);
+      };
+      this.sources.add(source);
+    });
+    cursor.frame = stop;
+    cursor.time += seconds;
+    if (isInLoop && stop === loop.stop) {
+      for (const { enter } of this.fades) {
+        enter.setValueAtTime(1, cursor.time - SEAM_SECONDS);
+        enter.linearRampToValueAtTime(0, cursor.time);
+        enter.linearRampToValueAtTime(1, cursor.time + SEAM_SECONDS);
+      }
+      cursor.frame = loop.start;
+      this.runs.push({ time: cursor.time, frame: loop.start });
+    } else if (stop >= this.frames) {
+      this.endTime = cursor.time;
+      this.cursor = null;
+    }
+    this.runs = this.runs.filter((run, index) => index >= this.runs.length - 50);
+  }
+
+  #silence() {
+    this.generation += 1;
+    this.runs = [];
+    this.cursor = null;
+    this.endTime = null;
+    const time = this.context.currentTime + MARGIN_SECONDS;
+    for (const { leave } of this.fades) {
+      leave.setValueAtTime(1, time);
+      leave.linearRampToValueAtTime(0, time + FADE_SECONDS);
+    }
+    for (const source of this.sources) source.stop(time + FADE_SECONDS);
+    this.sources.clear();
+    this.fades = [];
+  }
+
+  /** The pieces of all tracks that hold a frame. */
+  #pieces(frame) {
+    const number = Math.min(Math.floor(frame / this.pieceFrames), Math.ceil(this.frames / this.pieceFrames) - 1);
+    return Promise.all(this.tracks.map((track) => this.#piece(track, number)));
+  }
+
+  #piece(track, number) {
+    let piece = track.pieces.get(number);
+    if (!piece) {
+      piece = this.#load(track.address(number));
+      piece.catch(() => track.pieces.delete(number));
+      track.pieces.set(number, piece);
+      for (const old of [...track.pieces.keys()].slice(0, -PIECES_HELD)) track.pieces.delete(old);
+    }
+    return piece;
+  }
+
+  async #load(address) {
+    const response = await fetch(address);
+    if (!response.ok) {
+      this.pause();
+      throw new Error(`${address}: ${response.status}`);
+    }
+    const samples = new Int16Array(await response.arrayBuffer());
+    const frames = samples.length / this.channels;
+    const buffer = new AudioBuffer({ length: frames, numberOfChannels: this.channels, sampleRate: this.sampleRate });
+    for (let channel = 0; channel < this.channels; channel += 1) {
+      const values = buffer.getChannelData(channel);
+      for (let index = 0; index < frames; index += 1) values[index] = samples[index * this.channels + channel] / 32768;
+    }
+    return buffer;
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
