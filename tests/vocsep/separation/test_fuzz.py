@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.vocsep.audio.audio_files import TAGS, WHOLE_KINDS, write_kind, write_song
 from tests.vocsep.models.small_models import music
 
-DAMAGES = 1000
+DAMAGES = 400
 HOSTILE = DAMAGES // 5
 KINDS = ("wav", "aiff", "flac", "mp3", "m4a", "ogg", "opus", "mkv")
 
