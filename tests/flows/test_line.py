@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from flows.cli import steps
 from storage.manifest import Manifest
@@ -18,6 +19,7 @@ from tests.flows.conftest import Run
 from tests.helpers import free_port
 from tests.reference import museval
 from tests.stores import shard_times
+from vocsep.cli.main import app
 
 STORE = Path("data/spectrograms.zarr")
 NOBODY = "http://127.0.0.1:9"
@@ -44,6 +46,11 @@ def test_preprocess_train_and_evaluate_leave_store_model_and_report(trained: Pat
     assert 0 < summary["ceiling"]["way_from_floor"] < 1
     floor, ceiling = (summary["rows"][row]["vocals"]["SDR"]["median"] for row in ("mixture", "irm1"))
     assert ceiling > summary["rows"]["model"]["vocals"]["SDR"]["median"] > floor
+    listed = CliRunner().invoke(
+        app, ["models", "list", "--models", str(trained / "data/models"), "--reports", str(trained / "data/reports")]
+    )
+    (line,) = [line.split() for line in listed.stdout.splitlines() if line.startswith("1 ")]
+    assert line[-2:] == [f"{summary['rows']['model']['vocals']['SDR']['median']:.2f}", "2"]
     for picture in ("songs.png", "over_time.png"):
         assert (trained / "data/reports/latest" / picture).read_bytes().startswith(b"\x89PNG")
 
