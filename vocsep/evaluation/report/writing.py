@@ -69,6 +69,7 @@ def write_report(
 def summarize_report(target: Target, songs: Sequence[SongScores], failures: dict[str, str]) -> dict[str, Any]:
     """All figures over the songs, as JSON-like values (see `docs/evaluation.md`)."""
     rows = summarize(songs)
+    model = target.models.get("model")
     return {
         "rows": rows,
         "intervals": {row: {source: _intervals(songs, row, source) for source in SOURCES} for row in rows},
@@ -78,7 +79,7 @@ def summarize_report(target: Target, songs: Sequence[SongScores], failures: dict
         "metrics": "BSSEval v4 (museval), vocals + accompaniment scenario, dB",
         "measures": [*METRICS, *WHOLE_SONG_METRICS],
         "subject": target.titles["model"],
-        "weights_sha256": target.models["model"].description[WEIGHTS_DIGEST] if "model" in target.models else None,
+        "weights_sha256": model.description.get(WEIGHTS_DIGEST) if model else None,
         "dataset": {"kind": target.dataset.kind, "root": str(target.dataset.root)},
         "split": target.split,
         "songs": len(songs),
