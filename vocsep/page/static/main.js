@@ -129,7 +129,6 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (kept.get("theme") ?? (system.matches ? "dark" : "light")) === "dark";
 function showTheme() {
   document.documentElement.dataset.theme = isDark() ? "dark" : "light";
-  byId("theme").textContent = isDark() ? "Light" : "Dark";
   byId("theme").setAttribute("aria-label", isDark() ? "switch to light" : "switch to dark");
   player?.redraw();
 }
