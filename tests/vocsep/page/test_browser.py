@@ -284,7 +284,7 @@ def test_two_tabs_show_the_same(visit: Callable[..., Visit], page: RunningPage, 
     for tab in (first, second):
         expect(tab.get_by_role("button", name="listen to for both.flac")).to_be_visible()
     first.get_by_role("button", name="remove for both.flac").click()
-    expect(second.get_by_text("for both.flac")).to_have_count(0)
+    expect(second.locator(".song", has_text="for both.flac")).to_have_count(0)
     assert song not in page.songs()
 
 
