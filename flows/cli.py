@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import logging
 import os
 import sys
 from typing import Annotated, Any
@@ -59,6 +60,7 @@ def _run(name: str, step: Step, config: Any) -> Any:
     """
     step.check(config)
     flow = getattr(importlib.import_module(f".{name}", __package__), name)
+    keep_terminal_for_progress()
     from prefect.settings import PREFECT_API_URL
 
     from flows.serving.embedded import own_server, using
@@ -68,6 +70,23 @@ def _run(name: str, step: Step, config: Any) -> Any:
     announce_server()
     with using(own_server(), has_ui=False):
         return flow(config)
+
+
+@functools.cache
+def keep_terminal_for_progress() -> None:
+    """Leave what Prefect tells of every run and task to its UI: in the terminal there are progress bars.
+
+    Warnings, what vocsep tells itself, and the address of a run stay.
+    """
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    def is_of_use(record: logging.LogRecord) -> bool:
+        for_terminal = not getattr(record, "send_to_api", True)
+        return for_terminal or record.levelno >= logging.WARNING or not record.name.startswith("prefect")
+
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.addFilter(is_of_use)
 
 
 @functools.cache

@@ -5,14 +5,20 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.evaluate import score_songs
 from flows.failures import HOOKS, failing_in_one_line, result_of
+from flows.naming import flow_run_name
 from flows.preprocess import preprocess_songs
 from flows.reporting import shown
-from flows.train import fit_model
+from flows.train import budget, fit_model
 from vocsep.retraining import step
 from vocsep.retraining.step import RetrainConfig, RetrainResult, Steps
 
 
-@flow(name="retrain", **HOOKS)
+def _name(config: RetrainConfig) -> str:
+    """As in `retrain tfc-tdf, 60 min`."""
+    return f"retrain {config.training.network}, {budget(config.training)}"
+
+
+@flow(name="retrain", flow_run_name=flow_run_name(_name), **HOOKS)
 @failing_in_one_line
 def retrain(config: RetrainConfig = RetrainConfig()) -> RetrainResult:  # noqa: B008 (Prefect reads it)
     """Take in new, changed and removed songs, train a challenger, and promote it if it is better than the champion."""

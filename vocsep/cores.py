@@ -21,8 +21,14 @@ def usable_cores(root: Path = Path("/"), environment: Mapping[str, str] = os.env
     root
         Folder with the kernel's `proc` and `sys`.
     """
-    limits = [_affinity(), *map(ceil, _quotas(root)), *_slurm(environment)]
-    return max(1, min(limits))
+    return max(1, min(core_limits(root, environment).values()))
+
+
+def core_limits(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """Cores by what limits them: `affinity`, and where there are such, `control group` and `SLURM`."""
+    limits = {"affinity": [_affinity()], "control group": list(map(ceil, _quotas(root)))}
+    limits["SLURM"] = list(_slurm(environment))
+    return {name: min(counts) for name, counts in limits.items() if counts}
 
 
 def usable_threads(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:

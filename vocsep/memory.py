@@ -26,8 +26,14 @@ def usable_memory(root: Path = Path("/")) -> int:
     root
         Folder with the kernel's `proc` and `sys`.
     """
+    return max(0, min(memory_limits(root).values()))
+
+
+def memory_limits(root: Path = Path("/")) -> dict[str, int]:
+    """Bytes that are left by what limits them: `machine`, and `control group` where there is such a limit."""
+    groups = list(_left(root))
     available: int = psutil.virtual_memory().available
-    return max(0, min([available, *_left(root)]))
+    return {"machine": available} | ({"control group": min(groups)} if groups else {})
 
 
 def affordable(most: int, each: int) -> int:

@@ -20,13 +20,18 @@ def interval_text(interval: Sequence[float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.2f} ... {interval[1]:.2f}"
 
 
+def visible(text: str) -> str:
+    """A text from elsewhere in one line, with spaces for line breaks and letters that cannot be seen."""
+    seen = "".join(" " if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
+    return " ".join(seen.split())
+
+
 def plain(text: str) -> str:
     """A name from elsewhere for markdown: as it is, or as code where it could be read as markup, a link or a formula.
 
     Line breaks and letters that cannot be seen become spaces.
     """
-    seen = "".join(" " if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
-    name = " ".join(seen.split())
+    name = visible(text)
     if not _MARKUP.search(name):
         return name
     # In a table, a backslash before a pipe would end the cell in some readers.

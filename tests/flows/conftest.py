@@ -112,4 +112,5 @@ def trained(run_flows: Run, demo_root: Path, tmp_path_factory: pytest.TempPathFa
     result = run_flows(folder, *arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     (folder / "output.txt").write_text(result.stdout)
+    (folder / "errors.txt").write_text(result.stderr)
     return folder

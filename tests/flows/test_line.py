@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from flows.cli import steps
 from storage.manifest import Manifest
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.flows.conftest import Run
+from tests.flows.prefect_api import found
 from tests.helpers import free_port
 from tests.reference import museval
 from tests.stores import shard_times
+from vocsep.cli.main import app
 
 STORE = Path("data/spectrograms.zarr")
 NOBODY = "http://127.0.0.1:9"
@@ -44,6 +47,11 @@ def test_preprocess_train_and_evaluate_leave_store_model_and_report(trained: Pat
     assert 0 < summary["ceiling"]["way_from_floor"] < 1
     floor, ceiling = (summary["rows"][row]["vocals"]["SDR"]["median"] for row in ("mixture", "irm1"))
     assert ceiling > summary["rows"]["model"]["vocals"]["SDR"]["median"] > floor
+    listed = CliRunner().invoke(
+        app, ["models", "list", "--models", str(trained / "data/models"), "--reports", str(trained / "data/reports")]
+    )
+    (line,) = [line.split() for line in listed.stdout.splitlines() if line.startswith("1 ")]
+    assert line[-2:] == [f"{summary['rows']['model']['vocals']['SDR']['median']:.2f}", "2"]
     for picture in ("songs.png", "over_time.png"):
         assert (trained / "data/reports/latest" / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -66,6 +74,33 @@ def test_each_step_says_what_it_wrote_and_what_comes_next(trained: Path) -> None
     assert "report.html" in output
     assert "report.md" in output
     assert output.count("next:") == 3
+
+
+def test_prefect_names_every_run_by_what_it_does_and_describes_every_artifact(
+    trained: Path, prefect_server: str
+) -> None:
+    names = {
+        "preprocess": f"preprocess 6 songs of {(trained / 'songs').name}, fine",
+        "train": "train tfc-tdf, 40 steps",
+        "evaluate": "evaluate model 1",
+    }
+    for flow, name in names.items():
+        runs = found(
+            prefect_server, "flow_runs", flows={"name": {"any_": [flow]}}, flow_runs={"name": {"any_": [name]}}
+        )
+        assert runs, name
+        ids = [run["id"] for run in runs]
+        tasks = found(prefect_server, "task_runs", flow_runs={"id": {"any_": ids}})
+        assert {task["name"] for task in tasks} == {name}
+        shown = found(prefect_server, "artifacts", flow_runs={"id": {"any_": ids}})
+        assert len(shown) > 1
+        assert all(artifact["description"] for artifact in shown), shown
+        # Prefect's own lines are in its logs, and not between the progress bars.
+        lines = [line["message"] for line in found(prefect_server, "logs", logs={"flow_run_id": {"any_": ids}})]
+        assert any("Finished in state Completed" in line for line in lines)
+    errors = (trained / "errors.txt").read_text()
+    assert "validation SDR" in errors or "train:" in errors
+    assert not [word for word in ("Finished in state", "Beginning flow run", "Completed(") if word in errors]
 
 
 def test_museval_itself_reads_the_track_files(trained: Path) -> None:

@@ -47,7 +47,7 @@ class _Format:
     options
         Of the codec: variable bit rate of the best quality where there is one.
     has_bit_rate
-        Whether a constant bit rate can be chosen.
+        Whether one can be chosen.
     """
 
     muxer: str | None
@@ -79,7 +79,7 @@ _FORMATS: dict[str, _Format] = {
         options={"flags": "+qscale", "global_quality": "0"},
         has_bit_rate=True,
     ),
-    "ogg": _Format(None, {None: "vorbis"}, 8, (8000, 192_000), tuple(_USUAL_LAYOUTS.values())),
+    "ogg": _Format(None, {None: "vorbis"}, 8, (8000, 192_000), tuple(_USUAL_LAYOUTS.values()), has_bit_rate=True),
     "m4a": _Format(
         "mp4",
         {None: "aac"},
@@ -106,7 +106,7 @@ def check_format(
     """Raise `UserError` if such a file cannot hold audio of the rate and channels of `like`."""
     kind = _FORMATS[container]
     if bit_rate is not None and not kind.has_bit_rate:
-        raise InvalidInput(f"{path}: {container} cannot have a bit rate; mp3 and m4a can")
+        raise InvalidInput(f"{path}: {container} cannot have a bit rate; mp3, ogg and m4a can")
     if bit_depth not in (None, *kind.codecs):
         depths = [depth for depth in kind.codecs if depth is not None]
         choice = f"use {' or '.join(depths)}" if depths else "it has none"

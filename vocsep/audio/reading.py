@@ -21,6 +21,7 @@ from vocsep.audio.damage import DamagedSound, announced_frames, refuse_cut
 from vocsep.audio.formats import VORBIS_ORDER
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.opening import opened, system_name
+from vocsep.audio.seeking import go_to, refuse_late
 from vocsep.audio.tags import bounded
 
 LENGTH_IN_HEADER = ("flac", "tta", "wv")
@@ -127,12 +128,13 @@ class _StreamBuffer:
     A song has ten thousand frames, so that whatever Python does with each of them counts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, position: int = 0, start: int = 0) -> None:
         self._path = path
+        self._start = start
         self._queue = av.AudioFifo()
         self._channels = 0
         self._interleaver: av.AudioResampler | None = None
-        self.taken = 0
+        self.taken = position  # or dropped, or never read
 
     @property
     def sample_rate(self) -> int:
@@ -156,6 +158,10 @@ class _StreamBuffer:
         except ValueError:
             raise UserError(f"{self._path}: sample rate or number of channels changes within the file") from None
         self._channels = channels
+        if self.taken < self._start:
+            dropped = min(self._start - self.taken, self.waiting)
+            self._queue.read(dropped)
+            self.taken += dropped
 
     def take(self) -> Waveform:
         """The next `BLOCK_SAMPLES` samples, or what is left."""
@@ -229,17 +235,20 @@ def _is_one_vorbis(path: Path, stream: AudioStream) -> bool:
     return min(pages) >= 0 and first == last
 
 
-def _vorbis_blocks(path: Path) -> Iterator[Block]:
+def _vorbis_blocks(path: Path, start: int) -> Iterator[Block]:
     """Decode Vorbis with libsndfile: of its end, FFmpeg gives up to 1024 samples too many or too few."""
     try:
         with soundfile.SoundFile(system_name(path)) as file:
             order = np.argsort(VORBIS_ORDER.get(file.channels, range(file.channels)))
             taken = 0
+            refuse_late(path, start, file.frames, file.samplerate)
             while len(samples := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                 waveform = np.ascontiguousarray(samples.T[order])
                 _refuse_garbage(path, waveform)
+                late = waveform[:, max(0, start - taken) :]
                 taken += len(samples)
-                yield Block([waveform], file.samplerate)
+                if late.size:
+                    yield Block([late], file.samplerate)
             if taken < file.frames:
                 raise UserError(f"{path}: damaged, {file.frames - taken} of {file.frames} samples cannot be read")
             if not taken:
@@ -293,7 +302,7 @@ def _packets(
 
 
 def decode_blocks(
-    path: Path, streams: tuple[int, ...] | None = None, *, accept_damaged: bool = False
+    path: Path, streams: tuple[int, ...] | None = None, *, accept_damaged: bool = False, start: int = 0
 ) -> Iterator[Block]:
     """Decode the given audio streams of a file, and only them, in one pass, block by block.
 
@@ -309,6 +318,8 @@ def decode_blocks(
         that players take.
     accept_damaged
         Gives what there is of a file that was cut off or is damaged.
+    start
+        Samples at the beginning that are left out: not read where the format allows that, else decoded and dropped.
 
     Raises
     ------
@@ -316,8 +327,8 @@ def decode_blocks(
         If the file was cut off, or a part of it cannot be decoded. What players pass over in mp3 files and their like
         is no damage.
     UserError
-        If the file is missing, is not audio, lacks a stream, changes its rate or layout midway, holds no samples, or
-        holds NaN, infinite or absurd ones.
+        If the file is missing, is not audio, lacks a stream, changes its rate or layout midway, holds no samples (from
+        `start` on), or holds NaN, infinite or absurd ones.
     """
     with opened(path) as container:
         if not accept_damaged:
@@ -332,7 +343,7 @@ def decode_blocks(
             _refuse_unknown(path, stream)
         name = container.format.name
         if name == "ogg" and streams == (0,) and not accept_damaged and _is_one_vorbis(path, available[0]):
-            yield from _vorbis_blocks(path)
+            yield from _vorbis_blocks(path, start)
             return
         if "mp4" in name.split(",") and not accept_damaged:
             for stream in chosen:
@@ -340,7 +351,8 @@ def decode_blocks(
         for other in container.streams:
             if other not in chosen:
                 other.discard = Discard.all
-        buffers = {stream.index: _StreamBuffer(path) for stream in chosen}
+        position = go_to(container, chosen[0], start) if len(chosen) == 1 and not accept_damaged else 0
+        buffers = {stream.index: _StreamBuffer(path, position, start) for stream in chosen}
         decoder = _Decoder(path, leave_out=accept_damaged or name in _BARE_FRAMES)
         for packet in _packets(path, container, chosen, accept_damaged=accept_damaged):
             buffer = buffers[packet.stream.index]
@@ -357,6 +369,7 @@ def decode_blocks(
     for index, buffer in zip(streams, buffers.values(), strict=True):
         if not buffer.taken and not buffer.waiting:
             raise UserError(f"{path}: audio stream {index} holds no samples")
+        refuse_late(path, start, buffer.taken + buffer.waiting, buffer.sample_rate)
     while any(buffer.waiting for buffer in buffers.values()):
         yield _next_block(path, buffers.values())
 

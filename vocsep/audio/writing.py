@@ -25,7 +25,9 @@ from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, 
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.opening import opened
 
-_OGG_QUALITY = 0.2  # soundfile's compression level: 0 is the best quality and the largest file
+# What Vorbis takes at its qualities of 0, 0.1, ... 0.9 for stereo at 44.1 kHz (libvorbis: rate_mapping_44_stereo).
+_VORBIS_RATES = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_OGG_RATE: BitRate = 256
 # What the encoders get at a time: it stays in a core's cache, and libsndfile keeps all of it on its stack.
 _BLOCK_SAMPLES = 16_384
 _BUFFER_BYTES = 1 << 20
@@ -166,7 +168,8 @@ def _join_padding(packets: "list[Packet[Any]]") -> None:
 class _OggEncoder:
     """Writes Vorbis with libsndfile: PyAV's wheels come without it."""
 
-    def __init__(self, path: Path, like: AudioInfo) -> None:
+    def __init__(self, path: Path, bit_rate: BitRate | None, like: AudioInfo) -> None:
+        quality = float(np.interp(bit_rate or _OGG_RATE, _VORBIS_RATES, np.arange(len(_VORBIS_RATES)) / 10))
         # libsndfile would make a file that only its owner may write, whatever the user's umask says.
         self._output = path.open("wb+")
         self._file = soundfile.SoundFile(
@@ -177,7 +180,7 @@ class _OggEncoder:
             format="OGG",
             subtype="VORBIS",
             closefd=False,
-            compression_level=_OGG_QUALITY,
+            compression_level=1 - quality,
         )
         self._path = path
         self._samples = 0
@@ -233,7 +236,8 @@ class AudioWriter:
     beside
         Folder for the unfinished file, on the same disk; None: that of the file itself.
     bit_rate
-        Of mp3 (default: the best variable one) and m4a (default 256), in kbit/s.
+        Of mp3 (default: the best variable one), m4a and ogg (default 256; variable, about that for stereo at 44.1 kHz),
+        in kbit/s.
 
     Attributes
     ----------
@@ -274,7 +278,7 @@ class AudioWriter:
             self._temporary = self._folder / f".{secrets.token_hex(8)}.{self._container}"
             try:
                 if _FORMATS[self._container].muxer is None:
-                    self._encoder = _OggEncoder(self._temporary, self._like)
+                    self._encoder = _OggEncoder(self._temporary, self._bit_rate, self._like)
                 else:
                     self._encoder = _PyavEncoder(
                         self._temporary, self._container, self._depth, self._bit_rate, self._like

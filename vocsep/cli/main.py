@@ -16,6 +16,7 @@ OTHERS = {
     "models": "The trained models, where they come from, and which of them is in use.",
     "score": "Score any estimates with BSSEval v4: no dataset, model or store needed.",
     "doctor": "Check songs, objective and network: why a loss does not fall.",
+    "env": "What to paste into a report of a problem: versions, machine, model and store.",
     "page": "Separate songs and listen to the stems in step, in a browser on this machine.",
     "export": "Export a model for other programs, and for separating without torch.",
 }

@@ -12,10 +12,12 @@ from rich.table import Table
 
 from storage.calling import call
 from storage.errors import UserError
-from storage.registry import KEEP, ModelRegistry, ModelVersion
+from storage.registry import KEEP, WEIGHTS_DIGEST, ModelRegistry, ModelVersion
 from vocsep.cli.main import OTHERS
+from vocsep.evaluation.report.reading import SongsScore, score_on_test_songs, scores_on_test_songs
 from vocsep.models.registry import open_registry
-from vocsep.paths import MODELS
+from vocsep.paths import MODELS, REPORTS
+from vocsep.tables import aligned, decibels
 
 app = typer.Typer(no_args_is_help=True, help=OTHERS["models"])
 
@@ -26,23 +28,28 @@ VersionArgument = Annotated[
 
 
 @app.command("list")
-def models_list(models: ModelsOption = MODELS) -> None:
-    """List the models with their scores; the champion is the one that `separate` uses."""
+def models_list(
+    models: ModelsOption = MODELS,
+    reports: Annotated[Path, typer.Option(help="Folder of reports, for the scores on test songs.")] = REPORTS,
+) -> None:
+    """List the models with their scores; the one that `separate` uses has a star."""
     registry = open_registry(models)
     champion = registry.champion()
     names = {str(version): "*" if version == champion else "" for version in registry.versions()}
     names["bundled"] = "" if champion else "*"
-    table = Table("version", "champion", "made", "dataset", "spectrogram", "steps", "valid SDR, dB", box=box.SIMPLE)
+    tests = scores_on_test_songs(reports)
+    rows = [["model", "", "made", "network", "dataset", "spectrogram", "steps", "valid SDR", "test SDR", "songs"]]
     problems = []
     for name, mark in names.items():
         try:
             model = registry.open(name)
             model.verify()
-            table.add_row(name, mark, *_row(model))
+            rows.append([name, mark, *_row(model), *_test(model, tests)])
         except UserError as error:
             problems.append(str(error))
-            table.add_row(name, mark, "damaged")
-    Console().print(table)
+            rows.append([name, mark, "damaged", *[""] * (len(rows[0]) - 3)])
+    typer.echo("\n".join(aligned(rows)))
+    typer.echo(f"* in use; SDR of the vocals in dB, medians over songs; test songs: reports in {reports}")
     for problem in problems:
         typer.echo(f"damaged: {problem}", err=True)
 
@@ -132,15 +139,25 @@ def _registry(models: Path) -> ModelRegistry:
 
 
 def _row(model: ModelVersion) -> list[str]:
+    architecture = model.description.get("architecture")
     rate, n_fft, hop = (model.says("spectrogram", name) for name in ("sample_rate", "n_fft", "hop_length"))
     score = model.says("metrics", "valid_sdr_db")
     return [
         str(model.says("created"))[:16].replace("T", " "),
+        str(architecture.get("name") or "unet") if isinstance(architecture, dict) else "-",
         str(model.says("data", "dataset")),
         f"{rate} Hz, {n_fft}/{hop}",
         str(model.says("training", "steps_done")),
         f"{score:.2f}" if isinstance(score, float) else str(score),
     ]
+
+
+def _test(model: ModelVersion, tests: dict[str, SongsScore]) -> list[str]:
+    """Score on test songs, and of how many: of the newest report, else what the model itself says."""
+    score = tests.get(str(model.description.get(WEIGHTS_DIGEST))) or score_on_test_songs(
+        model.description.get("scores")
+    )
+    return ["-", ""] if score is None else [decibels(score.vocals_sdr_db), str(score.songs)]
 
 
 def _name(model: ModelVersion) -> str:

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from storage.errors import UserError
@@ -40,7 +41,9 @@ def command_with_settings(
     for name, field in options.items():
         declaration = declarations.get(name, typer.Option)()
         declaration.help = _help(field)
-        parameters.append(_parameter(name, _plain(field.annotation), declaration))
+        # Text that the settings read themselves.
+        is_text = any(isinstance(one, BeforeValidator) for one in field.metadata)
+        parameters.append(_parameter(name, _plain(str if is_text else field.annotation), declaration))
 
     def run(**given: Any) -> None:
         config = given.pop("config")

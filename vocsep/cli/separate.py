@@ -27,6 +27,7 @@ STEP = Step(
     declarations={
         "inputs": typer.Argument,
         "output": lambda: typer.Option("--output", "-o"),
+        "bit_rate": lambda: typer.Option("--bit-rate", "--bitrate"),
         "threads": lambda: typer.Option("--threads", "--jobs"),
     },
 )

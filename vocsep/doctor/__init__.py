@@ -1,1 +1,1 @@
-"""Is this set-up able to learn?"""
+"""Is this set-up able to learn, and what is it made of?"""

@@ -33,11 +33,6 @@ class TakeOptions(Settings):
         self.settings()
         return self
 
-    @property
-    def is_excerpt(self) -> bool:
-        """Whether only a part of the song is separated."""
-        return self.start > 0 or self.stop is not None
-
     def settings(self) -> SeparationSettings:
         """The settings of the separation, as of the command line."""
         return SeparationSettings(
@@ -45,6 +40,8 @@ class TakeOptions(Settings):
             format=self.format,
             bit_depth=self.bit_depth,
             bit_rate=self.bit_rate,
+            start=self.start,
+            duration=None if self.stop is None else self.stop - self.start,
             name="{stem}",
             wiener=self.wiener,
             accept_damaged=self.accept_damaged,

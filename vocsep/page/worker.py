@@ -47,9 +47,9 @@ def work(connection: Connection, models: Path) -> None:
 
 def _separate(connection: Connection, upload: Path, folder: Path, options: TakeOptions, models: Path) -> dict[str, Any]:
     from vocsep.audio.reading import audio_info
-    from vocsep.page.excerpt import cut_excerpt
     from vocsep.page.listening import Heard
     from vocsep.separation.cache import cached_separator
+    from vocsep.separation.excerpt import excerpt_info
     from vocsep.separation.files import separate_file
 
     told = 0.0
@@ -63,18 +63,13 @@ def _separate(connection: Connection, upload: Path, folder: Path, options: TakeO
 
     remove(folder)  # what a killed run left
     folder.mkdir(parents=True)
-    source = upload
-    if options.is_excerpt:
-        source = folder / "excerpt.wav"
-        cut_excerpt(upload, source, options.start, options.stop, accept_damaged=options.accept_damaged)
-    info = audio_info(source)
+    settings = options.settings()
+    info = excerpt_info(audio_info(upload), settings.start, settings.duration)
     model = open_registry(models).open(options.model)
-    separator = cached_separator(models, options.settings(), min(_MOST_THREADS, usable_threads()))
+    separator = cached_separator(models, settings, min(_MOST_THREADS, usable_threads()))
     heard = Heard(separator, info, folder / LISTENING)
     connection.send(("progress", (0.0, info.seconds)))
-    result = separate_file(source, folder / FILES, heard, options.settings(), progress)
-    if source != upload:
-        source.unlink()
+    result = separate_file(upload, folder / FILES, heard, settings, progress)
     if heard.sound is None:
         raise UserError(f"{upload}: nothing could be separated")
     note = f"{result.clipped_samples} samples beyond full scale were cut off" if result.clipped_samples else ""
@@ -90,6 +85,6 @@ def _separate(connection: Connection, upload: Path, folder: Path, options: TakeO
 
 def _shown(line: str, name: str, upload: Path, folder: Path) -> str:
     """An error in the words of the page: the song by its name, no paths, no options of the command line."""
-    for path in (upload, folder / "excerpt.wav", folder / FILES):
+    for path in (upload, folder / FILES):
         line = line.replace(f"{path}/", "").replace(str(path), name)
     return line.replace("--accept-damaged separates", "'damaged files too' separates")

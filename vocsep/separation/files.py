@@ -19,6 +19,7 @@ from vocsep.audio.writing import AudioWriter
 from vocsep.models.masks import Groups
 from vocsep.progress import Progress
 from vocsep.separation.drawing import Drawing
+from vocsep.separation.excerpt import excerpt_info, excerpt_samples
 from vocsep.separation.outputs import PICTURE, output_path, output_paths
 from vocsep.separation.settings import Clip, SeparationSettings
 from vocsep.separation.stream import SongSeparator
@@ -93,9 +94,9 @@ def separate_file(
     """
     settings = settings or SeparationSettings()
     begin = time.perf_counter()
-    outputs = output_paths(path, settings.stems, output, settings.name, settings.format)
-    picture = output_path(path, PICTURE, output, settings.name, "png") if settings.plot else None
-    info = audio_info(path, settings.audio_track)
+    outputs = output_paths(path, settings.stems, output, settings.file_name, settings.format)
+    picture = output_path(path, PICTURE, output, settings.file_name, "png") if settings.plot else None
+    info = excerpt_info(audio_info(path, settings.audio_track), settings.start, settings.duration)
     result = Separated(path, outputs, info.sample_rate, info.channels, info.seconds, picture=picture)
     there = [_is_there(file) for file in result.files]
     if all(there) and not settings.overwrite:
@@ -165,12 +166,13 @@ def _write(
     """Separate a file into writers; returns how many samples it has and, for `rescale`, the greatest of all stems."""
     samples, peak = 0, 0.0
     groups = channel_groups(info.channel_names)
-    stream = separator.stream(_blocks(path, info, settings.accept_damaged), info.sample_rate, groups)
+    stream = separator.stream(_blocks(path, info, settings), info.sample_rate, groups)
     with ThreadPoolExecutor(len(writers)) as encoders, contextlib.closing(stream) as parts:
         # A part is encoded, every stem on a thread of its own, while the next one is made.
         encoding: list[Future[float]] = []
         for part in parts:
-            stems = {"vocals": part.vocals, "accompaniment": part.mixture - part.vocals}
+            rest = part.mixture - part.vocals
+            stems = {"vocals": part.vocals, "accompaniment": rest, "instrumental": rest}
             peak = max(peak, *(future.result() for future in encoding), 0.0)
             encoding = [
                 encoders.submit(_encode, writer, stems[stem], settings.clip) for stem, writer in writers.items()
@@ -189,17 +191,23 @@ def _encode(writer: AudioWriter, stem: Waveform, clip: Clip) -> float:
     return float(np.abs(stem).max(initial=0.0)) if clip == "rescale" else 0.0
 
 
-def _blocks(path: Path, info: AudioInfo, accept_damaged: bool) -> Iterator[Waveform]:
-    """A song, block by block, which is what its file says."""
+def _blocks(path: Path, info: AudioInfo, settings: SeparationSettings) -> Iterator[Waveform]:
+    """A song or its excerpt, block by block, which is what its file says; what comes after an excerpt is not read."""
+    first, left = excerpt_samples(info.sample_rate, settings.start, settings.duration)
+    accept_damaged = settings.accept_damaged
     try:
-        for block in decode_blocks(path, (info.stream,), accept_damaged=accept_damaged):
+        for block in decode_blocks(path, (info.stream,), accept_damaged=accept_damaged, start=first):
             waveform = block.waveforms[0]
             if (len(waveform), block.sample_rate) != (info.channels, info.sample_rate):
                 raise UserError(
                     f"{path}: damaged, says {info.channels} channels at {info.sample_rate} Hz and holds "
                     f"{len(waveform)} at {block.sample_rate} Hz"
                 )
-            yield waveform
+            yield waveform[:, :left]
+            if left is not None:
+                left -= waveform.shape[1]
+                if left <= 0:
+                    return
     except DamagedSound as error:
         raise UserError(f"{error}; --accept-damaged separates what there is") from None
 

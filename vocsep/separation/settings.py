@@ -9,21 +9,32 @@ from vocsep.audio.formats import AudioFormat, BitDepth, BitRate
 from vocsep.config import Settings
 from vocsep.models.masks import MOST_OVERLAP
 from vocsep.models.network import EngineName
+from vocsep.separation.excerpt import Seconds, excerpt_label
 from vocsep.separation.outputs import OUTPUT_FIELDS
 
 Clip = Literal["none", "clamp", "rescale"]
+Stem = Literal["vocals", "accompaniment", "instrumental"]
+"""The instrumental is the accompaniment by another name; its file is called what it was asked for as."""
 
 
 class SeparationSettings(Settings):
     """What is written of each song, and how it is made."""
 
-    stems: tuple[Literal["vocals", "accompaniment"], ...] = Field(
-        default=("vocals", "accompaniment"), min_length=1, description="Which stems to write, with commas between."
+    stems: tuple[Stem, ...] = Field(
+        default=("vocals", "accompaniment"),
+        min_length=1,
+        description="Which stems to write, with commas between; instrumental is another name of accompaniment.",
     )
     format: AudioFormat = Field(default="wav", description="wav, flac, mp3, ogg or m4a.")
     bit_depth: BitDepth | None = Field(default=None, description="16, 24 or 32f; wav: default 32f, flac: default 24.")
     bit_rate: BitRate | None = Field(
-        default=None, description="64 to 320 kbit/s of mp3 (default: best variable) and m4a (default 256)."
+        default=None,
+        description="64 to 320 kbit/s: constant of mp3 (default: best variable) and m4a (default 256), variable of ogg "
+        "(default 256).",
+    )
+    start: Seconds = Field(default=0.0, description="Second of each song that an excerpt begins at, or minute:second.")
+    duration: Seconds | None = Field(
+        default=None, gt=0, description="Seconds that an excerpt lasts, or minutes:seconds (default: to the end)."
     )
     name: str = Field(
         default="{track}/{stem}",
@@ -56,7 +67,7 @@ class SeparationSettings(Settings):
     @field_validator("stems")
     @classmethod
     def _check_stems(cls, stems: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(stems)) < len(stems):
+        if len({"accompaniment" if stem == "instrumental" else stem for stem in stems}) < len(stems):
             raise ValueError("a stem is named twice")
         return stems
 
@@ -73,3 +84,8 @@ class SeparationSettings(Settings):
         if "stem" not in fields and len(self.stems) > 1:
             raise ValueError("name: must hold {stem}, or the stems would overwrite each other")
         return self
+
+    @property
+    def file_name(self) -> str:
+        """The template `name`, with an excerpt's place behind the song's name, so that it is not the whole song's."""
+        return self.name.replace("{track}", "{track}" + excerpt_label(self.start, self.duration))

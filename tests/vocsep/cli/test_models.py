@@ -36,16 +36,36 @@ def models(registry: ModelRegistry, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["models", *arguments, "--models", str(registry.path)])
 
 
+def report(registry: ModelRegistry, name: str, version: int, score: float, songs: object, split: str = "test") -> None:
+    """What an evaluation leaves beside the registry."""
+    digest = registry.open(str(version)).description["weights_sha256"]
+    rows = {"model": {"vocals": {"SDR": {"median": score, "mean": 0.0}}}}
+    summary = {"weights_sha256": digest, "rows": rows, "songs": songs, "split": split}
+    folder = registry.path.parent / "reports" / f"{name}-model"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
 def test_list_shows_all_models_marks_the_champion_and_names_a_damaged_one(registry: ModelRegistry) -> None:
     (registry.path / "0003" / "model.safetensors").write_bytes(b"damaged")
     (registry.path / "0004" / "model.json").write_text("{}")
-    result = models(registry, "list")
+    for number in range(30):  # a long list of reports, the newest of them the last; the others count where it is none
+        report(registry, f"2026010{number // 10}-0000{number % 10:02}", 1, 3.0 + number / 100, 20 + number)
+    report(registry, "20260109-000000", 1, 9.0, 50, split="valid")
+    report(registry, "20260109-000001", 1, 8.0, "many")
+    for number, text in enumerate(("", "[]", "{}", '{"rows": []}', '{"rows": {"model": 1e999}}', "[" * 100_000)):
+        (folder := registry.path.parent / "reports" / f"20260109-00001{number}").mkdir()
+        (folder / "summary.json").write_text(text)
+    result = models(registry, "list", "--reports", str(registry.path.parent / "reports"))
     assert result.exit_code == 0
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.split()[:1]}
     assert lines["1"][1] != "*"
     assert lines["2"][1] == "*"
-    assert lines["2"][-2:] == ["200", "6.00"]
+    assert lines["1"][-4:] == ["100", "5.00", "3.29", "49"]
+    assert lines["2"][-3:] == ["200", "6.00", "-"]
     assert lines["3"][1:] == lines["4"][1:] == ["damaged"]
+    # What comes with vocsep tells its scores itself.
+    assert lines["bundled"][-3:] == ["4.67", "4.32", "25"]
     assert "0003/model.safetensors" in result.stderr
     assert "0004/model.json" in result.stderr
 

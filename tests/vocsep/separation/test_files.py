@@ -224,6 +224,64 @@ def test_nothing_is_rescaled_where_nothing_clips(separator: Separator, tmp_path:
         np.testing.assert_array_equal(stems[stem], kept[stem])
 
 
+# Excerpts, and the stems' names
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.mp3"])
+def test_stems_of_an_excerpt_sum_to_that_part_of_the_song(separator: Separator, tmp_path: Path, name: str) -> None:
+    path = write_song(tmp_path / name, music(10, 2, 22050, 2.0), 22050, tags=TAGS)
+    whole, _ = decode(path)
+    told: list[tuple[float, float]] = []
+    for start, duration, label in ((0.5, 0.75, " 0.5-1.25 s"), (1.25, None, " from 1.25 s"), (0.0, 9.0, " 0-9 s")):
+        settings = SeparationSettings(start=start, duration=duration)
+        result = separate_file(
+            path, tmp_path / "out", separator, settings, lambda done, total: told.append((done, total))
+        )
+        first, stop = round(start * 22050), round((start + (duration or 9)) * 22050)
+        expected = whole[:, first:stop]
+        assert result.outputs["vocals"] == tmp_path / "out" / f"song{label}" / "vocals.wav"
+        stems = [decode(file)[0] for file in result.outputs.values()]
+        np.testing.assert_allclose(sum(stems), expected, rtol=0, atol=1e-6)
+        assert result.seconds * 22050 == expected.shape[1]
+        assert told[-1][0] == pytest.approx(told[-1][1], abs=0.06)
+        assert tags_of(result.outputs["vocals"])["title"] == TAGS["title"]
+        assert not separate_file(path, tmp_path / "out", separator, settings).is_new
+    # The song itself is not there yet.
+    assert separate_file(path, tmp_path / "out", separator).is_new
+
+
+def test_excerpt_behind_the_end_of_a_song_is_one_line_that_tells_its_length(
+    separator: Separator, tmp_path: Path
+) -> None:
+    path = write_song(tmp_path / "song.flac", music(10, 1, 8000, 1.5), 8000)
+    message = refused(path, tmp_path / "out", separator, start="0:02")
+    assert message.endswith("is 1.5 s long; the excerpt begins at 2.0 s")
+
+
+def test_instrumental_is_the_accompaniment_by_the_name_that_was_asked_for(separator: Separator, tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "song.wav", music(11, 2, 22050), 22050)
+    _, stems = separated(path, tmp_path / "out", separator)
+    _, named = separated(path, tmp_path / "named", separator, stems=("instrumental",))
+    np.testing.assert_array_equal(named["instrumental"], stems["accompaniment"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90.25", 90.25), ("1:30", 90), ("01:30.5", 90.5), ("1:02:03", 3723), ("0", 0), (" 5. ", 5), (7, 7)],
+)
+def test_times_are_seconds_or_have_minutes_and_hours_before_colons(text: Any, seconds: float) -> None:
+    assert SeparationSettings(start=text).start == seconds
+
+
+@pytest.mark.parametrize("text", ["", ":30", "1:", "-1", "1:-30", "1e3", "nan", "inf", "1:2:3:4", "٣", "9" * 300])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    for name in ("start", "duration"):
+        with pytest.raises(ValueError, match=name):
+            SeparationSettings.model_validate({name: text})
+    with pytest.raises(ValueError, match="duration"):
+        SeparationSettings(duration=0)
+
+
 # All or nothing
 
 

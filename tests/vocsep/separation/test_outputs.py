@@ -106,7 +106,7 @@ def test_name_without_the_stem_is_refused_unless_there_is_only_one() -> None:
     assert SeparationSettings(name="{track}", stems=("vocals",)).name == "{track}"
 
 
-@pytest.mark.parametrize("stems", [("vocals", "vocals"), (), ("drums",)])
+@pytest.mark.parametrize("stems", [("vocals", "vocals"), ("instrumental", "accompaniment"), (), ("drums",)])
 def test_stems_that_are_none_unknown_or_named_twice_are_refused(stems: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError):
         SeparationSettings.model_validate({"stems": stems})

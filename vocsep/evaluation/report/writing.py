@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.files import new_folder, write_atomically, write_json
+from storage.registry import WEIGHTS_DIGEST
 from vocsep.evaluation.examples import Example
 from vocsep.evaluation.report.html import report_html
 from vocsep.evaluation.report.plots import plot_over_time, plot_songs
@@ -77,6 +78,7 @@ def summarize_report(target: Target, songs: Sequence[SongScores], failures: dict
         "metrics": "BSSEval v4 (museval), vocals + accompaniment scenario, dB",
         "measures": [*METRICS, *WHOLE_SONG_METRICS],
         "subject": target.titles["model"],
+        "weights_sha256": target.models["model"].description[WEIGHTS_DIGEST] if "model" in target.models else None,
         "dataset": {"kind": target.dataset.kind, "root": str(target.dataset.root)},
         "split": target.split,
         "songs": len(songs),

@@ -7,7 +7,7 @@ const QUALITIES = {
   flac: [["24", "24 bit"], ["16", "16 bit"]],
   mp3: [["", "best variable"], ["320", "320 kbit/s"], ["192", "192 kbit/s"], ["128", "128 kbit/s"]],
   m4a: [["256", "256 kbit/s"], ["320", "320 kbit/s"], ["160", "160 kbit/s"], ["96", "96 kbit/s"]],
-  ogg: [["", "variable"]],
+  ogg: [["256", "about 256 kbit/s"], ["320", "about 320 kbit/s"], ["160", "about 160 kbit/s"], ["96", "about 96 kbit/s"]],
 };
 const WITH_DEPTH = ["wav", "flac"];
 
