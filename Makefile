@@ -95,8 +95,8 @@ schedule: setup ## Turn on the weekly retraining of `make serve` (off again: mak
 unschedule: setup
 	@$(BIN)/python -m flows schedule --off
 
-test: setup ## Run the tests, in two processes of one thread each.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: setup ## Run the tests, in three processes of one thread each: some mostly wait.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: setup ## Check style, types and import rules.
 	@$(BIN)/ruff check .
