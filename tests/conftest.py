@@ -23,10 +23,14 @@ _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
 
 
 class FilesAndFlows(LoadFileScheduling):  # type: ignore[misc]
-    """Of several processes (`-n`), one takes a whole file, and one all flows: what their tests share is made once."""
+    """Of several processes (`-n`), one takes a whole file, one all flows, and one what serves them: what their tests
+    share is made once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "flows" if nodeid.startswith("tests/flows/") else nodeid.split("::")[0]
+        for folder in ("tests/flows/serving/", "tests/flows/"):
+            if nodeid.startswith(folder):
+                return folder
+        return nodeid.split("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesAndFlows:

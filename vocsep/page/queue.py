@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -151,6 +152,8 @@ class Queue:
         """The connection to a process that lives; it is started where there is none."""
         if self._connection is None or self._process is None or not self._process.is_alive():
             self._end_process()
+            # For the process alone: with an arena for each of its threads it keeps 110 MB more.
+            os.environ.setdefault("MALLOC_ARENA_MAX", "2")
             context = multiprocessing.get_context("spawn")
             self._connection, other = context.Pipe()
             self._process = context.Process(target=work, args=(other, self._models), daemon=True)

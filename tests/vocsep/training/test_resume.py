@@ -128,6 +128,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without an average": {"ema": 0},
     "plateau": {"network": "unet", "schedule": "plateau", "learning_rate": 0.05, "validations": 7, "steps": 14},
     "bf16": {"precision": "bf16"},
+    "steps before minutes": {"max_minutes": 600},
 }
 
 

@@ -152,7 +152,7 @@ export class Player {
     const { take } = this;
     const speed = take.wall_seconds ? `, separated in ${take.wall_seconds.toFixed(1)} s` : "";
     const excerpt = take.options.start || take.options.stop ? ", an excerpt" : "";
-    const model = this.isBlind ? "" : `${this.sides.map(modelName).join(" and ")}; `;
+    const model = this.isBlind ? "" : `${this.sides.map(takeName).join(" and ")}; `;
     return `${model}${clock(take.seconds)}${excerpt}${speed}`;
   }
 
@@ -195,7 +195,7 @@ export class Player {
 
   #sideName(side) {
     if (this.isBlind) return "XY"[side];
-    return `${"AB"[side]}: ${modelName(this.sides[side])}`;
+    return `${"AB"[side]}: ${takeName(this.sides[side])}`;
   }
 
   #reveal() {
@@ -307,7 +307,7 @@ export class Player {
 }
 
 /** The model of a take, for people. */
-export function modelName(take) {
+function modelName(take) {
   return take.model ? (take.model === "bundled" ? "bundled model" : `model ${take.model}`) : `model ${take.options.model}`;
 }
 
