@@ -51,12 +51,11 @@ def short_song_filters(
         cross[reference, :, estimate] = np.hstack((lags[0], lags[-1:-taps:-1]))
     groups = [slice(source * channels, (source + 1) * channels) for source in range(sources)]
     own = np.stack([_solve(gram[group, :, group], cross[group, :, group]) for group in groups])
-    everything = np.concatenate([_solve(gram, cross[..., group]) for group in groups])
-    return own, everything
+    return own, _solve(gram, cross)
 
 
 def _solve(gram: Floats, cross: Floats) -> Floats:
-    """Filters `(to, from, taps)`; one estimated source at a time, as museval does, for the same rounding."""
+    """Filters `(to, from, taps)`; museval solves for one estimated source at a time, with the same rounding."""
     inputs, taps, _, _ = gram.shape
     matrix = gram.reshape(inputs * taps, inputs * taps)
     right = cross.reshape(inputs * taps, -1)
