@@ -2,13 +2,13 @@
 # make test                    the tests
 #
 # Variables: MUSDB_PATH (dataset; unset: demo songs), PRESET, MAX_MINUTES, STEPS, EPOCHS, MODEL, INPUT, OUTPUT, STORE,
-# WORKERS, KIND, SEED, SKIP_FAILED=1 (go on without songs that fail), PORT (of serve), ARGS (further options of the step),
+# WORKERS, KIND, SEED, SKIP_FAILED=1 (go on without songs that fail), PORT (of serve and page), ARGS (further options of the step),
 # PYTHON (interpreter for the virtual environment).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo-data preprocess train eval separate compare doctor serve stop model retrain schedule \
+.PHONY: help setup demo-data preprocess train eval separate page compare doctor serve stop model retrain schedule \
   unschedule test lint bench clean
 
 PYTHON ?= python3
@@ -66,6 +66,9 @@ eval: ## Score the newest model (or MODEL) on the test songs; report in data/rep
 separate: setup ## Separate INPUT (a file or folder) into OUTPUT (data/separated).
 	@$(if $(INPUT),,echo "INPUT is missing, as in: make separate INPUT=song.mp3" >&2; exit 2)
 	@$(BIN)/vocsep separate "$(INPUT)" $(call option,output,OUTPUT) $(call option,model,MODEL) $(ARGS)
+
+page: setup ## Separate songs and listen to the stems in a browser (PORT, 4280); Ctrl-C ends it.
+	@$(BIN)/vocsep page $(call option,port,PORT) $(ARGS)
 
 compare: setup ## Train the systems of the original analysis side by side; report in data/comparison.
 	@$(BIN)/python -m flows preprocess $(call option,kind,KIND) --preset $(or $(PRESET),fine)-513 --store $(ALL_BINS) \

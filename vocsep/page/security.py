@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_HEADER = "x-vocsep-token"
 _READING = ("GET", "HEAD")
+_FOREIGN = "asked for by another page; type the address into the browser's address bar"
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -86,9 +87,9 @@ class Guard:
             return "this page answers under its own address alone"
         origin = headers.get("origin")
         if origin is not None and origin not in {f"http://{host}" for host in self._hosts}:
-            return "asked for by another page"
+            return _FOREIGN
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return "asked for by another page"
+            return _FOREIGN
         if method not in _READING:
             given = headers.get(TOKEN_HEADER, "")
             if not secrets.compare_digest(given.encode("latin-1", "replace"), self._token.encode()):

@@ -23,6 +23,7 @@ from vocsep.page.songs import Songs
 
 MOST_MB = 3
 RATE = 44_100
+OLD = "of the day before yesterday"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPage]:
     (report / "report.html").write_text("<h1>Evaluation</h1>")
     (root / "reports" / "latest").symlink_to(report.name)
     (root / "reports" / "elsewhere").symlink_to(root)
+    songs = Songs(root / "songs")
+    old = songs.new_id()
+    (root / "songs" / old / "song.json").write_text(
+        json.dumps({"id": old, "name": OLD, "size": 0, "created": time.time() - 86_460, "takes": []})
+    )
     options = ("--models", str(root / "models"), "--reports", str(root / "reports"), "--most-mb", str(MOST_MB))
     with running_page(root / "songs", *options) as running:
         yield running
@@ -190,6 +196,11 @@ def test_pieces_joined_are_the_stems_to_16_bits(page: RunningPage, song: str) ->
     assert highest.max() == pytest.approx(heard["mixture"].max(), abs=1e-3)
     rms = page.songs()[song]["takes"][0]["sound"]["rms"]
     assert rms["vocals"] == pytest.approx(np.sqrt(np.mean(heard["vocals"] ** 2)), rel=1e-3)
+
+
+def test_songs_older_than_a_day_are_gone(page: RunningPage, song: str) -> None:
+    assert OLD not in [one["name"] for one in page.songs().values()]
+    assert {entry.name for entry in page.folder.iterdir()} - {".lock"} == set(page.songs())
 
 
 def test_uploads_that_are_too_large_are_refused_and_leave_nothing(page: RunningPage) -> None:

@@ -9,6 +9,7 @@ import { Songs } from "./songs.js";
 
 const BUSY_MS = 400;
 const IDLE_MS = 3000;
+const REFUSED_MS = 10000;
 const TABS = ["songs", "models", "reports"];
 
 const options = new Options();
@@ -19,7 +20,7 @@ let wanted = ""; // the take that the address names, until it can be opened
 const songs = new Songs({
   options: () => options.read(),
   changed: () => refresh(),
-  problem: (text) => showProblem(text),
+  problem: (text) => showProblem(text, "refused"),
   open: (song, take) => {
     open(song, take);
     if (matchMedia("(max-width: 800px)").matches) byId("player").scrollIntoView();
@@ -69,19 +70,24 @@ function follow(list) {
   }
   if (!player.opened) return;
   const song = list.find((one) => one.id === player.song.id);
-  if (!song?.takes.some((take) => take.id === player.take.id)) {
+  const isThere = (one) => song?.takes.some((take) => take.id === one.id);
+  if (isThere(player.take) && player.other && !isThere(player.other)) open(song, player.take);
+  else if (!isThere(player.take)) {
     player.close();
     history.replaceState(null, "", "#songs");
   }
   songs.mark(player.opened);
 }
 
-let problem = "";
-function showProblem(text) {
-  if (text === problem) return;
-  problem = text;
-  byId("offline").textContent = text;
-  byId("offline").hidden = !text;
+/** Say what is wrong, until it is right again; what was refused stands for a while. */
+const problems = { server: "", refused: "" };
+function showProblem(text, kind = "server") {
+  if (text === problems[kind]) return;
+  problems[kind] = text;
+  const shown = problems.server || problems.refused;
+  byId("offline").textContent = shown;
+  byId("offline").hidden = !shown;
+  if (kind === "refused" && text) setTimeout(() => showProblem("", kind), REFUSED_MS);
 }
 
 async function showTab(name) {
@@ -97,7 +103,7 @@ async function showTab(name) {
     if (name === "models") await loadModels();
     if (name === "reports") await showReports();
   } catch (error) {
-    showProblem(error.message);
+    showProblem(error.message, "refused");
   }
 }
 
@@ -137,5 +143,5 @@ showTheme();
 const [tab, ...rest] = location.hash.slice(1).split("/");
 wanted = tab === "songs" ? rest.join("/") : "";
 showTab(TABS.includes(tab) ? tab : "songs");
-loadModels().catch((error) => showProblem(error.message));
+loadModels().catch((error) => showProblem(error.message, "refused"));
 refresh();

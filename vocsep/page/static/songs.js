@@ -195,6 +195,13 @@ export class Songs {
         onclick: () => this.on.open(row.song, row.song.takes.find((one) => one.id === take.id)),
       }));
     }
+    if (take.state === "done" || take.state === "failed") {
+      parts.push(h("button", {
+        type: "button", className: "plain remove", textContent: "✕", title: "Remove this take",
+        "aria-label": `remove the take ${name} of ${song.name}`,
+        onclick: () => this.#do(api.removeTake(song.id, take.id)),
+      }));
+    }
     row.element = h("li", { className: `take ${take.state}`, "data-take": `${song.id}/${take.id}` }, ...parts);
     return row;
   }

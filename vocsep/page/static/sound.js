@@ -206,9 +206,14 @@ export class Sound extends EventTarget {
   }
 
   /** The pieces of all tracks that hold a frame. */
-  #pieces(frame) {
+  async #pieces(frame) {
     const number = Math.min(Math.floor(frame / this.pieceFrames), Math.ceil(this.frames / this.pieceFrames) - 1);
-    return Promise.all(this.tracks.map((track) => this.#piece(track, number)));
+    try {
+      return await Promise.all(this.tracks.map((track) => this.#piece(track, number)));
+    } catch {
+      this.pause(); // the song is gone, or the server is; whoever waits for the pieces gives up
+      return null;
+    }
   }
 
   #piece(track, number) {
@@ -224,10 +229,7 @@ export class Sound extends EventTarget {
 
   async #load(address) {
     const response = await fetch(address);
-    if (!response.ok) {
-      this.pause();
-      throw new Error(`${address}: ${response.status}`);
-    }
+    if (!response.ok) throw new Error(`${address}: ${response.status}`);
     const samples = new Int16Array(await response.arrayBuffer());
     const frames = samples.length / this.channels;
     const buffer = new AudioBuffer({ length: frames, numberOfChannels: this.channels, sampleRate: this.sampleRate });
