@@ -50,7 +50,7 @@ def as_html(diagnosis: Diagnosis, about: dict[str, Any]) -> str:
 def _picture(finding: Finding) -> bytes:
     """A PNG: curves over the first of them where its name is an axis, else over their number."""
     curve = dict(finding.curve)
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(5.6, 2.8), layout="constrained")
     axis = figure.subplots()
     if "learning rate" in curve:
         axis.semilogx(curve["learning rate"], curve["loss"])
@@ -73,7 +73,7 @@ def _picture(finding: Finding) -> bytes:
         axis.set_xlabel("step" if "loss" in curve else "layer")
     axis.grid(alpha=0.3)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
+    figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
 
 

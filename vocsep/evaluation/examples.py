@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from storage.files import write_atomically
+from vocsep.audio.resampling import resample
 from vocsep.datasets.songs import Song
 from vocsep.datasets.sources import read_sources
 from vocsep.evaluation.rows import ROW_TITLES
 from vocsep.evaluation.scores import SOURCES
 from vocsep.evaluation.subjects import Subject
 from vocsep.html.player import Kind, Lane, player_json
-from vocsep.html.sounds import Mp3Pieces, in_stereo
+from vocsep.html.sounds import Mp3Pieces, in_stereo, listening_rate
 from vocsep.spectrograms.features import features
 from vocsep.spectrograms.plot import loudest_span
 
@@ -44,16 +45,17 @@ def make_example(song: Song, subjects: dict[str, Subject], folder: Path) -> Exam
     for row, subject in subjects.items():
         estimate = subject.estimate(song, sources["mixture"], sample_rate)
         waveforms |= {(source, row): estimate[source][:, span] for source in SOURCES}
+    rate = listening_rate(sample_rate)
+    audible = {key: resample(in_stereo(waveform), sample_rate, rate) for key, waveform in waveforms.items()}
     # One level for all keeps them comparable without clipping.
-    peak = max(1.0, *(float(np.abs(in_stereo(waveform)).max(initial=0.0)) for waveform in waveforms.values()))
+    peak = max(1.0, *(float(np.abs(waveform).max(initial=0.0)) for waveform in audible.values()))
     config = subjects["model"].spectrogram
     lanes = []
     for source, row in sorted(waveforms, key=lambda key: ("mixture", *SOURCES).index(key[0])):
-        waveform = waveforms[source, row]
-        sound = Mp3Pieces(len(waveform), sample_rate)
-        sound.write(waveform / np.float32(peak))
+        sound = Mp3Pieces(len(audible[source, row]), rate)
+        sound.write(audible[source, row] / np.float32(peak))
         sound.finish()
-        magnitudes = np.abs(features(waveform, sample_rate, config)).mean(axis=0)
+        magnitudes = np.abs(features(waveforms[source, row], sample_rate, config)).mean(axis=0)
         lanes.append(Lane(_name(source, row), source, sound, magnitudes))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{song.id}.json"

@@ -25,6 +25,11 @@ def in_stereo(waveform: Waveform) -> Waveform:
     return stereo
 
 
+def listening_rate(sample_rate: int) -> int:
+    """The rate at which a sound of this one is listened to: the same, if mp3 and all browsers take it."""
+    return sample_rate if sample_rate in _RATES else _OTHER_RATE
+
+
 class Mp3Pieces:
     """A sound that comes in blocks, as mp3 pieces of `PIECE_SECONDS` with margins, in one or two channels.
 
@@ -40,7 +45,7 @@ class Mp3Pieces:
 
     def __init__(self, channels: int, sample_rate: int) -> None:
         self.channels = min(2, channels)
-        self.rate = sample_rate if sample_rate in _RATES else _OTHER_RATE
+        self.rate = listening_rate(sample_rate)
         self.margin = round(_MARGIN_SECONDS * self.rate)
         self.frames = 0
         self.pieces: list[bytes] = []

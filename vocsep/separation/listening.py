@@ -59,4 +59,4 @@ class Listening:
             most_minutes=MOST_MINUTES,
             song=player_json(lanes, self._config),
         )
-        write_atomically(path, page.encode())
+        write_atomically(path, page.encode(errors="replace"))  # a name may hold what is no letter

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+Samples = NDArray[np.float32]
 CHROMIUM = Path("/usr/bin/chromium")
 WAIT_MS = 120_000
 _ARGUMENTS = (
@@ -40,9 +42,10 @@ registerProcessor("recorder", class extends AudioWorkletProcessor {
   }
 });
 """
+_PLAYER = "#player, [data-player]"
 _RECORD = """
 async ([frames, recorder, afterSilence]) => {
-  const { sound } = document.getElementById("player").vocsep;
+  const { sound } = document.querySelector("#player, [data-player]").vocsep;
   if (!sound.context) {
     await sound.play();
     sound.pause();
@@ -117,9 +120,9 @@ class Visit:
 
 
 def of_sound(page: Page, expression: str) -> Any:
-    """The value of an expression about `sound`, what the player plays."""
+    """The value of an expression about `sound`, what the (first) player plays."""
     return page.evaluate(
-        f"(() => {{ const {{ sound }} = document.getElementById('player').vocsep; return {expression}; }})()"
+        f"(() => {{ const {{ sound }} = document.querySelector('{_PLAYER}').vocsep; return {expression}; }})()"
     )
 
 
@@ -141,13 +144,30 @@ def start_recording(page: Page, seconds: float, sample_rate: int, *, after_silen
     page.evaluate(_RECORD, [frames, f"data:text/javascript;base64,{recorder}", after_silence])
 
 
-def recorded(page: Page) -> tuple["np.ndarray[Any, np.dtype[np.float32]]", float]:
+def recorded(page: Page) -> tuple[Samples, float]:
     """The recording, once it is complete, and when it began, in seconds of the audio clock.
 
     `(stems + 1, samples)` of the left channel; the last is what is heard.
     """
     rows, time = page.evaluate(_RECORDED)
     return np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in rows]), time
+
+
+def wait_until_sounding(page: Page) -> None:
+    """Wait until what was begun can be heard."""
+    until(page, "sound.runs.length && sound.context.currentTime > sound.runs[0].time + 0.05")
+
+
+def place_of(excerpt: Samples, whole: Samples) -> tuple[int, float]:
+    """Where a recording comes from: the sample at which it fits best, and the correlation there."""
+    size = 1 << (len(whole) + len(excerpt)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(whole, size) * np.conj(np.fft.rfft(excerpt, size)), size)[
+        : len(whole) - len(excerpt)
+    ]
+    sums = np.concatenate([[0.0], np.cumsum(np.square(whole, dtype=float))])
+    energy = (sums[len(excerpt) :] - sums[: len(sums) - len(excerpt)])[: len(product)]
+    scores = product / np.sqrt(np.maximum(energy, 1e-9) * np.square(excerpt, dtype=float).sum())
+    return int(scores.argmax()), float(scores.max())
 
 
 def drop(page: Page, files: dict[str, bytes]) -> None:

@@ -10,18 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
 from tests.vocsep.models.small_models import add_model
-from tests.vocsep.page.browser import WAIT_MS, Visit, chromium, drop, of_sound, recorded, start_recording, until
+from tests.vocsep.page.browser import (
+    WAIT_MS,
+    Samples,
+    Visit,
+    chromium,
+    drop,
+    of_sound,
+    place_of,
+    recorded,
+    start_recording,
+    until,
+    wait_until_sounding,
+)
 from tests.vocsep.page.running_page import RunningPage, running_page
 from vocsep.demo.dataset import synthesize_song
 
 RATE = 44_100
 SECONDS = 9.0
 PICTURES = "VOCSEP_PAGE_PICTURES"
-Samples = NDArray[np.float32]
 
 expect.set_options(timeout=WAIT_MS)
 
@@ -99,28 +109,12 @@ def now(tab: Page) -> float:
     return seconds
 
 
-def wait_until_sounding(tab: Page) -> None:
-    until(tab, "sound.runs.length && sound.context.currentTime > sound.runs[0].time + 0.05")
-
-
 def recorded_from(tab: Page, seconds: float, length: float) -> tuple[Samples, float]:
     """What sounds after a click on a waveform, and at which time of the audio clock it begins."""
     start_recording(tab, length, RATE, after_silence=True)
     seek(tab, seconds)
     of_sound(tab, "sound.play()")
     return recorded(tab)
-
-
-def place_of(excerpt: Samples, whole: Samples) -> tuple[int, float]:
-    """Where a recording comes from: the sample at which it fits best, and the correlation there."""
-    size = 1 << (len(whole) + len(excerpt)).bit_length()
-    product = np.fft.irfft(np.fft.rfft(whole, size) * np.conj(np.fft.rfft(excerpt, size)), size)[
-        : len(whole) - len(excerpt)
-    ]
-    sums = np.concatenate([[0.0], np.cumsum(np.square(whole, dtype=float))])
-    energy = (sums[len(excerpt) :] - sums[: len(sums) - len(excerpt)])[: len(product)]
-    scores = product / np.sqrt(np.maximum(energy, 1e-9) * np.square(excerpt, dtype=float).sum())
-    return int(scores.argmax()), float(scores.max())
 
 
 def test_a_dropped_song_plays_is_downloaded_and_survives_a_reload(

@@ -9,11 +9,10 @@ _CHANNELS = {"1": "mono", "2": "stereo"}
 def model_facts(description: dict[str, Any]) -> dict[str, str]:
     """Title to text, of everything that a model's description says, and says in the way that it should."""
 
-    def text(*place: str, unit: str = "", scale: float = 1.0) -> str:
+    def text(*place: str, unit: str = "") -> str:
         value = _at(description, *place)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            rounded = round(value * scale, 2)
-            return f"{rounded:g}{unit}" if abs(rounded) < 1e5 else f"{rounded:.0f}{unit}"
+            return f"{round(value, 2):.10g}{unit}"
         return value + unit if isinstance(value, str) else ""
 
     songs = [len(_list(description, "data", split)) for split in ("train", "valid")]
@@ -35,7 +34,7 @@ def model_facts(description: dict[str, Any]) -> dict[str, str]:
         ),
         "training": (
             text("training", "steps_done", unit=" steps"),
-            text("training", "seconds", unit=" minutes", scale=1 / 60),
+            text("training", "seconds", unit=" s"),
             loss and f"loss {loss}",
             text("metrics", "valid_sdr_db", unit=" dB on the validation songs"),
         ),

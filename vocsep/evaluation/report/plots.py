@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from vocsep.evaluation.rows import ROW_TITLES
 from vocsep.evaluation.scores import SOURCES, SongScores, finite
 from vocsep.spectrograms.plot import save_figure
 
@@ -33,7 +34,7 @@ def plot_songs(path: Path, songs: Sequence[SongScores]) -> None:
         beyond = False
         for position, row in enumerate(rows):
             medians = [song.median(row, source, "SDR") for song in songs]
-            shown, is_cut = _within(medians)
+            shown, is_cut = within_limits(medians)
             beyond |= is_cut
             counted = finite(shown)
             if len(counted):
@@ -41,8 +42,8 @@ def plot_songs(path: Path, songs: Sequence[SongScores]) -> None:
                     [counted], orientation="horizontal", positions=[position], widths=0.6, patch_artist=True
                 )
                 box["boxes"][0].set_facecolor(COLORS[row])
-            below.plot(shown, range(len(songs)), "o", markersize=4, color=COLORS[row], label=row)
-        above.set_yticks(range(len(rows)), rows if column == 0 else [""] * len(rows))
+            below.plot(shown, range(len(songs)), "o", markersize=4, color=COLORS[row], label=ROW_TITLES[row])
+        above.set_yticks(range(len(rows)), [ROW_TITLES[row] if column == 0 else "" for row in rows])
         below.set_xlabel(f"{source} SDR in dB{f' ({_EDGE})' if beyond else ''}")
         below.grid(axis="x", alpha=0.3)
         below.invert_yaxis()
@@ -59,9 +60,9 @@ def plot_over_time(path: Path, songs: dict[str, SongScores]) -> None:
         beyond = False
         for row in COLORS:
             if row in song.rows:
-                shown, is_cut = _within(song.rows[row]["vocals"]["SDR"])
+                shown, is_cut = within_limits(song.rows[row]["vocals"]["SDR"])
                 beyond |= is_cut
-                axis.plot(shown, "o-", markersize=3, color=COLORS[row], label=row)
+                axis.plot(shown, "o-", markersize=3, color=COLORS[row], label=ROW_TITLES[row])
         axis.set_title(f"{title}: {song.name[:60]}", fontsize=11, parse_math=False)
         axis.set_ylabel("vocals SDR, dB")
         axis.set_xlabel(f"seconds{f' ({_EDGE})' if beyond else ''}")
@@ -71,7 +72,7 @@ def plot_over_time(path: Path, songs: dict[str, SongScores]) -> None:
     save_figure(figure, path, dpi=150)
 
 
-def _within(values: Sequence[float]) -> tuple[list[float], bool]:
+def within_limits(values: Sequence[float]) -> tuple[list[float], bool]:
     """Values cut to the limits (NaN stays), and whether any finite one was."""
     cut = np.clip(values, LOWEST, HIGHEST)
     found = finite(values)

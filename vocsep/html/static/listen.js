@@ -132,4 +132,5 @@ function follow() {
   requestAnimationFrame(follow);
 }
 requestAnimationFrame(follow);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => players.forEach((player) => player.lanes.draw()));
 document.body.dataset.ready = "";
