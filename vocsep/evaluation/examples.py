@@ -12,7 +12,7 @@ from vocsep.datasets.sources import read_sources
 from vocsep.evaluation.rows import ROW_TITLES
 from vocsep.evaluation.scores import SOURCES
 from vocsep.evaluation.subjects import Subject
-from vocsep.html.player import Kind, Lane, player_json
+from vocsep.html.player import Lane, player_json
 from vocsep.html.sounds import Mp3Pieces, in_stereo, listening_rate
 from vocsep.spectrograms.features import features
 from vocsep.spectrograms.plot import loudest_span
@@ -63,7 +63,7 @@ def make_example(song: Song, subjects: dict[str, Subject], folder: Path) -> Exam
     return Example(song.id, song.name, (span.start / sample_rate, span.stop / sample_rate), path)
 
 
-def _name(source: Kind, row: str) -> str:
+def _name(source: str, row: str) -> str:
     if source == "mixture":
         return "mixture"
     return f"true {source}" if row == "true" else f"{source}, {ROW_TITLES[row]}"

@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from jinja2.utils import htmlsafe_json_dumps
 from matplotlib.image import imsave
@@ -13,8 +12,6 @@ from vocsep.arrays import Waveform
 from vocsep.html.pictures import shown_band, spectrogram_pixels
 from vocsep.html.sounds import PIECE_SECONDS, Mp3Pieces
 from vocsep.spectrograms.config import SpectrogramConfig
-
-Kind = Literal["mixture", "vocals", "accompaniment"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +22,8 @@ class Lane:
     ----------
     name
         For people, and different from that of every other lane.
+    kind
+        `mixture`, `vocals` or `accompaniment`, each of which has a color.
     sound
         Finished; of the rate, channels and length of every other lane.
     magnitudes
@@ -32,7 +31,7 @@ class Lane:
     """
 
     name: str
-    kind: Kind
+    kind: str
     sound: Mp3Pieces
     magnitudes: Waveform
 

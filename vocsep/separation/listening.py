@@ -22,7 +22,7 @@ class Listening:
 
         self._info = info
         self._config = spectrogram
-        self._most = MOST_MINUTES * 60 * info.sample_rate
+        self._most = round(MOST_MINUTES * 60 * info.sample_rate)
         self._samples = 0
         self._columns = Columns(replace(info, seconds=min(info.seconds, MOST_MINUTES * 60)), spectrogram)
         self._sounds = {stem: Mp3Pieces(info.channels, info.sample_rate) for stem in _STEMS}

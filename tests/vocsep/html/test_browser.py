@@ -50,8 +50,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_model(root / "models", seed=seed)
         subjects[row] = ModelSubject(root / "models", str(seed + 1))
     for number in range(2):
-        stems = synthesize_song(number, 0, SECONDS)
-        stems = {name: stems[name] for name in ("vocals", "accompaniment")} if "accompaniment" in stems else stems
+        parts = synthesize_song(number, 0, SECONDS)
+        stems = {"vocals": parts["vocals"], "accompaniment": parts["drums"] + parts["bass"] + parts["other"]}
         write_stems(root / "demo" / "test" / f"Song {number}", stems, RATE)
     folder = made(root / "reports" / "one")
     songs = open_dataset(root / "demo", "folder").split("test")
