@@ -58,11 +58,12 @@ def test_options_decide_names_stems_format_and_picture(tmp_path: Path, models: P
         "--bit-depth",
         "16",
         "--plot",
+        "--page",
     )
     result = vocsep("separate", "album", "-o", "out", "--models", str(models), *arguments, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["album-song-spectrograms.png", "album-song-vocals.flac"]
+    assert files == ["album-song-listen.html", "album-song-spectrograms.png", "album-song-vocals.flac"]
     assert soundfile.info(tmp_path / "out" / "album-song-vocals.flac").subtype == "PCM_16"
     assert "x real time" in result.stdout
 

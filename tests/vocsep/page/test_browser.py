@@ -28,6 +28,7 @@ from tests.vocsep.page.browser import (
 )
 from tests.vocsep.page.running_page import RunningPage, running_page
 from vocsep.demo.dataset import synthesize_song
+from vocsep.html.pages import player_script
 
 RATE = 44_100
 SECONDS = 9.0
@@ -48,7 +49,9 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     add_model(root / "models", channels=2)
     report = root / "reports" / "20260101-000000-model"
     report.mkdir(parents=True)
-    (report / "report.html").write_text("<h1>Evaluation</h1><script>document.title = 'ran'</script>")
+    (report / "report.html").write_text(
+        f"<h1>Evaluation</h1><script>document.title = 'ran'</script><script type=\"module\">{player_script()}</script>"
+    )
     options = ("--models", str(root / "models"), "--reports", str(root / "reports"))
     with running_page(root / "songs", *options) as running:
         yield running
@@ -346,6 +349,7 @@ def test_models_and_reports_have_tabs(visit: Callable[..., Visit]) -> None:
     expect(tab.get_by_role("img", name="validation SDR, dB")).to_be_visible()
     tab.get_by_role("tab", name="Models").press("ArrowRight")
     expect(tab.frame_locator("iframe").locator("h1")).to_have_text("Evaluation")
+    expect(tab.frame_locator("iframe").locator("body[data-ready]")).to_be_visible()
     # Only the script of the players may run: the policy tells the console so.
     assert all("script-src" in problem for problem in visited.problems)
     assert tab.frames[1].title() != "ran"
