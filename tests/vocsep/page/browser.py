@@ -27,12 +27,16 @@ registerProcessor("recorder", class extends AudioWorkletProcessor {
     super();
     this.left = processorOptions.frames;
     this.waits = processorOptions.afterSilence ? ["silence", "sound"] : [];
+    this.silentBlocks = 0;
     this.blocks = [];
   }
   process(inputs) {
     if (this.left <= 0) return false;
     const isSilent = !inputs[0].length || inputs[0][0].every((sample) => sample === 0);
-    while (this.waits.length && (this.waits[0] === "silence") === isSilent) this.waits.shift();
+    // One block is no silence yet: the first ones come before all is connected.
+    this.silentBlocks = isSilent ? this.silentBlocks + 1 : 0;
+    if (this.waits[0] === "silence" && this.silentBlocks >= 8) this.waits.shift();
+    if (this.waits[0] === "sound" && !isSilent) this.waits.shift();
     if (this.waits.length) return true;
     this.time ??= currentTime;
     this.blocks.push(inputs.map((channels) => (channels.length ? channels[0].slice() : new Float32Array(128))));

@@ -149,6 +149,7 @@ export class Sound extends EventTarget {
   #schedule(buffers) {
     const { cursor, loop } = this;
     const now = this.context.currentTime;
+    const asked = performance.now();
     if (cursor.time === null || cursor.time < now + SEAM_SECONDS) {
       // At the beginning, or where a piece came late: all stems wait alike.
       const rate = this.context.sampleRate;
@@ -173,6 +174,11 @@ export class Sound extends EventTarget {
       };
       this.sources.add(source);
     });
+    if (now + (performance.now() - asked) / 1000 + SEAM_SECONDS > cursor.time) {
+      // Held up before the last stem was told: some begin too late, each as it comes. All of them again.
+      this.#begin(cursor.frame);
+      return;
+    }
     cursor.frame = stop;
     cursor.time += seconds;
     if (isInLoop && stop === loop.stop) {
