@@ -26,7 +26,7 @@ registerProcessor("recorder", class extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
     super();
     this.left = processorOptions.frames;
-    this.waits = processorOptions.afterSilence ? ["silence", "sound"] : [];
+    this.waits = processorOptions.afterSilence ? ["silence", "sound"] : ["sound"];
     this.silentBlocks = 0;
     this.blocks = [];
   }
@@ -60,9 +60,10 @@ async ([frames, recorder, afterSilence]) => {
   const options = { numberOfInputs: tracks.length + 1, numberOfOutputs: 1, processorOptions };
   const node = new AudioWorkletNode(context, "recorder", options);
   window.recorded = new Promise((resolve) => { node.port.onmessage = ({ data }) => resolve(data); });
-  tracks.forEach((track, index) => track.input.connect(node, 0, index));
-  master.connect(node, 0, tracks.length);
   node.connect(context.destination);
+  master.connect(node, 0, tracks.length);
+  // The first one, by which the recorder tells sound from silence, is connected when all others are.
+  for (const index of [...tracks.keys()].reverse()) tracks[index].input.connect(node, 0, index);
 }
 """
 _RECORDED = """
@@ -128,6 +129,20 @@ def of_sound(page: Page, expression: str) -> Any:
     return page.evaluate(
         f"(() => {{ const {{ sound }} = document.querySelector('{_PLAYER}').vocsep; return {expression}; }})()"
     )
+
+
+def shown_time(page: Page) -> tuple[float, float, bool]:
+    """Where the player shows that it is, and the audio clock, both at one moment, in seconds; and whether it plays."""
+    shown, clock, is_playing = of_sound(
+        page,
+        """(() => {
+          for (;;) {
+            const [clock, shown] = [sound.context.currentTime, sound.seconds];
+            if (sound.context.currentTime === clock) return [shown, clock, sound.isPlaying];
+          }
+        })()""",
+    )
+    return shown, clock, is_playing
 
 
 def until(page: Page, expression: str) -> None:
