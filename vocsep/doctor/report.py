@@ -1,15 +1,15 @@
 """What the doctor found, for a terminal, for programs, and as one HTML page with its pictures."""
 
-import base64
 import io
-from importlib import resources
+from datetime import datetime
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 
 from vocsep.doctor.diagnosis import Diagnosis
 from vocsep.doctor.finding import Finding, Status
+from vocsep.doctor.meanings import MEANINGS
+from vocsep.html.pages import rendered
 
 MARKS = {"pass": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -33,20 +33,24 @@ def as_json(diagnosis: Diagnosis, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_html(diagnosis: Diagnosis, about: dict[str, Any]) -> str:
-    """A page that needs nothing from elsewhere."""
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        (resources.files("vocsep.doctor") / "report.html.j2").read_text(encoding="utf-8")
-    )
-    pictures = {finding.check: _picture(finding) for finding in diagnosis.findings if finding.curve}
-    return template.render(
-        about=about, findings=diagnosis.findings, marks=MARKS, summary=in_short(diagnosis), pictures=pictures
+    """A page that needs nothing from elsewhere: what fails first, and what is fine folded away."""
+    gravest_first = sorted(diagnosis.findings, key=lambda finding: ("fail", "warn", "pass").index(finding.status))
+    return rendered(
+        "doctor/report.html.j2",
+        about={**about, "date": datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")},
+        status=diagnosis.status,
+        findings=gravest_first,
+        marks={status: mark.strip() for status, mark in MARKS.items()},
+        meanings=MEANINGS,
+        summary=in_short(diagnosis),
+        pictures={finding.check: _picture(finding) for finding in diagnosis.findings if finding.curve},
     )
 
 
-def _picture(finding: Finding) -> str:
-    """A PNG in base64: curves over the first of them where its name is an axis, else over their number."""
+def _picture(finding: Finding) -> bytes:
+    """A PNG: curves over the first of them where its name is an axis, else over their number."""
     curve = dict(finding.curve)
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(5.6, 2.8), layout="constrained")
     axis = figure.subplots()
     if "learning rate" in curve:
         axis.semilogx(curve["learning rate"], curve["loss"])
@@ -69,8 +73,8 @@ def _picture(finding: Finding) -> str:
         axis.set_xlabel("step" if "loss" in curve else "layer")
     axis.grid(alpha=0.3)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=90)
-    return base64.b64encode(content.getvalue()).decode("ascii")
+    figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()
 
 
 def _finite(value: Any) -> Any:

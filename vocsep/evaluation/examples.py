@@ -1,50 +1,69 @@
-"""Songs of a report to look at and listen to: spectrograms and short excerpts of mixture, truth and estimate."""
+"""Songs of a report to look at and listen to: short excerpts of mixture, truth and estimates, in step."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from vocsep.audio.opening import system_name
+from storage.files import write_atomically
 from vocsep.audio.resampling import resample
 from vocsep.datasets.songs import Song
 from vocsep.datasets.sources import read_sources
+from vocsep.evaluation.rows import ROW_TITLES
+from vocsep.evaluation.scores import SOURCES
 from vocsep.evaluation.subjects import Subject
-from vocsep.spectrograms.plot import loudest_span, plot_spectrograms
-
-MP3_RATE = 44100
-SOUNDS = ("mixture", "true vocals", "estimated vocals", "estimated accompaniment")
+from vocsep.html.player import Lane, player_json
+from vocsep.html.sounds import Mp3Pieces, in_stereo, listening_rate
+from vocsep.spectrograms.features import features
+from vocsep.spectrograms.plot import loudest_span
 
 
 @dataclass(frozen=True)
 class Example:
-    """Files of one song, by what they show; `sounds` by their names in `SOUNDS`."""
+    """One song: which seconds of it are played, and the file with what its player holds."""
 
     track_id: str
     name: str
-    picture: Path
-    sounds: dict[str, Path]
+    seconds: tuple[float, float]
+    player: Path
 
 
-def make_example(song: Song, subject: Subject, folder: Path) -> Example:
-    """Draw a song's spectrograms and write mp3 excerpts of its loudest singing into `folder`.
+def make_example(song: Song, subjects: dict[str, Subject], folder: Path) -> Example:
+    """Write what a player holds of a song's loudest singing: mixture, truth, and what every subject makes of it.
 
-    Raises `UserError` if the song or its estimate cannot be had.
+    Raises `UserError` if the song or an estimate cannot be had.
+
+    Parameters
+    ----------
+    subjects
+        By their rows; the pictures have the band of `model`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sources, sample_rate = read_sources(song, ("mixture", "vocals"))
-    estimate = subject.estimate(song, sources["mixture"], sample_rate)
+    sources, sample_rate = read_sources(song, ("mixture", *SOURCES))
     span = loudest_span(sources["vocals"], sample_rate)
-    waveforms = (sources["mixture"], sources["vocals"], estimate["vocals"], estimate["accompaniment"])
-    excerpts = {name: waveform[:, span] for name, waveform in zip(SOUNDS, waveforms, strict=True)}
-    sounds = {name: folder / f"{song.id}-{name.replace(' ', '-')}.mp3" for name in SOUNDS}
-    # mp3 knows few rates, and one level for all four keeps them comparable without clipping.
-    audible = {name: resample(excerpt, sample_rate, MP3_RATE) for name, excerpt in excerpts.items()}
-    peak = max(1.0, *(float(np.abs(excerpt).max(initial=0.0)) for excerpt in audible.values()))
-    for name, path in sounds.items():
-        soundfile.write(system_name(path), audible[name].T / peak, MP3_RATE, format="MP3")
-    picture = folder / f"{song.id}.png"
-    shown = {name: excerpts[name] for name in SOUNDS[:3]}
-    plot_spectrograms(picture, shown, sample_rate, subject.spectrogram, start_seconds=span.start / sample_rate)
-    return Example(song.id, song.name, picture, sounds)
+    waveforms = {("mixture", "mixture"): sources["mixture"][:, span]}
+    waveforms |= {(source, "true"): sources[source][:, span] for source in SOURCES}
+    for row, subject in subjects.items():
+        estimate = subject.estimate(song, sources["mixture"], sample_rate)
+        waveforms |= {(source, row): estimate[source][:, span] for source in SOURCES}
+    rate = listening_rate(sample_rate)
+    audible = {key: resample(in_stereo(waveform), sample_rate, rate) for key, waveform in waveforms.items()}
+    # One level for all keeps them comparable without clipping.
+    peak = max(1.0, *(float(np.abs(waveform).max(initial=0.0)) for waveform in audible.values()))
+    config = subjects["model"].spectrogram
+    lanes = []
+    for source, row in sorted(waveforms, key=lambda key: ("mixture", *SOURCES).index(key[0])):
+        sound = Mp3Pieces(len(audible[source, row]), rate)
+        sound.write(audible[source, row] / np.float32(peak))
+        sound.finish()
+        magnitudes = np.abs(features(waveforms[source, row], sample_rate, config)).mean(axis=0)
+        lanes.append(Lane(_name(source, row), source, sound, magnitudes))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{song.id}.json"
+    write_atomically(path, player_json(lanes, config).encode())
+    return Example(song.id, song.name, (span.start / sample_rate, span.stop / sample_rate), path)
+
+
+def _name(source: str, row: str) -> str:
+    if source == "mixture":
+        return "mixture"
+    return f"true {source}" if row == "true" else f"{source}, {ROW_TITLES[row]}"

@@ -104,6 +104,6 @@ def _examples(map: Map, target: Target, scored: Sequence[SongScores], folder: Pa
     """The songs that the report shows, drawn and cut."""
     songs = {song.id: song for song in target.songs}
     chosen = {title: songs[scores.track_id] for title, scores in example_songs(scored).items()}
-    outcomes = map(make_example, list(chosen.values()), (target.subjects["model"], folder / "examples"))
+    outcomes = map(make_example, list(chosen.values()), (target.subjects, folder / "examples"))
     made = {outcome.item.id: outcome.result for outcome in outcomes if outcome.result is not None}
     return {title: made[song.id] for title, song in chosen.items() if song.id in made}

@@ -13,9 +13,10 @@ from vocsep.arrays import Waveform
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.opening import system_name
 from vocsep.audio.resampling import Resampler
+from vocsep.html.peaks import Peaks
+from vocsep.html.pictures import draw_mask, draw_spectrogram, shown_band
+from vocsep.html.sounds import in_stereo
 from vocsep.models.masks import Groups
-from vocsep.page.peaks import Peaks
-from vocsep.page.pictures import draw_mask, draw_spectrogram, shown_band
 from vocsep.page.records import STEMS, Sound
 from vocsep.page.songs import PEAKS
 from vocsep.separation.drawing import Columns
@@ -113,10 +114,7 @@ class _Copy:
 
     def write(self, waveform: Waveform) -> None:
         """Append `(channels of the song, samples)`."""
-        if len(waveform) > self.channels:  # left and right of all: first channels, and the others on both sides
-            rest = waveform[2:].sum(axis=0) * np.float32(0.5)
-            waveform = waveform[:2] + rest
-        self._write(self._resampler.process(waveform))
+        self._write(self._resampler.process(in_stereo(waveform)))
 
     def finish(self) -> None:
         """Append what the resampler still holds."""

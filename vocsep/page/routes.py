@@ -58,7 +58,8 @@ class Pages:
         self._place = place
         self._files = {
             entry.name: entry.read_bytes()
-            for entry in (resources.files("vocsep.page") / "static").iterdir()
+            for package in ("vocsep.html", "vocsep.page")
+            for entry in (resources.files(package) / "static").iterdir()
             if Path(entry.name).suffix in _KINDS
         }
 

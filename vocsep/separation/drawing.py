@@ -6,6 +6,7 @@ import numpy as np
 
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.audio.info import AudioInfo
+from vocsep.separation.stream import Part
 from vocsep.spectrograms.config import SpectrogramConfig
 
 _COLUMNS = 1500
@@ -55,12 +56,12 @@ class Drawing:
         self._config = spectrogram
         self._columns = Columns(info, spectrogram)
 
-    def add(self, magnitudes: Spectrogram, mask: Spectrogram) -> None:
-        """Add a part's magnitudes and mask, `(channels, frames, bins)`."""
-        vocals = magnitudes * mask
-        self._columns.add(mixture=magnitudes, vocals=vocals, accompaniment=magnitudes - vocals)
+    def add(self, part: Part) -> None:
+        """Add what the model saw of a part, and predicted."""
+        vocals = part.magnitudes * part.mask
+        self._columns.add(mixture=part.magnitudes, vocals=vocals, accompaniment=part.magnitudes - vocals)
 
-    def draw(self, path: Path) -> None:
+    def write(self, path: Path) -> None:
         """Write the picture to a file."""
         from vocsep.spectrograms.plot import draw_spectrograms
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from vocsep.models.masks import Groups
 from vocsep.progress import Progress
 from vocsep.separation.drawing import Drawing
 from vocsep.separation.excerpt import excerpt_info, excerpt_samples
-from vocsep.separation.outputs import PICTURE, output_path, output_paths
+from vocsep.separation.listening import Listening
+from vocsep.separation.outputs import PAGE, PICTURE, output_path, output_paths
 from vocsep.separation.settings import Clip, SeparationSettings
 from vocsep.separation.stream import SongSeparator
 from vocsep.separation.unfinished import made_folders, unfinished_folder
@@ -45,8 +46,8 @@ class Separated:
         Samples of all stems that lay beyond full scale and were cut off.
     gain
         What all stems were multiplied with, so that none lies beyond full scale; 1 unless `clip` is `rescale`.
-    picture
-        The spectrograms, if they were asked for.
+    picture, page
+        The spectrograms, and the page to listen to, if they were asked for.
     """
 
     path: Path
@@ -59,11 +60,12 @@ class Separated:
     clipped_samples: int = 0
     gain: float = 1.0
     picture: Path | None = None
+    page: Path | None = None
 
     @property
     def files(self) -> list[Path]:
-        """Stems and picture."""
-        return [*self.outputs.values(), *([self.picture] if self.picture else [])]
+        """Stems, picture and page."""
+        return [*self.outputs.values(), *filter(None, (self.picture, self.page))]
 
     def line(self) -> str:
         """For people."""
@@ -96,8 +98,9 @@ def separate_file(
     begin = time.perf_counter()
     outputs = output_paths(path, settings.stems, output, settings.file_name, settings.format)
     picture = output_path(path, PICTURE, output, settings.file_name, "png") if settings.plot else None
+    page = output_path(path, PAGE, output, settings.file_name, "html") if settings.page else None
     info = excerpt_info(audio_info(path, settings.audio_track), settings.start, settings.duration)
-    result = Separated(path, outputs, info.sample_rate, info.channels, info.seconds, picture=picture)
+    result = Separated(path, outputs, info.sample_rate, info.channels, info.seconds, picture=picture, page=page)
     there = [_is_there(file) for file in result.files]
     if all(there) and not settings.overwrite:
         return replace(result, is_new=False)
@@ -106,7 +109,11 @@ def separate_file(
             f"{path}: a sample rate of {info.sample_rate} Hz cannot be separated, only {_RATES[0]} to {_RATES[1]}"
         )
     check_format(path, settings.format, settings.bit_depth, info, settings.bit_rate)
-    drawing = Drawing(info, separator.spectrogram) if picture else None
+    shown: dict[Path, Drawing | Listening] = {}
+    if picture:
+        shown[picture] = Drawing(info, separator.spectrogram)
+    if page:
+        shown[page] = Listening(info, separator.spectrogram)
     gain = 1.0
     with contextlib.ExitStack() as stack:
         stack.enter_context(made_folders([output, *(file.parent for file in result.files)]))
@@ -122,20 +129,20 @@ def separate_file(
             with contextlib.ExitStack() as rough_stack:
                 for each in rough.values():
                     rough_stack.enter_context(each)
-                samples, peak = _write(path, info, separator, rough, drawing, progress, settings)
+                samples, peak = _write(path, info, separator, rough, shown.values(), progress, settings)
             if peak > 1:  # rounded down, or the greatest sample would be beyond 1 again
                 gain = float(np.nextafter(np.float32(1 / peak), np.float32(0)))
             for stem, writer in writers.items():
                 for block in decode_blocks(rough[stem].path):
                     writer.write(block.waveforms[0] * np.float32(gain))
         else:
-            samples, _ = _write(path, info, separator, writers, drawing, progress, settings)
+            samples, _ = _write(path, info, separator, writers, shown.values(), progress, settings)
         for writer in writers.values():
             writer.finish()
-        if drawing and picture:
-            drawn = folder / f"{PICTURE}.png"
-            drawing.draw(drawn)
-            drawn.replace(picture)
+        for file, content in shown.items():
+            unfinished = folder / f"shown{file.suffix}"
+            content.write(unfinished)
+            unfinished.replace(file)
     return replace(
         result,
         seconds=samples / info.sample_rate,
@@ -159,7 +166,7 @@ def _write(
     info: AudioInfo,
     separator: SongSeparator,
     writers: dict[str, AudioWriter],
-    drawing: Drawing | None,
+    shown: Iterable[Drawing | Listening],
     progress: Progress,
     settings: SeparationSettings,
 ) -> tuple[int, float]:
@@ -177,8 +184,8 @@ def _write(
             encoding = [
                 encoders.submit(_encode, writer, stems[stem], settings.clip) for stem, writer in writers.items()
             ]
-            if drawing:
-                drawing.add(part.magnitudes, part.mask)
+            for content in shown:
+                content.add(part)
             samples += part.mixture.shape[1]
             progress(samples / info.sample_rate, info.seconds)
         peak = max(peak, *(future.result() for future in encoding))

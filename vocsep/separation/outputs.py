@@ -10,7 +10,7 @@ from vocsep.audio.folders import find_files
 from vocsep.audio.formats import STEM_SUFFIX
 
 OUTPUT_FIELDS = ("track", "stem", "folder", "suffix")
-PICTURE = "spectrograms"
+PICTURE, PAGE = "spectrograms", "listen"
 
 
 def output_path(song: Path, stem: str, output: Path, name: str, container: str) -> Path:

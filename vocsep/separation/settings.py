@@ -56,6 +56,11 @@ class SeparationSettings(Settings):
         default=None, ge=1, description="Which audio track of a file, counted from 1 (default: the one that is played)."
     )
     plot: bool = Field(default=False, description="Draw the spectrograms of every song beside its stems.")
+    page: bool = Field(
+        default=False,
+        description="Write listen.html beside the stems, in which any browser plays mixture and stems in step; "
+        "one file of some 3 MB a minute, 20 minutes at most.",
+    )
     overwrite: bool = Field(default=False, description="Separate again what is already there.")
     model: str = Field(
         default="champion",

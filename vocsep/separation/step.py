@@ -146,6 +146,7 @@ def separate_one(
         "state": "separated" if result.is_new else "already there",
         "outputs": {stem: str(file) for stem, file in result.outputs.items()},
         "picture": str(result.picture) if result.picture else None,
+        "page": str(result.page) if result.page else None,
         **{name: getattr(result, name) for name in FIGURES},
         "line": result.line(),
     }

@@ -62,12 +62,14 @@ def test_options_decide_names_stems_format_and_picture(tmp_path: Path, models: P
         "0:00.5",
         "--duration",
         ".25",
+        "--page",
     )
     result = vocsep("separate", "album", "-o", "out", "--models", str(models), *arguments, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["album-song 0.5-0.75 s-spectrograms.png", "album-song 0.5-0.75 s-vocals.flac"]
-    found = soundfile.info(tmp_path / "out" / files[1])
+    place = "album-song 0.5-0.75 s"
+    assert files == [f"{place}-listen.html", f"{place}-spectrograms.png", f"{place}-vocals.flac"]
+    found = soundfile.info(tmp_path / "out" / files[2])
     assert (found.subtype, found.frames) == ("PCM_16", round(0.75 * RATE) - round(0.5 * RATE))
     assert "x real time" in result.stdout
 

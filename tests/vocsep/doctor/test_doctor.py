@@ -15,9 +15,11 @@ from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
 from tests.tracks import write_track
 from vocsep.doctor.diagnosis import STEPS, Diagnosis, examine, probed
-from vocsep.doctor.finding import Finding
+from vocsep.doctor.finding import Finding, judged
+from vocsep.doctor.meanings import MEANINGS
 from vocsep.doctor.network import agreement_finding, gradient_finding, rate_finding
 from vocsep.doctor.objective import domain_finding, trivial_finding
+from vocsep.doctor.report import as_html
 from vocsep.doctor.songs import examine_songs
 from vocsep.models.objective_config import Objective
 from vocsep.spectrograms.config import load_spectrogram_config
@@ -250,3 +252,23 @@ def test_unknown_system_is_one_line(tmp_path: Path) -> None:
     (line,) = result.stderr.splitlines()
     assert "solution-9" in line
     assert "solution-2a" in line
+
+
+def test_page_shows_what_fails_first_and_folds_what_is_fine() -> None:
+    order = ("splits", "silence", "levels", "sources", "finite")
+    found = dict(zip(order, ("pass", "warn", "pass", "fail", "warn"), strict=True))
+    findings = [
+        judged(check, f"<i>{check}</i>", (True, status, f"advice of {check}"), sound="", values={})  # type: ignore[arg-type]
+        for check, status in found.items()
+    ]
+    html = as_html(Diagnosis(tuple(findings)), {"config": "<b>odd</b>"})
+    assert "<i>" not in html
+    assert "<b>" not in html
+    shown, folded = html.split("<details>")
+    places = [shown.index(f"advice of {check}") for check in ("sources", "silence", "finite")]
+    assert places == sorted(places)
+    assert all(f"advice of {check}" in folded for check in ("splits", "levels"))
+    assert all(MEANINGS[check] in html for check in order)
+    assert "<details>" not in as_html(Diagnosis(tuple(findings[1:2])), {})
+    for loading in ("http:", "https:", "url(", "<link", "<script"):
+        assert loading not in html

@@ -1,12 +1,19 @@
 """What a report holds, as a reader finds it: its page, tables and pictures."""
 
+import base64
 import io
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
+
+from vocsep.html.pages import player_script
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -21,9 +28,12 @@ class Page(HTMLParser):
         self.text = ""
         self.tables: list[list[list[str]]] = []
         self.style = ""
+        self.scripts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
         if tag not in VOID:
             self.open.append(tag)
         if tag == "table":
@@ -40,12 +50,61 @@ class Page(HTMLParser):
         if self.open and self.open[-1] == "style":
             self.style += data
             return
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+            return
         self.text += data
         if self.open and self.open[-1] in ("td", "th"):
             self.tables[-1][-1][-1] += data
 
     def attributes(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def players(self) -> list[Any]:
+        """What the players of the page hold."""
+        return [json.loads(script) for script in self.scripts if script.startswith("{")]
+
+
+def assert_self_contained(page: Page) -> None:
+    """Nothing is loaded from elsewhere, and nothing is run but the script of the players."""
+    sounding = bool(page.players)
+    kinds = [attributes["type"] for attributes in page.attributes("script")]
+    assert kinds == ["application/json"] * len(page.players) + ["module"] * sounding
+    assert all(set(attributes) == {"type"} for attributes in page.attributes("script"))
+    if sounding:
+        assert page.scripts[-1] == player_script()
+    assert not {"link", "iframe", "object", "embed", "base", "form", "audio", "video", "source"} & {
+        tag for tag, _ in page.tags
+    }
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            assert name not in ("href", "srcset", "data", "action", "poster", "background", "style")
+            if name == "src":
+                assert re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/]+=*", value or "")
+    for loading in ("url(", "@import", "http:", "https:", "//"):
+        assert loading not in page.style
+    for player in page.players:
+        for track in player["tracks"]:
+            assert re.fullmatch(r"data:image/jpeg;base64,[A-Za-z0-9+/]+=*", track["picture"])
+            assert all(re.fullmatch(r"[A-Za-z0-9+/]+=*", piece) for piece in track["pieces"])
+
+
+def played(player: Any, name: str) -> NDArray[np.float32]:
+    """`(channels, samples)` of a lane of a player, as an mp3 reader decodes its pieces, without their margins."""
+    (track,) = [track for track in player["tracks"] if track["name"] == name]
+    parts, left = [], player["frames"]
+    for piece in track["pieces"]:
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(piece)), dtype="float32", always_2d=True)
+        assert rate == player["sampleRate"]
+        frames = min(left, rate * player["pieceSeconds"])
+        assert samples.shape == (frames + 2 * player["margin"], player["channels"])
+        parts.append(samples[player["margin"] : player["margin"] + frames].T)
+        left -= frames
+    assert left == 0
+    joined: NDArray[np.float32] = np.concatenate(parts, axis=1)
+    return joined
 
 
 def parsed_page(path: Path) -> Page:

@@ -1,20 +1,19 @@
 import base64
 import io
-import re
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import av
+import matplotlib.image
 import numpy as np
 import pytest
-import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
-from numpy.typing import NDArray
 
 from tests.vocsep.evaluation.evaluation_songs import (
     BEST_FIRST,
@@ -30,17 +29,22 @@ from tests.vocsep.evaluation.evaluation_songs import (
     target_of,
     write_stems,
 )
-from tests.vocsep.evaluation.report_pages import Page, check_picture, parsed_page, table_cells
+from tests.vocsep.evaluation.report_pages import assert_self_contained, check_picture, parsed_page, played, table_cells
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
-from vocsep.evaluation.examples import SOUNDS, Example, make_example
-from vocsep.evaluation.report.plots import plot_over_time
+from vocsep.evaluation.examples import Example, make_example
+from vocsep.evaluation.report.facts import model_facts
+from vocsep.evaluation.report.plots import within_limits
 from vocsep.evaluation.report.text import findings
 from vocsep.evaluation.report.writing import best_first, example_songs, write_report
-from vocsep.evaluation.subjects import FolderSubject, ModelSubject
+from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
+from vocsep.html.pictures import ROWS
+from vocsep.html.player import Lane, player_json
+from vocsep.html.sounds import Mp3Pieces
+from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.spectrograms.plot import EXCERPT_SECONDS, loudest_span
 
-Array = NDArray[Any]
+FINE = load_spectrogram_config("fine")
 
 # Some of the names below have letters that matplotlib's own font lacks; it draws boxes and warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph:UserWarning")
@@ -48,49 +52,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Glyph:UserWarning")
 # report.html
 
 
-def assert_self_contained(page: Page) -> None:
-    """Nothing is loaded from elsewhere and nothing is run."""
-    allowed = {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "h1",
-        "h2",
-        "h3",
-        "p",
-        "code",
-        "ul",
-        "li",
-        "div",
-        "span",
-    }
-    allowed |= {"table", "thead", "tbody", "tr", "th", "td", "img", "audio"}
-    assert {tag for tag, _ in page.tags} <= allowed
-    for _, attributes in page.tags:
-        for name, value in attributes.items():
-            assert not name.startswith("on")
-            if name in ("src", "href", "srcset", "data", "action", "poster", "background"):
-                assert name == "src"
-                assert re.match(r"data:(image/png|audio/mpeg);base64,[A-Za-z0-9+/]+=*$", value or "")
-    for loading in ("url(", "@import", "http:", "https:", "//"):
-        assert loading not in page.style
-
-
 def content_of(source: str | None) -> bytes:
     return base64.b64decode((source or "").partition(",")[2], validate=True)
-
-
-def seconds_of_sound(content: bytes) -> tuple[float, float, int]:
-    """Seconds, loudest sample and channels of an mp3 file."""
-    with av.open(io.BytesIO(content), mode="r") as container:
-        assert container.format.name == "mp3"
-        (stream,) = container.streams.audio
-        blocks = [frame.to_ndarray() for frame in container.decode(stream)]
-        waveform = np.concatenate(blocks, axis=1)
-        return waveform.shape[1] / stream.rate, float(np.abs(waveform).max()), len(waveform)
 
 
 def test_page_holds_the_tables_of_the_readable_report_and_loads_nothing(tmp_path: Path) -> None:
@@ -119,19 +82,61 @@ def test_page_holds_the_tables_of_the_readable_report_and_loads_nothing(tmp_path
         check_picture(io.BytesIO(content_of(attributes["src"])))
     pictures = [content_of(attributes["src"]) for attributes in page.attributes("img")]
     assert pictures == [(folder / name).read_bytes() for name in ("songs.png", "over_time.png")]
-    assert page.attributes("audio") == []
+    assert page.players == []
+
+
+def test_head_of_the_page_says_when_with_which_model_and_of_which_songs(tmp_path: Path) -> None:
+    description = {
+        "created": "2026-01-02T03:04:05+00:00",
+        "architecture": {"name": "tfc-tdf", "channels": 2, "width": 24},
+        "data": {"dataset": "musdb18", "train": ["a", "b", "c"], "valid": ["d"], "digest": "0123456789abcdef0123"},
+        "training": {"steps_done": 3468, "seconds": 2702.5},
+        "objective": {"loss": "l1"},
+        "licence": "<b>mine</b>",
+    }
+    target = target_of(tmp_path)
+    target = replace(target, models={"model": replace(target.models["model"], description=description)})
+    folder = made(tmp_path / "reports" / "one")
+    summary = write_report(folder, target, some_songs(), {})
+    assert summary["date"].startswith(f"{datetime.now():%Y-}")
+    page = parsed_page(folder / "report.html")
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    for text in (summary["date"], "2026-01-02 03:04:05", "tfc-tdf, width 24, stereo", "3468 steps, 2702.5 s, loss l1"):
+        assert text in page.text
+        assert text in markdown
+    assert "3, and 1 for validation, musdb18, digest 0123456789abcdef\n" in page.text
+    assert "<b>mine</b>" in page.text
+
+
+@pytest.mark.parametrize("odd", [None, 3, NAN, True, [], [1, None], {"name": 2}, "</style>"])
+def test_odd_descriptions_of_models_are_left_out_or_are_text(odd: Any) -> None:
+    for place in ("created", "architecture", "data", "training", "recipe", "targets", "versions", "licence"):
+        assert all(isinstance(text, str) and text for text in model_facts({place: odd}).values())
+        assert all(
+            isinstance(text, str) and text for text in model_facts({place: {"train": odd, "sets": odd}}).values()
+        )
+    assert model_facts({}) == {}
+
+
+def test_scores_beyond_the_limits_of_the_pictures_stand_at_the_edge() -> None:
+    shown, is_cut = within_limits([-150.0, NAN, 5.0, 400.0, -INF])
+    np.testing.assert_array_equal(shown, [-20.0, NAN, 5.0, 30.0, -20.0])
+    assert is_cut
+    assert within_limits([NAN, -19.0, 29.0]) == ([pytest.approx(NAN, nan_ok=True), -19.0, 29.0], False)
 
 
 def test_page_shows_names_that_look_like_html_as_they_are(tmp_path: Path) -> None:
     songs = [made_up(name, [float(number)]) for number, name in enumerate(NASTY_NAMES)]
     songs[0] = made_up(NASTY_NAMES[0], [NAN])
     failures = {f"failed {name}": f"{name}: cannot be read" for name in NASTY_NAMES}
-    picture = tmp_path / "picture.png"
-    plot_over_time(picture, {})
-    sounds = {name: tmp_path / f"{name}.mp3" for name in SOUNDS}
-    for path in sounds.values():
-        soundfile.write(path, np.zeros((44100, 2)), 44100, format="MP3")
-    examples = {title: Example("id", name, picture, sounds) for title, name in zip("abcde", NASTY_NAMES, strict=True)}
+    examples = {}
+    for title, name in zip("abcde", NASTY_NAMES, strict=True):
+        sound = Mp3Pieces(1, 44100)
+        sound.write(np.zeros((1, 500), np.float32))
+        sound.finish()
+        player = tmp_path / f"{title}.json"
+        player.write_text(player_json([Lane(name, "mixture", sound, np.ones((3, FINE.bins), np.float32))], FINE))
+        examples[title] = Example("id", name, (0.0, 1.0), player)
     target = target_of(tmp_path)
     model = replace(target.models["model"], path=tmp_path / "<i>models" / "</title><script>")
     folder = made(tmp_path / "reports" / "one")
@@ -143,8 +148,7 @@ def test_page_shows_names_that_look_like_html_as_they_are(tmp_path: Path) -> Non
     for title, name in zip("abcde", NASTY_NAMES, strict=True):
         assert f"failed {name}: {name}: cannot be read" in page.text
         assert f"{title}: {name}\n" in page.text
-    alternatives = [attributes["alt"] for attributes in page.attributes("img")]
-    assert alternatives[:5] == [f"Spectrograms of {name}" for name in NASTY_NAMES]
+    assert [player["tracks"][0]["name"] for player in page.players] == list(NASTY_NAMES)
     assert str(model.path) in page.text
 
 
@@ -243,55 +247,76 @@ def made_examples(tmp_path_factory: pytest.TempPathFactory) -> Shown:
         vocals[:, : 2 * EXAMPLE_RATE if channels == 2 else 0] *= 0.01
         stems[name] = {"vocals": vocals, "accompaniment": accompaniment}
         write_stems(folder / "songs" / "test" / name, stems[name], EXAMPLE_RATE)
-    add_model(folder / "models")
-    subject = ModelSubject(folder / "models", "1")
+    for seed in (0, 1):
+        add_model(folder / "models", seed=seed)
+    subjects: dict[str, Subject] = {
+        row: ModelSubject(folder / "models", number) for row, number in (("model", "1"), ("bundled", "2"))
+    }
     songs = open_dataset(folder / "songs", "folder").split("test")
-    return folder, {song.name: make_example(song, subject, folder / "examples" / song.id) for song in songs}, stems
+    return folder, {song.name: make_example(song, subjects, folder / "examples") for song in songs}, stems
 
 
-def test_example_has_a_picture_and_a_sound_of_the_excerpts_length_for_everything(made_examples: Shown) -> None:
+def held_by(example: Example) -> Any:
+    return json.loads(example.player.read_text(encoding="utf-8"))
+
+
+LANES = (
+    ("mixture", "mixture"),
+    *(
+        (name.format(source), source)
+        for source in ("vocals", "accompaniment")
+        for name in ("true {}", "{}, model", "{}, bundled model")
+    ),
+)
+
+
+def test_example_has_a_lane_with_picture_outline_and_sound_for_truth_and_every_estimate(made_examples: Shown) -> None:
     _, examples, _ = made_examples
     assert set(examples) == set(SECONDS)
     for channels, (name, seconds) in zip((2, 1), SECONDS.items(), strict=True):
         example = examples[name]
+        player = held_by(example)
         assert example.name == name
-        check_picture(example.picture)
-        assert list(example.sounds) == ["mixture", "true vocals", "estimated vocals", "estimated accompaniment"]
-        assert len({path.read_bytes() for path in example.sounds.values()}) == 4
-        for path in example.sounds.values():
-            found, loudest, found_channels = seconds_of_sound(path.read_bytes())
-            # Coding to mp3 adds up to three of its frames of 1152 samples.
-            assert min(seconds, 12.0) - 0.001 <= found <= min(seconds, 12.0) + 0.08
-            assert 0.05 < loudest < 1.1  # coding to mp3 adds a little
-            assert found_channels == channels
-
-
-def decoded(path: Path) -> Array:
-    with av.open(path, mode="r") as container:
-        return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+        assert [(track["name"], track["kind"]) for track in player["tracks"]] == list(LANES)
+        assert (player["channels"], player["sampleRate"]) == (channels, 44100)
+        assert player["frames"] == pytest.approx(min(seconds, 12.0) * 44100, abs=2)
+        assert example.seconds[1] - example.seconds[0] == pytest.approx(min(seconds, 12.0))
+        sounds = [played(player, track["name"]) for track in player["tracks"]]
+        for track, sound in zip(player["tracks"], sounds, strict=True):
+            assert 0.05 < np.abs(sound).max() < 1.1  # coding to mp3 adds a little
+            assert max(map(max, track["peaks"])) == pytest.approx(1000 * sound.max(), abs=120)
+            pixels = matplotlib.image.imread(io.BytesIO(content_of(track["picture"])), format="jpg")
+            assert pixels.shape[0] == ROWS
+            assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+        assert len({sound.tobytes() for sound in sounds}) == len(LANES)
 
 
 def test_sounds_are_the_loudest_singing_at_one_level(made_examples: Shown) -> None:
     _, examples, stems = made_examples
     true = stems["Long Song"]
-    mixture = true["vocals"] + true["accompaniment"]
     singing = loudest_span(true["vocals"], EXAMPLE_RATE)
     assert singing.start >= 2 * EXAMPLE_RATE - 100
+    assert examples["Long Song"].seconds[0] == singing.start / EXAMPLE_RATE
+    player = held_by(examples["Long Song"])
+    expected = {"mixture": true["vocals"] + true["accompaniment"]}
+    expected |= {f"true {source}": true[source] for source in ("vocals", "accompaniment")}
     # Peaks between the samples count: they are samples at the rate of the mp3.
-    peak = np.abs(soxr.resample(mixture[:, singing].T, EXAMPLE_RATE, 44100)).max()
+    resampled = {
+        name: soxr.resample(waveform[:, singing].T, EXAMPLE_RATE, 44100).T for name, waveform in expected.items()
+    }
+    peak = max(np.abs(waveform).max() for waveform in resampled.values())
     assert peak > 1
-    for name, waveform in (("mixture", mixture), ("true vocals", true["vocals"])):
-        power = np.mean(decoded(examples["Long Song"].sounds[name]).astype(np.float64) ** 2)
-        expected = np.mean((waveform[:, singing] / peak).astype(np.float64) ** 2)
-        assert 10 * np.log10(power / expected) == pytest.approx(0.0, abs=0.5)
-    sum_of_parts = sum(
-        decoded(examples["Long Song"].sounds[name]) for name in ("estimated vocals", "estimated accompaniment")
-    )
-    whole = decoded(examples["Long Song"].sounds["mixture"])
-    assert np.mean((sum_of_parts - whole) ** 2) < 0.1 * np.mean(whole**2)
+    for name, waveform in resampled.items():
+        sound = played(player, name)
+        error = np.mean((sound - waveform / peak) ** 2) / np.mean((waveform / peak) ** 2)
+        assert error < 0.02  # in step, and at this level
+    for row in ("model", "bundled model"):
+        both = sum(played(player, f"{source}, {row}") for source in ("vocals", "accompaniment"))
+        whole = played(player, "mixture")
+        assert np.mean((both - whole) ** 2) < 0.1 * np.mean(whole**2)
 
 
-def test_page_holds_every_picture_and_sound_and_needs_nothing_else(made_examples: Shown, tmp_path: Path) -> None:
+def test_page_holds_every_player_and_needs_nothing_else(made_examples: Shown, tmp_path: Path) -> None:
     _, examples, _ = made_examples
     songs = [made_up(name, [float(number)]) for number, name in enumerate(SECONDS)]
     shown = dict(zip(("best", "worst"), examples.values(), strict=True))
@@ -299,17 +324,7 @@ def test_page_holds_every_picture_and_sound_and_needs_nothing_else(made_examples
     write_report(folder, target_of(tmp_path), songs, {}, shown)
     page = parsed_page(folder / "report.html")
     assert_self_contained(page)
-    sounds = [content_of(attributes["src"]) for attributes in page.attributes("audio")]
-    assert sounds == [path.read_bytes() for example in shown.values() for path in example.sounds.values()]
-    assert all("controls" in attributes for attributes in page.attributes("audio"))
-    for number, example in enumerate(shown.values()):
-        for sound in sounds[4 * number : 4 * number + 4]:
-            assert seconds_of_sound(sound)[0] == pytest.approx(min(SECONDS[example.name], 12.0), abs=0.08)
-    pictures = [content_of(attributes["src"]) for attributes in page.attributes("img")]
-    assert len(pictures) == len(shown) + 2
-    assert pictures[:2] == [example.picture.read_bytes() for example in shown.values()]
-    for picture in pictures:
-        check_picture(io.BytesIO(picture))
+    assert page.players == [held_by(example) for example in shown.values()]
     for title, example in shown.items():
         assert f"{title}: {example.name}" in page.text
 
@@ -321,7 +336,6 @@ def test_tiny_silent_and_loud_songs_are_shown_all_the_same(tmp_path: Path, sampl
     write_stems(tmp_path / "songs" / "test" / "Song", stems, EXAMPLE_RATE)
     write_stems(tmp_path / "estimates" / "Song", stems, EXAMPLE_RATE)
     (song,) = open_dataset(tmp_path / "songs", "folder").split("test")
-    example = make_example(song, FolderSubject(tmp_path / "estimates"), tmp_path / "examples")
-    check_picture(example.picture)
-    for path in example.sounds.values():
-        assert np.isfinite(decoded(path)).all()
+    player = held_by(make_example(song, {"model": FolderSubject(tmp_path / "estimates")}, tmp_path / "examples"))
+    for track in player["tracks"]:
+        assert np.isfinite(played(player, track["name"])).all()

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+Samples = NDArray[np.float32]
 CHROMIUM = Path("/usr/bin/chromium")
 WAIT_MS = 120_000
 _ARGUMENTS = (
@@ -24,13 +26,17 @@ registerProcessor("recorder", class extends AudioWorkletProcessor {
   constructor({ processorOptions }) {
     super();
     this.left = processorOptions.frames;
-    this.waits = processorOptions.afterSilence ? ["silence", "sound"] : [];
+    this.waits = processorOptions.afterSilence ? ["silence", "sound"] : ["sound"];
+    this.silentBlocks = 0;
     this.blocks = [];
   }
   process(inputs) {
     if (this.left <= 0) return false;
     const isSilent = !inputs[0].length || inputs[0][0].every((sample) => sample === 0);
-    while (this.waits.length && (this.waits[0] === "silence") === isSilent) this.waits.shift();
+    // One block is no silence yet: the first ones come before all is connected.
+    this.silentBlocks = isSilent ? this.silentBlocks + 1 : 0;
+    if (this.waits[0] === "silence" && this.silentBlocks >= 8) this.waits.shift();
+    if (this.waits[0] === "sound" && !isSilent) this.waits.shift();
     if (this.waits.length) return true;
     this.time ??= currentTime;
     this.blocks.push(inputs.map((channels) => (channels.length ? channels[0].slice() : new Float32Array(128))));
@@ -40,9 +46,10 @@ registerProcessor("recorder", class extends AudioWorkletProcessor {
   }
 });
 """
+_PLAYER = "#player, [data-player]"
 _RECORD = """
 async ([frames, recorder, afterSilence]) => {
-  const { sound } = document.getElementById("player").vocsep;
+  const { sound } = document.querySelector("#player, [data-player]").vocsep;
   if (!sound.context) {
     await sound.play();
     sound.pause();
@@ -53,9 +60,10 @@ async ([frames, recorder, afterSilence]) => {
   const options = { numberOfInputs: tracks.length + 1, numberOfOutputs: 1, processorOptions };
   const node = new AudioWorkletNode(context, "recorder", options);
   window.recorded = new Promise((resolve) => { node.port.onmessage = ({ data }) => resolve(data); });
-  tracks.forEach((track, index) => track.input.connect(node, 0, index));
-  master.connect(node, 0, tracks.length);
   node.connect(context.destination);
+  master.connect(node, 0, tracks.length);
+  // The first one, by which the recorder tells sound from silence, is connected when all others are.
+  for (const index of [...tracks.keys()].reverse()) tracks[index].input.connect(node, 0, index);
 }
 """
 _RECORDED = """
@@ -117,10 +125,24 @@ class Visit:
 
 
 def of_sound(page: Page, expression: str) -> Any:
-    """The value of an expression about `sound`, what the player plays."""
+    """The value of an expression about `sound`, what the (first) player plays."""
     return page.evaluate(
-        f"(() => {{ const {{ sound }} = document.getElementById('player').vocsep; return {expression}; }})()"
+        f"(() => {{ const {{ sound }} = document.querySelector('{_PLAYER}').vocsep; return {expression}; }})()"
     )
+
+
+def shown_time(page: Page) -> tuple[float, float, bool]:
+    """Where the player shows that it is, and the audio clock, both at one moment, in seconds; and whether it plays."""
+    shown, clock, is_playing = of_sound(
+        page,
+        """(() => {
+          for (;;) {
+            const [clock, shown] = [sound.context.currentTime, sound.seconds];
+            if (sound.context.currentTime === clock) return [shown, clock, sound.isPlaying];
+          }
+        })()""",
+    )
+    return shown, clock, is_playing
 
 
 def until(page: Page, expression: str) -> None:
@@ -141,13 +163,30 @@ def start_recording(page: Page, seconds: float, sample_rate: int, *, after_silen
     page.evaluate(_RECORD, [frames, f"data:text/javascript;base64,{recorder}", after_silence])
 
 
-def recorded(page: Page) -> tuple["np.ndarray[Any, np.dtype[np.float32]]", float]:
+def recorded(page: Page) -> tuple[Samples, float]:
     """The recording, once it is complete, and when it began, in seconds of the audio clock.
 
     `(stems + 1, samples)` of the left channel; the last is what is heard.
     """
     rows, time = page.evaluate(_RECORDED)
     return np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in rows]), time
+
+
+def wait_until_sounding(page: Page) -> None:
+    """Wait until what was begun can be heard."""
+    until(page, "sound.runs.length && sound.context.currentTime > sound.runs[0].time + 0.05")
+
+
+def place_of(excerpt: Samples, whole: Samples) -> tuple[int, float]:
+    """Where a recording comes from: the sample at which it fits best, and the correlation there."""
+    size = 1 << (len(whole) + len(excerpt)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(whole, size) * np.conj(np.fft.rfft(excerpt, size)), size)[
+        : len(whole) - len(excerpt)
+    ]
+    sums = np.concatenate([[0.0], np.cumsum(np.square(whole, dtype=float))])
+    energy = (sums[len(excerpt) :] - sums[: len(sums) - len(excerpt)])[: len(product)]
+    scores = product / np.sqrt(np.maximum(energy, 1e-9) * np.square(excerpt, dtype=float).sum())
+    return int(scores.argmax()), float(scores.max())
 
 
 def drop(page: Page, files: dict[str, bytes]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.helpers import one_line
+from vocsep.html.peaks import Peaks
+from vocsep.html.pictures import ROWS, draw_mask, draw_spectrogram, log_rows, shown_band
 from vocsep.page.downloads import download_name, title, zipped
 from vocsep.page.options import TakeOptions
-from vocsep.page.peaks import Peaks
-from vocsep.page.pictures import ROWS, draw_mask, draw_spectrogram, log_rows, shown_band
 from vocsep.page.songs import KEEP_SECONDS, MOST_TAKES, Songs, shown_name
 from vocsep.spectrograms.config import load_spectrogram_config
 

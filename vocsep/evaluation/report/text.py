@@ -6,22 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vocsep.evaluation.rows import ROW_TITLES
 from vocsep.evaluation.scores import SOURCES, WHOLE_SONG_METRICS, SongScores
 from vocsep.metrics.bsseval import METRICS
 from vocsep.tables import aligned, decibels, interval_text, markdown_table, plain, spreadsheet_cell
 
 TERMINAL_COLUMNS = 6
-ROW_TITLES = {
-    "model": "model",
-    "champion": "champion",
-    "against": "other model",
-    "bundled": "bundled model",
-    "mixture": "mixture (floor)",
-    "irm1": "IRM1 (ceiling)",
-    "irm2": "IRM2",
-    "irm1_full": "IRM1, full band",
-    "irm2_full": "IRM2, full band",
-}
 
 
 def summary_table(summary: dict[str, Any]) -> list[list[str]]:
@@ -103,6 +93,12 @@ def headline(summary: dict[str, Any]) -> str:
     )
 
 
+def _about(summary: dict[str, Any]) -> str:
+    """When it was made, and of what model."""
+    facts = {"date": summary["date"], **summary["model"]}
+    return "\n".join(f"- {title}: {plain(fact)}" for title, fact in facts.items())
+
+
 EXPLANATION = (
     "Higher is better. The floor is what doing nothing scores; the ceiling is what a perfect mask of this kind would. "
     "SIR: how little of the other source is left; SAR: how few artefacts; ISR: how true level and panning are. "
@@ -112,7 +108,7 @@ EXPLANATION = (
 
 def report_markdown(summary: dict[str, Any], songs: Sequence[SongScores], pictures: bool = True) -> str:
     """The readable report; songs in the given order."""
-    parts = ["# Evaluation", headline(summary), markdown_table(summary_table(summary)), EXPLANATION]
+    parts = ["# Evaluation", headline(summary), _about(summary), markdown_table(summary_table(summary)), EXPLANATION]
     parts.append("\n".join(f"- {sentence}" for sentence in findings(summary, plain)))
     if summary["failed"]:
         failed = [f"- {plain(name)}: {plain(why)}" for name, why in summary["failed"].items()]

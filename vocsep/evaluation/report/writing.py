@@ -10,6 +10,7 @@ from typing import Any
 from storage.files import new_folder, write_atomically, write_json
 from storage.registry import WEIGHTS_DIGEST
 from vocsep.evaluation.examples import Example
+from vocsep.evaluation.report.facts import model_facts
 from vocsep.evaluation.report.html import report_html
 from vocsep.evaluation.report.plots import plot_over_time, plot_songs
 from vocsep.evaluation.report.text import report_markdown, tracks_csv
@@ -78,8 +79,10 @@ def summarize_report(target: Target, songs: Sequence[SongScores], failures: dict
         "aggregation": "per song the median over its 1-s frames; over the songs median and mean of these",
         "metrics": "BSSEval v4 (museval), vocals + accompaniment scenario, dB",
         "measures": [*METRICS, *WHOLE_SONG_METRICS],
+        "date": datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
         "subject": target.titles["model"],
         "weights_sha256": model.description.get(WEIGHTS_DIGEST) if model else None,
+        "model": model_facts(model.description) if model else {},
         "dataset": {"kind": target.dataset.kind, "root": str(target.dataset.root)},
         "split": target.split,
         "songs": len(songs),

@@ -3,6 +3,7 @@
 import { takePath } from "./api.js";
 import { byId, clock, h, kept, say } from "./dom.js";
 import { Lanes } from "./lanes.js";
+import { fetchedPiece } from "./pieces.js";
 import { Sound } from "./sound.js";
 
 const STEMS = ["mixture", "vocals", "accompaniment"];
@@ -40,19 +41,17 @@ export class Player {
     Object.assign(this, { song, take, other, isBlind, side: 0, from: null });
     // Blind, chance says which of the two is X.
     this.sides = other ? (isBlind && Math.random() < 0.5 ? [other, take] : [take, other]) : [take];
-    const address = (one, stem) => (number) => `${takePath(song.id, one.id)}/samples/${stem}/${number}`;
+    const { sample_rate: sampleRate, channels, frames } = take.sound;
+    const piece = (one, stem) => (number) => fetchedPiece(`${takePath(song.id, one.id)}/samples/${stem}/${number}`, channels, sampleRate);
     this.tracks = [
       { stem: "mixture", side: null },
       ...this.sides.flatMap((one, side) => OWN_STEMS.map((stem) => ({ stem, side, take: one }))),
     ];
     this.sound = new Sound(
-      this.tracks.map((track) => address(track.take ?? take, track.stem)),
-      {
-        sampleRate: take.sound.sample_rate, channels: take.sound.channels,
-        frames: take.sound.frames, chunkSeconds: this.chunkSeconds,
-      },
+      this.tracks.map((track) => piece(track.take ?? take, track.stem)),
+      { sampleRate, frames, chunkSeconds: this.chunkSeconds },
     );
-    this.lanes = new Lanes(STEMS, this.sound.duration, {
+    this.lanes = new Lanes(Object.fromEntries(STEMS.map((stem) => [stem, stem])), this.sound.duration, {
       level: () => this.#setLevels(),
       seek: (seconds) => this.seek(seconds),
       loop: (from, to) => this.setLoop(from, to),
@@ -212,7 +211,8 @@ export class Player {
     const address = takePath(this.song.id, shown.id);
     const response = await fetch(`${address}/peaks`);
     if (!response.ok || !this.sound || this.sides[this.side] !== shown) return;
-    this.lanes.show(await response.json(), address, shown.sound.hertz);
+    const pictures = Object.fromEntries(STEMS.map((stem) => [stem, `${address}/pictures/${stem}`]));
+    this.lanes.show(await response.json(), pictures, shown.sound.hertz, `${address}/pictures/mask`);
   }
 
   #setLevels() {

@@ -15,12 +15,12 @@ const LOOK_MS = 250;
 const PIECES_HELD = 4;
 
 export class Sound extends EventTarget {
-  /** `tracks` are functions from a piece's number to its address; frames count samples per channel. */
-  constructor(tracks, { sampleRate, channels, frames, chunkSeconds }) {
+  /** `tracks` are functions from a piece's number to a promise of its `AudioBuffer`; frames count samples per channel. */
+  constructor(tracks, { sampleRate, frames, chunkSeconds }) {
     super();
-    Object.assign(this, { sampleRate, channels, frames, isPlaying: false, loop: null });
+    Object.assign(this, { sampleRate, frames, isPlaying: false, loop: null });
     this.pieceFrames = chunkSeconds * sampleRate;
-    this.tracks = tracks.map((address) => ({ address, level: 1, pieces: new Map(), input: null, gain: null }));
+    this.tracks = tracks.map((load) => ({ load, level: 1, pieces: new Map(), input: null, gain: null }));
     this.context = null;
     this.master = null;
     this.rest = 0; // the frame where it stands while nothing sounds
@@ -149,6 +149,7 @@ export class Sound extends EventTarget {
   #schedule(buffers) {
     const { cursor, loop } = this;
     const now = this.context.currentTime;
+    const asked = performance.now();
     if (cursor.time === null || cursor.time < now + SEAM_SECONDS) {
       // At the beginning, or where a piece came late: all stems wait alike.
       const rate = this.context.sampleRate;
@@ -173,6 +174,11 @@ export class Sound extends EventTarget {
       };
       this.sources.add(source);
     });
+    if (now + (performance.now() - asked) / 1000 + SEAM_SECONDS > cursor.time) {
+      // Held up before the last stem was told: some begin too late, each as it comes. All of them again.
+      this.#begin(cursor.frame);
+      return;
+    }
     cursor.frame = stop;
     cursor.time += seconds;
     if (isInLoop && stop === loop.stop) {
@@ -219,25 +225,12 @@ export class Sound extends EventTarget {
   #piece(track, number) {
     let piece = track.pieces.get(number);
     if (!piece) {
-      piece = this.#load(track.address(number));
+      piece = track.load(number);
       piece.catch(() => track.pieces.delete(number));
       track.pieces.set(number, piece);
       for (const old of [...track.pieces.keys()].slice(0, -PIECES_HELD)) track.pieces.delete(old);
     }
     return piece;
-  }
-
-  async #load(address) {
-    const response = await fetch(address);
-    if (!response.ok) throw new Error(`${address}: ${response.status}`);
-    const samples = new Int16Array(await response.arrayBuffer());
-    const frames = samples.length / this.channels;
-    const buffer = new AudioBuffer({ length: frames, numberOfChannels: this.channels, sampleRate: this.sampleRate });
-    for (let channel = 0; channel < this.channels; channel += 1) {
-      const values = buffer.getChannelData(channel);
-      for (let index = 0; index < frames; index += 1) values[index] = samples[index * this.channels + channel] / 32768;
-    }
-    return buffer;
   }
 
   #changed() {

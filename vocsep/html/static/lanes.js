@@ -5,15 +5,20 @@ import { clock, h } from "./dom.js";
 const HERTZ = [100, 200, 500, 1000, 2000, 5000, 10000];
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600];
 
-/** Lanes of `stems`; `on` hears `level` (a stem's controls changed), `seek` and `loop` (seconds). */
+/**
+ * Lanes of `stems`, which are names and their kinds (`mixture`, `vocals`, `accompaniment`); `on` hears `level` (a stem's
+ * controls changed), `seek` and `loop` (seconds). If `isExclusive`, only what is solo sounds, by itself unless Shift adds it.
+ */
 export class Lanes {
-  constructor(stems, duration, on) {
+  constructor(stems, duration, on, isExclusive = false) {
     this.duration = duration;
     this.on = on;
-    this.controls = Object.fromEntries(stems.map((stem) => [stem, { mute: false, solo: false, volume: 1 }]));
+    this.isExclusive = isExclusive;
+    const names = Object.keys(stems);
+    this.controls = Object.fromEntries(names.map((stem) => [stem, { mute: false, solo: false, volume: 1 }]));
     this.peaks = {};
     this.top = 1;
-    this.lanes = Object.fromEntries(stems.map((stem) => [stem, this.#lane(stem)]));
+    this.lanes = Object.fromEntries(names.map((stem) => [stem, this.#lane(stem, stems[stem])]));
     this.ruler = h("div", { className: "ruler", "aria-hidden": "true" });
     this.seeker = this.#seeker();
     this.element = h(
@@ -30,13 +35,13 @@ export class Lanes {
     this.observer.disconnect();
   }
 
-  /** Show peaks (`[lowest, highest]` in thousandths, by stem) and the pictures at a take's address. */
-  show(peaks, address, hertz) {
+  /** Show peaks (`[lowest, highest]` in thousandths) and pictures (addresses), both by stem, and the address of the mask. */
+  show(peaks, pictures, hertz, mask = null) {
     this.peaks = peaks;
     this.top = Math.max(50, ...(peaks.mixture ?? []).flat().map(Math.abs));
     for (const [stem, lane] of Object.entries(this.lanes)) {
-      lane.picture.src = `${address}/pictures/${stem}`;
-      lane.mask.src = `${address}/pictures/mask`;
+      lane.picture.src = pictures[stem];
+      if (mask) lane.mask.src = mask;
       lane.scale.replaceChildren(...scaleMarks(hertz));
     }
     this.draw();
@@ -74,8 +79,18 @@ export class Lanes {
   /** What a stem's controls let through: 0 to 1. */
   level(stem) {
     const { mute, solo, volume } = this.controls[stem];
+    if (this.isExclusive) return solo && !mute ? volume : 0;
     const isAnySolo = Object.values(this.controls).some((one) => one.solo);
     return (isAnySolo ? solo : !mute) ? volume : 0;
+  }
+
+  /** Solo one stem alone. */
+  only(stem) {
+    for (const [name, control] of Object.entries(this.controls)) {
+      control.solo = name === stem;
+      this.lanes[name].solo.setAttribute("aria-pressed", String(control.solo));
+    }
+    this.#levels();
   }
 
   toggle(stem, what) {
@@ -104,7 +119,7 @@ export class Lanes {
     this.on.level();
   }
 
-  #lane(stem) {
+  #lane(stem, kind) {
     const control = this.controls[stem];
     const button = (what, letter) =>
       h(
@@ -116,7 +131,7 @@ export class Lanes {
           title: `${what} ${stem}`,
           "aria-label": `${what} ${stem}`,
           "aria-pressed": "false",
-          onclick: () => this.toggle(stem, what),
+          onclick: (event) => (this.isExclusive && what === "solo" && !event.shiftKey ? this.only(stem) : this.toggle(stem, what)),
         },
       );
     const [mute, solo] = [button("mute", "M"), button("solo", "S")];
@@ -141,7 +156,7 @@ export class Lanes {
     );
     this.#listen(time);
     const controls = h("div", { className: "controls" }, h("span", { className: "stem", textContent: stem }), h("span", { className: "buttons" }, mute, solo), volume);
-    const element = h("div", { className: `lane ${stem}`, role: "group", "aria-label": stem }, controls, time);
+    const element = h("div", { className: `lane ${kind}`, role: "group", "aria-label": stem }, controls, time);
     return { element, canvas, picture, mask, scale, mute, solo };
   }
 

@@ -43,11 +43,20 @@ def log_rows(columns: Waveform, config: SpectrogramConfig) -> npt.NDArray[np.flo
     return rows[::-1]
 
 
-def draw_spectrogram(path: Path, columns: Waveform, config: SpectrogramConfig, top: float) -> None:
-    """Write magnitudes `(columns, bins)` as a PNG; `top` is 0 dB."""
+def spectrogram_pixels(
+    columns: Waveform, config: SpectrogramConfig, top: float
+) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """Magnitudes `(columns, bins)` as `(ROWS, columns, 3)`, red, green and blue; `top` is 0 dB."""
     floor = top * 10 ** (-DYNAMIC_RANGE_DB / 20)
     level = 1 + 20 * np.log10(np.maximum(log_rows(columns, config), floor) / top) / DYNAMIC_RANGE_DB
-    imsave(path, colormaps["magma"](level.clip(0, 1), bytes=True)[..., :3].copy())
+    pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
+    pixels = colormaps["magma"](level.clip(0, 1), bytes=True)[..., :3].copy()
+    return pixels
+
+
+def draw_spectrogram(path: Path, columns: Waveform, config: SpectrogramConfig, top: float) -> None:
+    """Write magnitudes `(columns, bins)` as a PNG; `top` is 0 dB."""
+    imsave(path, spectrogram_pixels(columns, config, top))
 
 
 def draw_mask(path: Path, columns: Waveform, config: SpectrogramConfig) -> None:

@@ -1,0 +1,60 @@
+"""What the head of a report says of a model, in words: how it is made, and what it was trained on."""
+
+import math
+from typing import Any
+
+_CHANNELS = {"1": "mono", "2": "stereo"}
+
+
+def model_facts(description: dict[str, Any]) -> dict[str, str]:
+    """Title to text, of everything that a model's description says, and says in the way that it should."""
+
+    def text(*place: str, unit: str = "") -> str:
+        value = _at(description, *place)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return f"{round(value, 2):.10g}{unit}"
+        return value + unit if isinstance(value, str) else ""
+
+    songs = [len(_list(description, "data", split)) for split in ("train", "valid")]
+    sets = [name for one in _list(description, "recipe", "sets") if isinstance(name := _at(one, "name"), str)]
+    version, width = text("versions", "vocsep"), text("architecture", "width")
+    loss, digest = text("objective", "loss"), text("data", "digest")
+    facts = {
+        "made": (text("created").replace("T", " "), version and f"vocsep {version}"),
+        "network": (
+            text("architecture", "name"),
+            width and f"width {width}",
+            _CHANNELS.get(text("architecture", "channels"), ""),
+            " and ".join(target for target in _list(description, "targets") if isinstance(target, str)),
+        ),
+        "spectrogram": (
+            text("spectrogram", "sample_rate", unit=" Hz"),
+            text("spectrogram", "n_fft", unit=" points"),
+            text("spectrogram", "hop_length", unit=" samples apart"),
+        ),
+        "training": (
+            text("training", "steps_done", unit=" steps"),
+            text("training", "seconds", unit=" s"),
+            loss and f"loss {loss}",
+            text("metrics", "valid_sdr_db", unit=" dB on the validation songs"),
+        ),
+        "training songs": (
+            f"{songs[0]}, and {songs[1]} for validation" if any(songs) else "",
+            ", ".join(sets) or text("data", "dataset"),
+            digest and f"digest {digest[:16]}",
+        ),
+        "licence": (text("licence"),),
+    }
+    joined = {title: ", ".join(part for part in parts if part) for title, parts in facts.items()}
+    return {title: fact for title, fact in joined.items() if fact}
+
+
+def _at(value: Any, *place: str) -> Any:
+    for name in place:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _list(value: Any, *place: str) -> list[Any]:
+    found = _at(value, *place)
+    return found if isinstance(found, list) else []
