@@ -4,7 +4,7 @@
 
 Every engine runs in a process of its own, with one thread, engines taking turns, and medians are reported.
 The songs are stems of a MUSDB18 (preview) folder, joined end to end, from `--dataset` or the environment's
-MUSDB_PATH; without one, signals are synthesised, and the output says so. The estimates are those of an ideal
+MUSDB_PATH; without one, signals are synthesized, and the output says so. The estimates are those of an ideal
 ratio mask.
 """
 
@@ -52,7 +52,7 @@ def compare(dataset: Path | None, seconds: float, rounds: int) -> None:
     samples = int(seconds * RATE)
     references = real_songs(Path(dataset), samples) if dataset else synthetic_song(samples)
     estimates = ideal_ratio_mask(references)
-    what = f"songs from {dataset}" if dataset else "synthesised signals (no MUSDB18 folder given)"
+    what = f"songs from {dataset}" if dataset else "synthesized signals (no MUSDB18 folder given)"
     print(f"{seconds:g} s stereo, 2 sources, windows of 1 s, one thread; {what}")
     seconds_of: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     memory_of: dict[str, list[float]] = {engine: [] for engine in ENGINES}
@@ -187,7 +187,7 @@ def real_songs(dataset: Path, samples: int) -> Floats:
 
 
 def synthetic_song(samples: int) -> Floats:
-    """Syllables of a gliding voice over coloured noise, `(2, 2, samples)`."""
+    """Syllables of a gliding voice over colored noise, `(2, 2, samples)`."""
     random = np.random.default_rng(0)
     seconds = np.arange(samples) / RATE
     pitch = 220 * 2 ** (0.5 * np.sin(0.7 * seconds) + 0.02 * np.sin(35 * seconds))

@@ -74,7 +74,7 @@ def main() -> None:
             make_demo(root, train_songs=8, test_songs=2)
         else:
             root = Path(arguments.dataset)
-        what = root if arguments.dataset else "synthesised songs (no MUSDB18 folder given)"
+        what = root if arguments.dataset else "synthesized songs (no MUSDB18 folder given)"
         print(f"{arguments.songs} songs of {arguments.seconds:g} s, preset fine, joined from {what}")
         values = float16_cost(root) | {"real_songs": float(arguments.dataset is not None)}
         for minutes in arguments.memory_minutes:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [--store STORE] [--steps 20] [--repeats 5] [--channels 1] [--batch-size 16]
 
-The steps are those of a run: loss, backward, clipping, guard and optimiser, patches with the default augmentation.
+The steps are those of a run: loss, backward, clipping, guard and optimizer, patches with the default augmentation.
 Validation, averaging and logging are left out, so that data weighs more than in a run. `compute` trains on one batch
 over and over; each tier feeds through `StepBatches`; `dataloader` is what is usual: worker processes that slice zarr
 arrays item by item and mix in numpy, without any other augmentation. All take turns; rates are medians over the

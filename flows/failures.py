@@ -1,4 +1,4 @@
-"""How a run ends that failed or was told to: a failure that a user can mend is one line, and the last one says how to
+"""How a run ends that failed or was told to: a failure that a user can fix is one line, and the last one says how to
 go on. Prefect itself would tell it four times over, with tracebacks of its own."""
 
 import asyncio

@@ -53,7 +53,7 @@ def writing_folder(path: Path, temporary: Path | None = None, *, replace: bool =
     temporary
         Its path until then, on the same disk.
     replace
-        Whether a folder that is at `path` already gives way; else the end fails unless that one is empty.
+        Whether a folder that is at `path` already is replaced; else the end fails unless that one is empty.
     """
     folder = temporary or path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     old = folder.with_name(f"{folder.name}-replaced")

@@ -70,7 +70,7 @@ def reported(url: str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     text = str(error)
     if "NoSuchBucket" in text:
-        return "no such bucket; make it, or mend the URL"
+        return "no such bucket; create it, or fix the URL"
     # The address at which cloud machines ask for their credentials is asked when the environment has none.
     if "/latest/api/token" in text or "/latest/meta-data" in text or "MissingAccessKeyId" in text:
         return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (public data: AWS_SKIP_SIGNATURE=true)"

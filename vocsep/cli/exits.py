@@ -49,7 +49,7 @@ def exit_codes() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except OSError as error:
-        # A path that is something else than it should be, or a disk that is full: the user's to mend.
+        # A path that is something else than it should be, or a disk that is full: the user's to fix.
         place = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {place}{error.strerror or error}", err=True)
         sys.exit(2)

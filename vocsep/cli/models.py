@@ -93,7 +93,7 @@ def models_promote(
     """Make a version the champion."""
     registry = _registry(models)
     held = None
-    with contextlib.suppress(UserError):  # promoting mends a history that is damaged
+    with contextlib.suppress(UserError):  # promoting repairs a history that is damaged
         held = registry.champion()
     registry.promote(version, "promoted by hand")
     if held == version:

@@ -1,4 +1,4 @@
-"""`vocsep store ...`: looking at a spectrogram store, checking, mending and copying it."""
+"""`vocsep store ...`: inspecting, verifying, repairing and copying a spectrogram store."""
 
 import functools
 from pathlib import Path
@@ -15,7 +15,7 @@ from storage.remote.bucket import is_url
 from vocsep.paths import CACHE, PICTURES, STORE
 from vocsep.progress import progress_on_bar
 
-app = typer.Typer(no_args_is_help=True, help="Look at a spectrogram store, check, mend and copy it.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, verify, repair and copy a spectrogram store.")
 
 StoreArgument = Annotated[
     str, typer.Argument(help="Spectrogram store: a folder, or a URL such as s3://bucket/name.zarr.")
@@ -68,7 +68,7 @@ def store_verify(store: StoreArgument = str(STORE)) -> None:
     for problem in found:
         typer.echo(problem.what + (f" ({problem.track})" if problem.track else ""))
     if found:
-        typer.echo(f"{store}: {len(found)} problems; mend it with: vocsep store repair {store}", err=True)
+        typer.echo(f"{store}: {len(found)} problems; repair it with: vocsep store repair {store}", err=True)
         raise typer.Exit(1)
     manifest = _manifest(store)
     shards = sum(len(track.arrays) for track in manifest.tracks.values())

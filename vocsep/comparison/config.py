@@ -18,7 +18,7 @@ class ComparisonConfig(Settings):
     ladder: bool = Field(
         default=True, description="Also the way from project to notebook, one problem at a time, and each alone."
     )
-    seeds: int = Field(default=3, ge=1, description="Every system is trained with so many seeds, from 0 on.")
+    seeds: int = Field(default=3, ge=1, description="Number of seeds per system: 0, 1, and so on.")
     steps: int = Field(default=400, ge=1, description="Training steps of every run.")
     batch_size: int = Field(default=16, ge=1, description="Patches per step.")
     width: int = Field(default=8, ge=1, description="Feature maps of the network's first block.")

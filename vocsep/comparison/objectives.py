@@ -9,7 +9,7 @@ from vocsep.training.config import TrainConfig
 from vocsep.training.settings_files import load_settings
 
 # What told the project from the notebook, in the order in which the ladder takes it away.
-PROBLEMS = ("domain", "bins", "loss and target", "log normalisation", "initial bias")
+PROBLEMS = ("domain", "bins", "loss and target", "log normalization", "initial bias")
 
 
 def objective_with(problems: frozenset[str]) -> Objective:
@@ -21,7 +21,7 @@ def objective_with(problems: frozenset[str]) -> Objective:
         (True, True): "log-unit",
     }
     return Objective(
-        input=inputs["domain" in problems, "log normalisation" in problems],
+        input=inputs["domain" in problems, "log normalization" in problems],
         output="mask",
         target="oracle" if "loss and target" in problems else "source",
         loss="l1" if "loss and target" in problems else "mse",

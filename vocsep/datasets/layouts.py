@@ -40,7 +40,7 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
         `folder` (`<split>/<song>/{vocals,accompaniment or other stems,mixture}.<any audio>`), `karaoke`
         (`[<split>/]<song>.<any audio>`, accompaniment in the left channel, voice in the right), `vocals` or
         `accompaniment` (any audio in any folder below, each a training song that has this source alone), or `auto`,
-        which recognises all but the last three.
+        which recognizes all but the last three.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
 
 def _open(root: Path, kind: str) -> Dataset:
     if kind == "auto":
-        kind = DEMO_KIND if (root / DEMO_MARKER).is_file() else _recognise(root)
+        kind = DEMO_KIND if (root / DEMO_MARKER).is_file() else _recognize(root)
     problems: dict[str, str] = {}
     valid_names: set[str] = set()
     if kind in ("musdb18", "musdb18-hq", DEMO_KIND):
@@ -81,7 +81,7 @@ def _open(root: Path, kind: str) -> Dataset:
     return Dataset(kind, root, _with_splits(kind, root, listed, valid_names), problems, skipped)
 
 
-def _recognise(root: Path) -> str:
+def _recognize(root: Path) -> str:
     if not any(root.iterdir()):
         raise UserError(f"{root}: the dataset folder is empty")
     entries = [path for _, path in _entries(root)]

@@ -168,9 +168,9 @@ def _through_vowels(
     padded = np.zeros((blocks + 3) * hop)
     padded[window - hop : window - hop + len(source)] = source
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    centre = (np.arange(len(frames)) * hop - window // 2 + hop) / step
-    moving = [np.interp(centre, np.arange(len(f)), f) for f in formants]
-    tone = 440 * 2 ** ((np.interp(centre, np.arange(len(pitch)), pitch) - 69) / 12)
+    center = (np.arange(len(frames)) * hop - window // 2 + hop) / step
+    moving = [np.interp(center, np.arange(len(f)), f) for f in formants]
+    tone = 440 * 2 ** ((np.interp(center, np.arange(len(pitch)), pitch) - 69) / 12)
     moving[0] = np.maximum(moving[0], tone * 1.03)
     moving[1] = np.maximum(moving[1], moving[0] + 200)
     # The higher ones stay; a trained man has one more near 3 kHz, the singer's formant.

@@ -12,7 +12,7 @@ from vocsep.doctor.finding import Finding, judged
 from vocsep.models.constant_masks import mask_loss
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import predict_mask
-from vocsep.models.objective import as_distance, minimised, oracle_mask
+from vocsep.models.objective import as_distance, minimized, oracle_mask
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.separation.separator import Separator
@@ -20,7 +20,7 @@ from vocsep.training.group import pick_precision
 from vocsep.training.probe import Probe
 from vocsep.training.validation import load_song
 
-# What is learned by heart, without dropout: half a patch, of which the U-Net's strides leave one frame; and how far its
+# What is to be overfitted, without dropout: half a patch, of which the U-Net's strides leave one frame; and how far its
 # loss must fall.
 FRAMES, ONE_BATCH_STEPS, ONE_BATCH_FALL = 64, 250, 0.9
 # Learning rates of the range test; each starts anew.
@@ -39,10 +39,10 @@ def gradient_finding(probe: Probe) -> Finding:
     dead = _count_dead(network)
     mixture, vocals = probe.batches()[0]
     torch.manual_seed(probe.config.seed)
-    loss = minimised(probe.config.objective, network.estimates(mixture)[0], network.kept(vocals))
+    loss = minimized(probe.config.objective, network.estimates(mixture)[0], network.kept(vocals))
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
-    # Of the layers, without biases and the figures of normalisations.
+    # Of the layers, without biases and the figures of normalizations.
     weights = {name.removesuffix(".weight"): one for name, one in network.named_parameters() if one.dim() == 4}
     ratios = {
         name: 0.0 if one.grad is None else float(one.grad.norm() / one.detach().norm().clamp(min=1e-12))
@@ -69,14 +69,14 @@ def gradient_finding(probe: Probe) -> Finding:
 
 
 def one_batch_findings(probe: Probe, rate: float) -> list[Finding]:
-    """Whether the network learns one small batch by heart, and whether it then is the same in training and in use."""
+    """Whether the network can overfit one small batch, and whether it then is the same in training and in use."""
     mixture, vocals = (probe.network.kept(part[:1, :, :FRAMES]) for part in (probe.mixture, probe.vocals))
     # Where the vocals are louder than the mixture no mask is enough, and something of the loss always stays.
     least = float(mask_loss(probe.config.objective, oracle_mask(mixture, vocals), mixture, vocals).mean())
     losses, network = _learn_by_heart(probe, rate, ONE_BATCH_STEPS, least=least)
     reachable = losses[0] - least
     fall = (losses[0] - min(losses)) / reachable if reachable > 0 else 0.0
-    advice = "What cannot be learned by heart is not learned at all: look at the target, its domain and its scale."
+    advice = "A network that cannot overfit one batch cannot learn: look at the target, its domain and its scale."
     overfit = judged(
         "one batch",
         f"loss {losses[0]:.3g} to {min(losses):.3g} in {len(losses)} steps on half a patch: {fall:.0%} of the way to "
@@ -142,7 +142,7 @@ def _rest(probe: Probe, rate: float) -> float:
 def _learn_by_heart(
     probe: Probe, rate: float, steps: int, least: float | None = None
 ) -> tuple[list[float], MaskModule]:
-    """Losses of so many steps on one small batch, without dropout, and the network after them.
+    """Losses of this number of steps on one small batch, without dropout, and the network after them.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def _learn_by_heart(
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=pick_precision("cpu", "auto") == "bfloat16"):
             estimate = network.estimates(mixture)[0]
-        loss = minimised(probe.config.objective, estimate, vocals)
+        loss = minimized(probe.config.objective, estimate, vocals)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(as_distance(probe.config.objective, float(loss.detach())))

@@ -20,9 +20,9 @@ INPUT_DOMAINS = {
     "raw": ("raw magnitudes", True),
     "root": ("scaled roots of raw magnitudes", True),
     "log": ("logarithms", True),
-    "peak": ("magnitudes normalised by each patch's peak", False),
-    "log-unit": ("clipped and normalised logarithms", False),
-    "raw-unit": ("clipped and normalised magnitudes", False),
+    "peak": ("magnitudes normalized by each patch's peak", False),
+    "log-unit": ("clipped and normalized logarithms", False),
+    "raw-unit": ("clipped and normalized magnitudes", False),
 }
 TARGET_DOMAINS = {"source": "raw magnitudes", "oracle": "ratios of raw magnitudes", "log-ratio": "logarithms of ratios"}
 # Inputs whose domain suits a target: the scaled roots belong to the network, a ratio does not care for a common factor.

@@ -94,7 +94,7 @@ def split_finding(store: SpectrogramStore, config: TrainConfig) -> Finding:
         problem = f"{twins[0][0]!r} is stored in both splits (as {twins[0][1]!r} for training)" if twins else ""
     except UserError as error:
         problem = str(error)
-    advice = "Move or remove songs: a model is scored on what it has learnt by heart, or cannot be scored at all."
+    advice = "Move or remove songs: a model is scored on songs that it was trained on, or cannot be scored at all."
     return judged(
         "splits",
         problem or "no validation song is also a training song",

@@ -34,7 +34,7 @@ museval's figures hang on its rounding errors, so that those of longer songs dif
   SDR near 300 dB or inf there, and inf here.
 - References that are dependent to double precision: mono stored as stereo, or bands without any energy. What
   the filters do there is barely determined, and cuts at frame borders excite it. In decoded music museval's
-  ISR, SIR and SAR then waver by up to some thousandths of a dB; in noise synthesised with such bands they are
+  ISR, SIR and SAR then waver by up to some thousandths of a dB; in noise synthesized with such bands they are
   arbitrary. Here filters are solved to extended precision (see `_solve`). SDR never depends on them.
 """
 
@@ -268,7 +268,7 @@ def _solve(among: Extended, targets: Extended) -> Floats:
 
     Music without treble, or mono stored as stereo, makes the normal equations singular to double precision,
     and cuts at frame borders excite just those weak directions. So the Cholesky factor, of slightly loaded
-    equations, gives a first solution, and residuals of the true equations, in extended precision, mend it.
+    equations, gives a first solution, and residuals of the true equations, in extended precision, correct it.
     (Where numpy's longdouble is float64, the result is about as exact as museval's.)
     """
     taps = targets.shape[-1]

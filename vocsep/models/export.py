@@ -106,7 +106,7 @@ def write_onnx(network: MaskModule, bins: int, description: dict[str, Any], path
             output_names=["masks"],
             dynamic_shapes=({0: torch.export.Dim("batch"), 2: torch.export.Dim("frames")},),
             dynamo=True,
-            # Its optimiser takes what is added to a magnitude before a logarithm, 1e-8, for nothing.
+            # Its optimizer takes what is added to a magnitude before a logarithm, 1e-8, for nothing.
             optimize=False,
             verbose=False,
         )

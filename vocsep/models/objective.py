@@ -1,4 +1,4 @@
-"""What training minimises: input scaling, output, target, loss and bins, each chosen by name.
+"""What training minimizes: input scaling, output, target, loss and bins, each chosen by name.
 
 The five choices are independent of each other: an output says what the network's numbers mean, a target which form of
 it is compared with which form of the true source. Magnitudes are raw, `(batch, channels, frames, bins)` float32, unless
@@ -228,12 +228,12 @@ def distance(objective: Objective, estimate: "Estimate", source: Tensor) -> Tens
     return values.mean()
 
 
-def minimised(objective: Objective, estimate: "Estimate", source: Tensor) -> Tensor:
-    """What training minimises: the distance; of `snr` its logarithm, to which loud and quiet songs give as much."""
+def minimized(objective: Objective, estimate: "Estimate", source: Tensor) -> Tensor:
+    """What training minimizes: the distance; of `snr` its logarithm, to which loud and quiet songs give as much."""
     apart = distance(objective, estimate, source)
     return apart.log() if objective.loss == "snr" else apart
 
 
 def as_distance(objective: Objective, value: float) -> float:
-    """The distance of which `value` was minimised."""
+    """The distance of which `value` was minimized."""
     return exp(value) if objective.loss == "snr" else value

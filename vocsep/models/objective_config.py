@@ -1,4 +1,4 @@
-"""Names of what training minimises: input scaling, output, target, loss and bins, each a choice of its own."""
+"""Names of what training minimizes: input scaling, output, target, loss and bins, each a choice of its own."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ OutputName = Literal["mask", "log-mask", "magnitude"]
 
 
 class Objective(Settings):
-    """What training minimises, as five choices and a starting point; formulas: `vocsep.models.objective`."""
+    """What training minimizes, as five choices and a starting point; formulas: `vocsep.models.objective`."""
 
     input: InputName = Field(
         default="root",

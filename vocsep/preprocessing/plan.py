@@ -32,7 +32,7 @@ class Plan:
 
 
 def check_store(path: Path, dataset: Dataset, config: StoreConfig) -> bool:
-    """Whether a store of demo songs lies at `path` that gives way to other songs; nothing is written.
+    """Whether `path` holds a store of demo songs that other songs may replace; nothing is written.
 
     Raises
     ------

@@ -81,7 +81,7 @@ def _telling_need(path: Path, dataset: Dataset, config: StoreConfig) -> Iterator
 def open_store(path: Path, dataset: Dataset, config: StoreConfig) -> SpectrogramStore:
     """Open or create the store for a dataset.
 
-    A store of demo songs, which anybody can make again in a minute, gives way to one of other songs.
+    A store of demo songs, which can be made again in a minute, is replaced by one of other songs.
 
     Raises
     ------

@@ -153,7 +153,7 @@ def segments(blocks: Iterable[Waveform], sample_rate: int, config: SpectrogramCo
         left = max(0, start - masks.CONTEXT_FRAMES)
         own_start = first_own_frame(start)
         own_stop = max(own_start, 1 + kept.stop // hop_length) if is_last else first_own_frame(stop)
-        # A frame is centred: it covers half a window before its sample and after it.
+        # A frame is centered: it covers half a window before its sample and after it.
         begin, end = own_start * hop_length - n_fft // 2, (own_stop - 1) * hop_length + n_fft // 2
         finished = kept.stop if is_last else own_stop * hop_length - n_fft // 2
         segment = Segment(

@@ -15,7 +15,7 @@ _TINY = 1e-20
 
 
 def wiener(mixture: Complex, vocals: Complex, groups: Sequence[tuple[int, ...]]) -> Complex:
-    """Refine vocals by expectation maximisation of a local Gaussian model (Duong et al. 2010; Nugraha et al. 2016).
+    """Refine vocals by expectation maximization of a local Gaussian model (Duong et al. 2010; Nugraha et al. 2016).
 
     In one round: each source j (vocals, and accompaniment = mixture - vocals) has a power v_j(frame, bin), the mean
     over channels of its spectrum's power, and in each bin one spatial covariance R_j = sum of y y^H / sum of v_j over

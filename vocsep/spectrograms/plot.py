@@ -1,4 +1,4 @@
-"""Drawing magnitude spectrograms above each other: dB on one colour scale, axes in seconds and Hz."""
+"""Drawing magnitude spectrograms above each other: dB on one color scale, axes in seconds and Hz."""
 
 import warnings
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Waveform to magnitude spectrogram, and a mask back onto a waveform of any sample rate.
 
-Spectrograms are time first: `(channels, frames, bins)`. Frames are centred (frame t lies around sample t * hop_length),
+Spectrograms are time first: `(channels, frames, bins)`. Frames are centered (frame t is around sample t * hop_length),
 windows are periodic Hann, borders are zero-padded.
 """
 

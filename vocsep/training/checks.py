@@ -21,7 +21,7 @@ from vocsep.training.description import describe_architecture
 from vocsep.training.group import Precision, pick_precision
 from vocsep.training.parts import parts_of
 
-# Values that a run keeps per weight: the weight, two moments of the optimiser, the average, the best one so far.
+# Values that a run keeps per weight: the weight, two moments of the optimizer, the average, the best one so far.
 VALUES_PER_WEIGHT = 5
 # Measured, of each value that a layer gives: itself, the gradients on the way back, what the allocator keeps.
 BYTES_PER_VALUE: dict[Precision, float] = {"float32": 5.6, "bfloat16": 3.8}
@@ -58,7 +58,7 @@ def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | N
         if twin is not None:
             raise UserError(
                 f"{store.path}: validation song {track.name!r} is also a training song ({twin!r}); a model would be "
-                "scored on what it has learnt by heart. Remove one of them and preprocess again"
+                "scored on songs that it was trained on. Remove one of them and preprocess again"
             )
 
 

@@ -85,7 +85,7 @@ class TrainConfig(Settings):
         default=2, ge=0, description="Validation songs whose sounds and pictures are kept at every validation."
     )
     patience: int | None = Field(
-        default=None, ge=1, description="Stop after so many validations in a row without a better score."
+        default=None, ge=1, description="Stop after this number of validations in a row without a better score."
     )
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="Time between two checkpoints.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and patches.")

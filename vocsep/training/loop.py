@@ -16,7 +16,7 @@ from storage.errors import UserError
 from storage.files import write_json
 from storage.store import SpectrogramStore
 from vocsep.models.mask_module import MaskModule
-from vocsep.models.objective import as_distance, minimised
+from vocsep.models.objective import as_distance, minimized
 from vocsep.models.objective_config import Objective
 from vocsep.patches.maker import Batch
 from vocsep.progress import Progress
@@ -194,11 +194,11 @@ def run_training(
 
 
 def batch_loss(objective: Objective, network: MaskModule, batch: Batch) -> Tensor:
-    """What is minimised of a batch: a scalar, the mean over the targets."""
+    """What is minimized of a batch: a scalar, the mean over the targets."""
     mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
     sources = [network.kept(source) for source in batch[1:] if source is not None]
     estimates = network.estimates(mixture)
-    losses = [minimised(objective, *pair) for pair in zip(estimates, sources, strict=True)]
+    losses = [minimized(objective, *pair) for pair in zip(estimates, sources, strict=True)]
     return torch.stack(losses).mean()
 
 

@@ -135,7 +135,7 @@ class BatchParts:
         if processes > 1:
             total = _summed_over_processes(total)
         for weight, gradient in zip(self._weights, total, strict=False):
-            # In the memory format of the weight: fused optimisers read both as one run of numbers.
+            # In the memory format of the weight: fused optimizers read both as one run of numbers.
             weight.grad = torch.empty_like(weight).copy_(gradient)
         means = iter(total[len(self._weights) :])
         for norm in batch_norms(self._network):

@@ -98,7 +98,7 @@ def weights_of(network: nn.Module) -> Weights:
 
 
 def to_arrays(network: nn.Module, average: AveragedNetwork, optimizer: torch.optim.Optimizer, best: Weights) -> Arrays:
-    """Weights, their average, the optimiser's moments and the best weights so far, as named arrays."""
+    """Weights, their average, the optimizer's moments and the best weights so far, as named arrays."""
     arrays = {_NETWORK + name: value for name, value in weights_of(network).items()}
     if average.network is not network:
         arrays |= {_AVERAGE + name: value for name, value in weights_of(average.network).items()}
@@ -111,7 +111,7 @@ def to_arrays(network: nn.Module, average: AveragedNetwork, optimizer: torch.opt
 def from_arrays(
     arrays: Arrays, network: nn.Module, average: AveragedNetwork, optimizer: torch.optim.Optimizer
 ) -> Weights:
-    """Bring network, average and optimiser to the state of `to_arrays`; returns the best weights so far."""
+    """Bring network, average and optimizer to the state of `to_arrays`; returns the best weights so far."""
     network.load_state_dict(_tensors(arrays, _NETWORK))
     if average.network is not network:
         average.network.load_state_dict(_tensors(arrays, _AVERAGE))
@@ -123,7 +123,7 @@ def from_arrays(
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if value.shape == parameter.shape:
-                # In the memory format of the weights (channels_last): fused optimisers read both as one run of numbers.
+                # In the memory format of the weights (channels_last): fused optimizers read both as one run of numbers.
                 moments[name] = torch.empty_like(parameter).copy_(value)
     return {name: np.array(value) for name, value in _part(arrays, _BEST).items()}
 

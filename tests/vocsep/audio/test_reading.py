@@ -514,7 +514,7 @@ def test_channels_become_their_mean_or_stay() -> None:
 
 @pytest.mark.parametrize("channels", [3, 5, 6, 7, 8])
 def test_vorbis_of_many_channels_comes_in_ffmpegs_order(tmp_path: Path, channels: int) -> None:
-    # Vorbis has left, centre, right first from three channels on, and the low-frequency channel last.
+    # Vorbis has left, center, right first from three channels on, and the low-frequency channel last.
     order = {
         3: ("FL", "FC", "FR"),
         5: ("FL", "FC", "FR", "BL", "BR"),

@@ -28,7 +28,7 @@ FIELDS = {
     "domain": {"input"},
     "bins": {"bins"},
     "loss and target": {"loss", "target"},
-    "log normalisation": {"input"},
+    "log normalization": {"input"},
     "initial bias": {"bias"},
 }
 

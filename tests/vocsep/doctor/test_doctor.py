@@ -142,7 +142,7 @@ def test_normalised_input_with_raw_target_is_caught_by_the_domain(name: str, out
     """Without a mask the level is lost; with one it costs little, as the comparison showed."""
     finding = domain_finding(Objective.model_validate({"input": name, "target": "source", "output": output}))
     assert finding.status == status
-    assert "normalised" in finding.figure
+    assert "normalized" in finding.figure
     assert (
         domain_finding(Objective.model_validate({"input": "raw", "target": "source", "output": output})).status
         == "pass"

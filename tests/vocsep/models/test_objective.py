@@ -21,7 +21,7 @@ from vocsep.models.objective import (
     distances,
     fitting_bias,
     l1,
-    minimised,
+    minimized,
     mse,
     oracle_mask,
 )
@@ -202,8 +202,8 @@ def test_snr_learns_as_much_from_quiet_patches_as_from_loud_ones(level: float) -
     plain, changed = values.clone().requires_grad_(), values.clone().requires_grad_()
     factor = torch.tensor([1.0, level]).view(2, 1, 1, 1)
     objective = Objective(loss="snr")
-    minimised(objective, SigmoidMask(plain, mixture), source).backward()  # type: ignore[no-untyped-call]
-    loss = minimised(objective, SigmoidMask(changed, factor * mixture), factor * source)
+    minimized(objective, SigmoidMask(plain, mixture), source).backward()  # type: ignore[no-untyped-call]
+    loss = minimized(objective, SigmoidMask(changed, factor * mixture), factor * source)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(changed.grad, plain.grad, rtol=1e-3, atol=1e-7)
     here = distance(objective, SigmoidMask(values, mixture), source).item()
@@ -213,7 +213,7 @@ def test_snr_learns_as_much_from_quiet_patches_as_from_loud_ones(level: float) -
 def test_snr_of_a_silent_patch_is_finite_and_of_other_targets_refused() -> None:
     silence = torch.zeros(1, 1, 2, 3)
     values = torch.zeros(1, 1, 2, 3, requires_grad=True)
-    loss = minimised(Objective(loss="snr"), SigmoidMask(values, silence), silence)
+    loss = minimized(Objective(loss="snr"), SigmoidMask(values, silence), silence)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(math.log(1e-3))
     assert values.grad is not None

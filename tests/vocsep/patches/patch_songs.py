@@ -70,7 +70,7 @@ def training_songs(songs: Sequence[Made]) -> list[tuple[int, Made]]:
     return [(number, song) for number, song in enumerate(songs, start=1) if song.split == "train"]
 
 
-def recognisable(number: int, song: Made, source: str) -> Array:
+def recognizable(number: int, song: Made, source: str) -> Array:
     """song * 1000 + frame + channel / 2 + bin / 8 + source / 64, exact in float32; `(channels, frames, BINS)`."""
     values = np.full((song.channels, song.frames, BINS), 1000.0 * number, dtype=np.float32)
     values += np.arange(song.frames)[:, None] + np.arange(song.channels)[:, None, None] / 2 + np.arange(BINS) / 8
@@ -92,7 +92,7 @@ def make_store(
     )
     for index, song in enumerate(songs):
         arrays = {
-            name: (values[name][index] if values else recognisable(index + 1, song, name)).astype(dtype)
+            name: (values[name][index] if values else recognizable(index + 1, song, name)).astype(dtype)
             for name in SOURCES
         }
         track = write_track(

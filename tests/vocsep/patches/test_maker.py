@@ -376,9 +376,9 @@ def test_pure_tone_moves_to_its_frequency_times_the_pitch_and_keeps_its_time(
     tone *= torch.tensor([0.0, 0, 1, 1, 1, 0, 0, 0.5, 0])[:, None]
     stretched = one(way, 9, 9, pitch, tone)
     bins = torch.arange(512) + 0.5
-    centre = (stretched * bins).sum(-1)[0] / stretched.sum(-1)[0]
+    center = (stretched * bins).sum(-1)[0] / stretched.sum(-1)[0]
     for frame in (2, 3, 4, 7):
-        assert abs(float(centre[frame]) - (line + 0.5) * pitch) < 0.6
+        assert abs(float(center[frame]) - (line + 0.5) * pitch) < 0.6
         assert float(stretched[0, frame].max()) == pytest.approx(float(tone[0, frame].max()), rel=0.15)
     # The other places are rounded, together.
     assert stretched[0, [0, 1, 5, 6, 8]].max() <= (0 if way == "by_rows" else 1e-5)

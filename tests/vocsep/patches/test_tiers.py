@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from storage.errors import UserError
 from storage.store import SpectrogramStore
 from storage.track_writer import Compression
-from tests.vocsep.patches.patch_songs import BINS, SONGS, SOURCES, Made, make_store, recognisable, training_songs
+from tests.vocsep.patches.patch_songs import BINS, SONGS, SOURCES, Made, make_store, recognizable, training_songs
 from vocsep.patches.pool import SongPool, training_bytes
 from vocsep.patches.tiers import Excerpts, PatchTier, ResidentTier, StreamTier, gather_rows, open_tier
 
@@ -47,7 +47,7 @@ def excerpt(
     """What an excerpt of the songs has to be, `(channels, frames, BINS)`."""
     number, song = training_songs(SONGS)[index]
     values = np.zeros((song.channels, start + frames, BINS), dtype=np.float32)
-    stored = recognisable(number, song, source).astype(dtype)[:, : start + frames]
+    stored = recognizable(number, song, source).astype(dtype)[:, : start + frames]
     values[:, : stored.shape[1]] = stored
     return np.stack([values[(channel + step) % song.channels, start:] for step in range(channels)])
 
@@ -183,7 +183,7 @@ def test_only_training_songs_are_held_and_read(tmp_path: Path, name: str) -> Non
     tier = make_tier(name, store, 1)
     for index, number in enumerate((2, 4)):
         patch = read(tier, "mixture", np.array([index]), np.array([0]), np.array([0]), 5)[0, 0]
-        assert np.array_equal(patch.numpy(), recognisable(number, songs[number - 1], "mixture")[0, :5])
+        assert np.array_equal(patch.numpy(), recognizable(number, songs[number - 1], "mixture")[0, :5])
     with pytest.raises(IndexError):
         read(tier, "mixture", np.array([2]), np.array([0]), np.array([0]), 5)
 

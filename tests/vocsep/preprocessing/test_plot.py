@@ -146,11 +146,11 @@ def test_tones_stand_at_their_time_and_frequency_in_decibels(
     assert imread(tmp_path / "new" / "picture.png").shape[:2] == (225, 300)
     (figure,) = figures
     assert figure.get_suptitle() == "A Song (train)"
-    mixture, vocals, accompaniment, colours = figure.axes
+    mixture, vocals, accompaniment, colors = figure.axes
     assert [axis.get_title() for axis in (mixture, vocals, accompaniment)] == list(SPECTROGRAMS)
     assert [axis.get_ylabel() for axis in (mixture, vocals, accompaniment)] == ["Hz"] * 3
     assert accompaniment.get_xlabel() == "seconds"
-    assert colours.get_ylabel() == "dB"
+    assert colors.get_ylabel() == "dB"
     for axis, hertz, level in ((mixture, 1000, 0.0), (vocals, 500, -20.0)):
         (image,) = axis.images
         values = np.asarray(image.get_array())

@@ -101,7 +101,7 @@ def _about(summary: dict[str, Any]) -> str:
 
 EXPLANATION = (
     "Higher is better. The floor is what doing nothing scores; the ceiling is what a perfect mask of this kind would. "
-    "SIR: how little of the other source is left; SAR: how few artefacts; ISR: how true level and panning are. "
+    "SIR: how little of the other source is left; SAR: how few artifacts; ISR: how true level and panning are. "
     "SI-SDR and song SDR are over whole songs. Intervals: bootstrap over songs."
 )
 
