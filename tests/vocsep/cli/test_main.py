@@ -104,28 +104,6 @@ def test_package_gives_the_steps_lazily(tmp_path: Path) -> None:
     assert all(found)
 
 
-def test_retraining_and_separating_without_prefect(tmp_path: Path, demo_root: Path) -> None:
-    small = ("--steps", "2", "--batch-size", "2", "--width", "1", "--channels", "1", "--validations", "1")
-    song = next(demo_root.glob("test/*"))
-    songs = tmp_path / "songs"
-    shutil.copytree(demo_root, songs)
-    (songs / "train" / "Broken.stem.mp4").write_bytes(b"no song")
-    for command in (
-        ("retrain", "--dataset", str(songs), "--workers", "2", "--skip-failed", *small),
-        ("separate", str(song), "-o", "out", "--workers", "1", "--json"),
-    ):
-        result = vocsep(*command, folder=tmp_path)
-        assert result.returncode == 0, result.stdout + result.stderr
-    (record,) = json.loads(result.stdout)
-    assert all(Path(file).is_file() for file in record["outputs"].values())
-    # Two steps make no better model than the one that comes with vocsep.
-    registry = ModelRegistry(tmp_path / "data/models")
-    assert (registry.versions(), registry.champion()) == ([1], None)
-    assert (tmp_path / "data/reports/latest/report.html").is_file()
-    (report,) = (tmp_path / "data").glob("retrain/*/report.md")
-    assert "- Broken: " in report.read_text()
-
-
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
