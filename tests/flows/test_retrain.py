@@ -22,7 +22,7 @@ from vocsep.training.log import read_metrics
 
 STORE = Path("data/spectrograms.zarr")
 SETTINGS = [
-    *("--steps", "120", "--batch-size", "2", "--width", "2", "--channels", "1", "--device", "cpu"),
+    *("--steps", "60", "--batch-size", "2", "--width", "2", "--channels", "1", "--device", "cpu"),
     *("--checkpoint-seconds", "0.5", "--workers", "1"),
 ]
 
