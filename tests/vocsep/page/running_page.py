@@ -13,8 +13,14 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-PROGRAM = "from vocsep.cli.main import main; main()"
-PATIENCE_SECONDS = 240
+# As in a terminal: what a shell starts in the background ignores Ctrl-C.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from vocsep.cli.main import main
+main()
+"""
+PATIENCE_SECONDS = 600
 
 
 @dataclass
@@ -39,7 +45,7 @@ class RunningPage:
 
     def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> "Answer":
         """A request with exactly these headers; `Host` is the page's own unless it is among them."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
             connection.putrequest(method, path, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
             for name, value in (headers or {}).items():
@@ -115,6 +121,6 @@ def running_page(folder: Path, *options: str) -> Iterator[RunningPage]:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
+            process.wait(PATIENCE_SECONDS)
         process.kill()
         process.communicate()

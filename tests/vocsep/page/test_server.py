@@ -18,7 +18,7 @@ import soundfile
 
 from tests.helpers import beyond_loopback, tree
 from tests.vocsep.models.small_models import add_model, music
-from tests.vocsep.page.running_page import PROGRAM, RunningPage, running_page
+from tests.vocsep.page.running_page import PATIENCE_SECONDS, PROGRAM, RunningPage, running_page
 from vocsep.page.songs import Songs
 
 MOST_MB = 3
@@ -312,8 +312,8 @@ def test_a_signal_ends_the_page_and_what_it_started_and_songs_stay(tmp_path: Pat
                 time.sleep(0.02)
         children = psutil.Process(first.process.pid).children(recursive=True)
         first.process.send_signal(number)
-        assert first.process.wait(60) == (130 if number == signal.SIGINT else 128 + number)
-        _, alive = psutil.wait_procs(children, timeout=30)
+        assert first.process.wait(PATIENCE_SECONDS) == (130 if number == signal.SIGINT else 128 + number)
+        _, alive = psutil.wait_procs(children, timeout=PATIENCE_SECONDS)
         assert alive == []
         assert first.process.stderr is not None
         assert len(first.process.stderr.read().splitlines()) <= 1
@@ -330,7 +330,7 @@ def test_wrong_ports_and_folders_are_one_line(page: RunningPage, tmp_path: Path)
     ):
         command = [sys.executable, "-c", PROGRAM, "page", "--no-browser", *options]
         result = subprocess.run(
-            command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=120
+            command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, timeout=PATIENCE_SECONDS
         )
         assert result.returncode == 2
         assert len(result.stderr.splitlines()) == 1
