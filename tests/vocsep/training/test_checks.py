@@ -163,6 +163,8 @@ architecture = UNetArchitecture(channels=1, width=40)
 mixture = torch.rand(16, 1, 128, 128)
 batch = Batch(mixture, mixture * 0.3, None)
 group = Group(torch.device("cpu"), "float32")
+# What an optimizer imports when it is first made is no memory of the network.
+new_optimizer(config, torch.nn.Linear(1, 1), group.device)
 before = peak()
 network = build_network(architecture).to(memory_format=torch.channels_last)
 average = AveragedNetwork(network, 0.998)
