@@ -1,7 +1,11 @@
-"""Files like those in which a kernel, Docker and SLURM show control groups."""
+"""Control groups: files like those in which a kernel, Docker and SLURM show them, and real ones."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 # A mount of version 1 or 2, of the group `root` of the machine.
 V1 = "32 31 0:30 {root} /sys/fs/cgroup/{controllers} rw,relatime - cgroup cgroup rw,{controllers}"
@@ -18,3 +22,27 @@ def kernel(root: Path, mounts: str, groups: str, files: Mapping[str, str]) -> Pa
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
     return root
+
+
+@contextlib.contextmanager
+def real_group(limits: Mapping[str, Mapping[str, str]]) -> Iterator[Path]:
+    """A control group with limits, by the folder below `/sys/fs/cgroup` that it is made in: the first that can be.
+
+    Skips the test where none can be made.
+    """
+    for base, files in limits.items():
+        folder = Path("/sys/fs/cgroup", base, f"vocsep-test-{os.getpid()}")
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            for name, text in files.items():
+                (folder / name).write_text(text)
+        except OSError:
+            folder.rmdir()
+            continue
+        yield folder
+        folder.rmdir()
+        return
+    pytest.skip("no control group can be made here")

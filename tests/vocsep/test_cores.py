@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import kernel_files
-from tests.kernel_files import V2, kernel
+from tests.kernel_files import V2, kernel, real_group
 from vocsep.cores import usable_cores, usable_threads
 
 V1 = kernel_files.V1.replace("{controllers}", "cpu,cpuacct")
@@ -99,25 +99,9 @@ def test_omp_num_threads_wins(value: str, expected: int, tmp_path: Path) -> None
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group of half a core; skips where none can be made."""
-    for base, version in ((Path("/sys/fs/cgroup/cpu"), 1), (Path("/sys/fs/cgroup"), 2)):
-        folder = base / f"vocsep-test-{os.getpid()}"
-        try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            if version == 1:
-                (folder / "cpu.cfs_period_us").write_text("100000")
-                (folder / "cpu.cfs_quota_us").write_text("50000")
-            else:
-                (folder / "cpu.max").write_text("50000 100000")
-        except OSError:
-            folder.rmdir()
-            continue
+    version_1 = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"}
+    with real_group({"cpu": version_1, "": {"cpu.max": "50000 100000"}}) as folder:
         yield folder
-        folder.rmdir()
-        return
-    pytest.skip("no control group can be made here")
 
 
 def test_quota_of_a_real_control_group_is_kept(group: Path) -> None:

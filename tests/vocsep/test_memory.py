@@ -1,7 +1,6 @@
 """How much memory one may use, by files like the kernel's and by a real control group."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import psutil
 import pytest
 
 from tests import kernel_files
-from tests.kernel_files import V2, kernel
+from tests.kernel_files import V2, kernel, real_group
 from vocsep.memory import affordable, usable_memory
 
 V1 = kernel_files.V1.replace("{controllers}", "memory")
@@ -87,24 +86,9 @@ def test_as_many_as_there_is_memory_for_and_at_least_one(monkeypatch: pytest.Mon
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group of 800 MB; skips where none can be made."""
-    for base, name in (
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-        (Path("/sys/fs/cgroup"), "memory.max"),
-    ):
-        folder = base / f"vocsep-test-{os.getpid()}"
-        try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            (folder / name).write_text(str(800 << 20))
-        except OSError:
-            folder.rmdir()
-            continue
+    size = str(800 << 20)
+    with real_group({"memory": {"memory.limit_in_bytes": size}, "": {"memory.max": size}}) as folder:
         yield folder
-        folder.rmdir()
-        return
-    pytest.skip("no control group can be made here")
 
 
 CODE = """

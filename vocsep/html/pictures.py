@@ -13,7 +13,7 @@ from vocsep.spectrograms.plot import DYNAMIC_RANGE_DB
 
 ROWS = 160
 LOWEST_HZ = 60.0
-_MASK_COLOUR = (64, 224, 208)
+_MASK_COLOR = (64, 224, 208)
 
 
 def shown_band(config: SpectrogramConfig) -> tuple[float, float]:
@@ -63,6 +63,6 @@ def draw_mask(path: Path, columns: Waveform, config: SpectrogramConfig) -> None:
     """Write a mask `(columns, bins)` in [0, 1] as a PNG that covers the more, the greater the mask is."""
     rows = log_rows(columns, config).clip(0, 1)
     pixels = np.empty((*rows.shape, 4), dtype=np.uint8)
-    pixels[..., :3] = _MASK_COLOUR
+    pixels[..., :3] = _MASK_COLOR
     pixels[..., 3] = np.rint(rows * 255)
     imsave(path, pixels)

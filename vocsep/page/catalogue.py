@@ -10,6 +10,7 @@ from typing import Any
 from storage.errors import UserError
 from storage.files import read_json
 from storage.registry import ModelRegistry, ModelVersion
+from vocsep.evaluation.report.facts import at
 from vocsep.models.registry import open_registry
 from vocsep.paths import SERVE
 
@@ -44,16 +45,12 @@ def _facts(model: ModelVersion) -> dict[str, Any]:
     content = model.description
 
     def number(*place: str) -> float | None:
-        value: Any = content
-        for name in place:
-            value = value.get(name) if isinstance(value, dict) else None
+        value = at(content, *place)
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return value if is_number else None
 
     def text(*place: str) -> str:
-        value: Any = content
-        for name in place:
-            value = value.get(name) if isinstance(value, dict) else None
+        value = at(content, *place)
         return value if isinstance(value, str) else ""
 
     sources = ("vocals", "accompaniment")

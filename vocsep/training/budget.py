@@ -7,7 +7,7 @@ from storage.store import SpectrogramStore
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 
-# Without any budget: what two idle cores do in some 4 minutes with the default network, and how long it may take.
+# Without any budget: what two idle cores do in some 5 minutes with the default network, and how long it may take.
 DEFAULT_STEPS = 450
 DEFAULT_MINUTES = 15.0
 

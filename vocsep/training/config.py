@@ -40,7 +40,7 @@ class TrainConfig(Settings):
     max_minutes: float | None = Field(
         default=None,
         gt=0,
-        description="Budget in minutes. Without any budget: 450 steps, some 4 minutes of two cores, at most 15.",
+        description="Budget in minutes. Without any budget: 450 steps, some 5 minutes of two cores, at most 15.",
     )
     batch_size: int = Field(default=16, ge=1, description="Patches of 128 frames per step, over all processes.")
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="adam or adamw.")

@@ -142,7 +142,7 @@ def test_needed_memory_grows_with_width_and_with_what_is_computed_at_a_time() ->
 
 
 MEMORY_CODE = """
-import resource, sys, torch
+import re, torch
 from functools import partial
 from vocsep.models.architecture import UNetArchitecture
 from vocsep.models.networks import build_network
@@ -155,8 +155,9 @@ from vocsep.training.loop import batch_loss, new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.state import weights_of
 
-def peak():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def memory(name):
+    # Not getrusage: a process that was just started has the peak of the one that started it.
+    return 1024 * int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 config = TrainConfig(network="unet", width=40)
 architecture = UNetArchitecture(channels=1, width=40)
@@ -165,7 +166,7 @@ batch = Batch(mixture, mixture * 0.3, None)
 group = Group(torch.device("cpu"), "float32")
 # What an optimizer imports when it is first made is no memory of the network.
 new_optimizer(config, torch.nn.Linear(1, 1), group.device)
-before = peak()
+before = memory("VmRSS")
 network = build_network(architecture).to(memory_format=torch.channels_last)
 average = AveragedNetwork(network, 0.998)
 optimizer = new_optimizer(config, network, group.device)
@@ -176,13 +177,13 @@ for step in range(2):
     optimizer.step()
     average.update(step + 1)
     best = weights_of(average.network)
-print((peak() - before) / needed_bytes(architecture, 16, 128, parts=2, threads=2))
+print((memory("VmHWM") - before) / needed_bytes(architecture, 16, 128, parts=2, threads=2))
 """
 
 
 def test_large_network_takes_about_the_memory_that_is_said_to_be_needed() -> None:
     result = subprocess.run([sys.executable, "-c", MEMORY_CODE], capture_output=True, text=True, timeout=600)
-    assert 0.75 < float(result.stdout) < 1.15, result.stderr
+    assert 0.8 < float(result.stdout) < 1.2, result.stderr
 
 
 def test_batch_that_the_processes_cannot_share_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,13 @@ def model_facts(description: dict[str, Any]) -> dict[str, str]:
     """Title to text, of everything that a model's description says, and says in the way that it should."""
 
     def text(*place: str, unit: str = "") -> str:
-        value = _at(description, *place)
+        value = at(description, *place)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return f"{round(value, 2):.10g}{unit}"
         return value + unit if isinstance(value, str) else ""
 
     songs = [len(_list(description, "data", split)) for split in ("train", "valid")]
-    sets = [name for one in _list(description, "recipe", "sets") if isinstance(name := _at(one, "name"), str)]
+    sets = [name for one in _list(description, "recipe", "sets") if isinstance(name := at(one, "name"), str)]
     version, width = text("versions", "vocsep"), text("architecture", "width")
     loss, digest = text("objective", "loss"), text("data", "digest")
     facts = {
@@ -49,12 +49,13 @@ def model_facts(description: dict[str, Any]) -> dict[str, str]:
     return {title: fact for title, fact in joined.items() if fact}
 
 
-def _at(value: Any, *place: str) -> Any:
+def at(value: Any, *place: str) -> Any:
+    """What is at a place of nested dictionaries; None if there is no such place."""
     for name in place:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
 def _list(value: Any, *place: str) -> list[Any]:
-    found = _at(value, *place)
+    found = at(value, *place)
     return found if isinstance(found, list) else []
