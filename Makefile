@@ -77,7 +77,7 @@ compare: setup ## Train the systems of the original analysis side by side; repor
 doctor: setup ## Say what is wrong with a training set-up: CONFIG (a system or a file), STORE.
 	@$(BIN)/vocsep doctor $(call option,config,CONFIG) $(STORE_OPTION) $(ARGS)
 
-serve: setup ## Start Prefect's server, all deployments and a worker on this machine (PORT, 4200); see docs/unattended.md.
+serve: setup ## Start Prefect's server, all deployments and a worker on this machine (PORT, 4200); see docs/guides/unattended.md.
 	@$(BIN)/python -m flows serve $(call option,port,PORT) $(ARGS)
 
 stop: setup ## End exactly what `make serve` started; runs save what they have.

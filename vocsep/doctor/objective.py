@@ -41,7 +41,7 @@ def domain_finding(objective: Objective) -> Finding:
     level = "The level that is to be predicted is no longer in the input: take --input raw, root or log, or a mask."
     way = (
         "The network must find the way from one domain to the other, which costs little where a mask comes out "
-        "(docs/why-loss-falls.md); take --input raw or root, or log for log-ratio."
+        "(docs/explanation/why-loss-falls.md); take --input raw or root, or log for log-ratio."
     )
     return judged(
         "domain",

@@ -68,7 +68,7 @@ def write_report(
 
 
 def summarize_report(target: Target, songs: Sequence[SongScores], failures: dict[str, str]) -> dict[str, Any]:
-    """All figures over the songs, as JSON-like values (see `docs/evaluation.md`)."""
+    """All figures over the songs, as JSON-like values (see `docs/guides/evaluate.md`)."""
     rows = summarize(songs)
     model = target.models.get("model")
     return {
