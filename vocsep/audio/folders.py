@@ -9,19 +9,26 @@ from vocsep.audio.formats import AUDIO_SUFFIXES
 _MADE_BY_SYSTEMS = frozenset(
     (
         "$recycle.bin",
+        "#archive",
         "#recycle",
         "#snapshot",
+        "@__thumb",
         "@eadir",
         "@recently-snapshot",
         "@recycle",
+        "@sharebin",
+        "@tmp",
         "__macosx",
         "__pycache__",
+        "found.000",
         "lost+found",
+        "msocache",
         "network trash folder",
         "recycled",
         "recycler",
         "system volume information",
         "temporary items",
+        "~snapshot",
     )
 )
 _FILES_OF_SYSTEMS = frozenset(("desktop.ini", "icon\r", "thumbs.db"))

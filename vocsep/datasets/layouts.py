@@ -149,7 +149,7 @@ def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[Song]:
             problems[folder.name] = str(one_line(folder, "read", error))
             continue
         if stems.vocals is None:
-            problems[folder.name] = f"{folder}: no vocals file"
+            problems[folder.name] = f"{folder}: no vocals file; call the one with the voice vocals, as in vocals.wav"
         elif not stems.accompaniment and stems.mixture is None:
             problems[folder.name] = f"{folder}: vocals, but neither accompaniment, other stems nor mixture"
         else:

@@ -73,6 +73,8 @@ def stem_files(folder: Path) -> dict[str, Path]:
 def song_stems(folder: Path) -> Stems:
     """The files of a song's folder by what they are; one that has the folder's own name is the mixture.
 
+    Numbers before and behind a name, as programs give them, count for nothing.
+
     Raises
     ------
     UserError
@@ -83,7 +85,8 @@ def song_stems(folder: Path) -> Stems:
     for name, path in stem_files(folder).items():
         key = re.sub(r"[\W_]+", "", name)
         own = "mixture" if key == re.sub(r"[\W_]+", "", folder.name.lower()) else ""
-        kind = next((kind for kind, names in _NAMES.items() if key in names), own)
+        usual = key.strip("0123456789")
+        kind = next((kind for kind, names in _NAMES.items() if usual in names), own)
         if not kind:
             others.append(path)
         elif found.setdefault(kind, path) != path:

@@ -46,25 +46,37 @@ class StemSums:
             self._check_mixture(self._mixture)
 
     def _check_twice(self) -> None:
-        """Every stem, softest first, is made from those before it; one that can be is counted twice."""
+        """Every stem is made from all that are softer, and from all others; one that can be is counted twice.
+
+        From the softer ones, because what holds two mixes can be made in many ways; from all, because a mix may have
+        been turned down below what it is made of.
+        """
         energies = self._products.diagonal()
-        before: list[int] = []
-        for index in sorted(range(len(self._stems)), key=lambda stem: float(energies[stem])):
-            if not energies[index]:
-                continue
-            known, wanted = self._products[np.ix_(before, before)], self._products[before, index]
-            gains = np.linalg.lstsq(known, wanted, rcond=None)[0] if before else np.zeros(0)
-            left = (energies[index] - gains @ wanted) / energies[index]
-            used = np.flatnonzero(gains**2 * energies[before] > _NOTHING * energies[index])
-            low, high = _SAME if len(used) == 1 else _SIMILAR
-            if left < _NOTHING and len(used) and ((low <= gains[used]) & (gains[used] <= high)).all():
-                others = " and ".join(self._stems[before[number]].path.name for number in used)
-                raise UserError(
-                    f"{self._stems[index].path}: is {'the sum of ' if len(used) > 1 else ''}{others} "
-                    f"(but for {_decibels(left, 1.0)}), which would count twice; remove it, or call it accompaniment "
-                    "or mixture if it is that"
-                )
-            before.append(index)
+        heard = [stem for stem in np.argsort(energies[: len(self._stems)]).tolist() if energies[stem]]
+        for place, index in enumerate(heard):
+            self._check_sum(index, heard[:place])
+        for index in heard:
+            self._check_sum(index, [stem for stem in heard if stem != index])
+
+    def _check_sum(self, index: int, others: list[int]) -> None:
+        """Raise `UserError` if a stem is one of the others, or a sum of some that are all equally loud in it."""
+        energies = self._products.diagonal()
+        known, wanted = self._products[np.ix_(others, others)], self._products[others, index]
+        gains = np.linalg.lstsq(known, wanted, rcond=None)[0] if others else np.zeros(0)
+        left = (energies[index] - gains @ wanted) / energies[index]
+        used = np.flatnonzero(gains**2 * energies[others] > _NOTHING * energies[index])
+        if left >= _NOTHING or not len(used):
+            return
+        low, high = _SAME if len(used) == 1 else _SIMILAR
+        # What is turned down as a whole is a sum all the same.
+        shares = gains[used] if len(used) == 1 else gains[used] / np.sqrt(abs(gains[used].min() * gains[used].max()))
+        if ((low <= shares) & (shares <= high)).all():
+            names = " and ".join(self._stems[others[number]].path.name for number in used)
+            raise UserError(
+                f"{self._stems[index].path}: is {'the sum of ' if len(used) > 1 else ''}{names} "
+                f"(but for {_decibels(left, 1.0)}), which would count twice; remove it, or call it accompaniment "
+                "or mixture if it is that"
+            )
 
     def _check_accompaniment(self) -> None:
         """An accompaniment that holds all of the vocals is a mixture."""
@@ -74,7 +86,7 @@ class StemSums:
             return
         common = vocals @ self._products @ accompaniment
         gain, correlation = common / energies[0], common / np.sqrt(energies[0] * energies[1])
-        if _SAME[0] <= gain <= _SAME[1] and correlation > _CORRELATION:
+        if _SIMILAR[0] <= gain <= _SIMILAR[1] and correlation > _CORRELATION:
             count = len(self._song.vocals)
             loudest = count + int(np.argmax(vocals @ self._products[:, count : len(self._stems)]))
             raise UserError(

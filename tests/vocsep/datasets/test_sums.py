@@ -58,6 +58,11 @@ def test_voice_under_another_usual_name_is_the_vocals(tmp_path: Path) -> None:
     require(song(tmp_path, {"Vox.wav": V, "Instrumental.flac": BAND}), mixture=V + BAND, vocals=V)
 
 
+def test_numbers_that_programs_put_before_and_behind_names_count_for_nothing(tmp_path: Path) -> None:
+    files = {"01_Vocals.wav": V, "02 drums.wav": DRUMS, "03 bass.wav": BASS, "04-Mix (1).wav": V + DRUMS + BASS}
+    require(song(tmp_path, files), mixture=V + DRUMS + BASS, vocals=V, accompaniment=DRUMS + BASS)
+
+
 @pytest.mark.parametrize(
     ("extra", "wrong", "told"),
     [
@@ -65,6 +70,8 @@ def test_voice_under_another_usual_name_is_the_vocals(tmp_path: Path) -> None:
         ({"band bus.wav": BAND}, "band bus.wav", ("bass.wav", "drums.wav", "other.wav", "sum")),
         ({"stereo.wav": V + BAND}, "stereo.wav", ("vocals.wav", "drums.wav", "sum")),
         ({"stereo.wav": 0.7 * (V + BAND)}, "stereo.wav", ("vocals.wav", "sum")),
+        ({"stereo.wav": 0.3 * (V + BAND)}, "stereo.wav", ("vocals.wav", "drums.wav", "sum")),
+        ({"band bus.wav": 0.2 * BAND}, "band bus.wav", ("drums.wav", "sum")),
         ({"print.wav": V + BAND, "rhythm.wav": DRUMS + BASS}, "rhythm.wav", ("sum",)),
         ({"lead.wav": V}, "lead.wav", ("vocals.wav", "twice")),
         ({"drums copy.flac": DRUMS}, "drums", ("twice",)),
@@ -85,6 +92,7 @@ def test_stem_or_mixture_that_is_something_else_is_refused_by_name(
     ("files", "wrong"),
     [
         ({"Take 3.wav": V + BAND}, "Take 3.wav"),
+        ({"Take 3.wav": 0.6 * (V + BAND)}, "Take 3.wav"),
         ({"accompaniment.wav": V + BAND}, "accompaniment.wav"),
         ({"accompaniment.wav": V}, "accompaniment.wav"),
         ({"mixture.wav": BAND}, "mixture.wav"),
