@@ -49,9 +49,29 @@ def aiff_head(file: BinaryIO) -> tuple[bytes, int] | None:
 
 
 def caf_head(file: BinaryIO) -> tuple[bytes, int] | None:
-    """Of CAF."""
+    """Of CAF and DSDIFF."""
     head = file.read(12)
     return (head[:4], int.from_bytes(head[4:], "big")) if len(head) == 12 else None
+
+
+def dsf_head(file: BinaryIO) -> tuple[bytes, int] | None:
+    """Of DSF, whose sizes count the head in."""
+    head = file.read(12)
+    return (head[:4], int.from_bytes(head[4:], "little") - 12) if len(head) == 12 else None
+
+
+def real_head(file: BinaryIO) -> tuple[bytes, int] | None:
+    """Of RealMedia, whose sizes count the head in."""
+    head = file.read(8)
+    return (head[:4], int.from_bytes(head[4:], "big") - 8) if len(head) == 8 else None
+
+
+def voice_head(file: BinaryIO) -> tuple[bytes, int] | None:
+    """Of VOC: the name is a number, 0 for the end; a size of 0 lasts until the end of the file."""
+    head = file.read(4)
+    if len(head) < 4 or not head[0]:
+        return None
+    return head[:1], int.from_bytes(head[1:], "little") or _TO_THE_END
 
 
 def object_head(file: BinaryIO) -> tuple[bytes, int] | None:

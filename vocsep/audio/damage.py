@@ -12,10 +12,13 @@ from vocsep.audio.containers import (
     box_head,
     caf_head,
     chunk_head,
+    dsf_head,
     element_head,
     object_head,
     ogg_pages,
     pieces,
+    real_head,
+    voice_head,
 )
 
 WAV_KINDS = (b"RIFF", b"RF64", b"BW64")
@@ -31,8 +34,9 @@ _STAND_INS = (0x7F000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _NEAR_STAND_IN = 65_536
 # Some programs count a header in that is not part of the sound, in formats whose sound is one piece.
 _MOST_HEADER_BYTES = 512
-_ONE_PIECE = (b"data", b"SSND", b".snd", b"RIFF")
+_ONE_PIECE = (b"data", b"SSND", b".snd", b"RIFF", b"DATA")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_VOICE = b"Creative Voice File\x1a"
 _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 
 
@@ -85,6 +89,14 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
         return _flv_file(file)
     if head[:4] == b"\x30\x26\xb2\x75":
         return named((_ASF_DATA,), object_head, 0)
+    if head[:4] == b".RMF":
+        return named((b"DATA",), real_head, 0)
+    if head[:4] == b"DSD ":
+        return named((b"data",), dsf_head, 0)
+    if head[:4] == b"FRM8":
+        return named((b"DSD ", b"DST "), caf_head, 16, 2)
+    if head[:20] == _VOICE:
+        return list(pieces(file, voice_head, int.from_bytes(head[20:22], "little"), size))
     return []
 
 

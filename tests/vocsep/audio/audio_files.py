@@ -102,6 +102,7 @@ WHOLE_KINDS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "parts.m4a": ("mp4", "aac", "fltp", {"movflags": "frag_keyframe+empty_moov"}),
     "mov": ("mov", "pcm_s16le", "s16", {}),
     "rm": ("rm", "ac3", "fltp", {}),
+    "voc": ("voc", "pcm_s16le", "s16", {}),
     "flv": ("flv", "aac", "fltp", {}),
 }
 

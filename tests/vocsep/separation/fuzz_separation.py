@@ -24,7 +24,6 @@ from vocsep.separation.files import separate_file
 from vocsep.separation.settings import SeparationSettings
 
 TAGGED = ("mp3", "flac", "m4a", "mkv", "wav", "aiff", "ape.mp3")
-ROUGH = ("rm",)  # which tells its length, but not to the half second
 FORMATS: tuple[AudioFormat, ...] = ("wav", "flac", "ogg")
 
 
@@ -95,7 +94,7 @@ def hostile(folder: Path, songs: dict[str, bytes], seed: int, random: np.random.
             return Try(
                 f"{'accepted ' * accepted}cut {kind} {share:.3f}",
                 named,
-                None if accepted or kind in ROUGH else "refused",
+                None if accepted else "refused",
                 accepted,
             )
 
