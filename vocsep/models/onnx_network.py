@@ -7,6 +7,7 @@ from typing import Any
 from storage.errors import UserError
 from storage.registry import ModelVersion
 from vocsep.arrays import Spectrogram
+from vocsep.models.architecture import parse_architecture
 from vocsep.models.registry import open_registry
 
 METADATA_KEY = "vocsep"
@@ -40,6 +41,11 @@ def open_onnx(model: str | Path | ModelVersion, registry: Path) -> tuple["OnnxNe
     return network, network.description, str(path)
 
 
+def _no_network(path: Path, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(f"{path}: not a network that `vocsep export` wrote, or damaged ({reason})")
+
+
 class OnnxNetwork:
     """An exported network as `vocsep.models.network.MaskNetwork`, on the CPU.
 
@@ -55,6 +61,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             import onnxruntime
         except ImportError:
@@ -68,11 +75,10 @@ class OnnxNetwork:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             metadata = self._session.get_modelmeta().custom_metadata_map
             self.description: dict[str, Any] = json.loads(metadata[METADATA_KEY])
-            architecture = self.description["architecture"]
-            self._channels, self._targets = int(architecture["channels"]), int(architecture["targets"])
+            architecture = parse_architecture(self.description["architecture"])
+            self._channels, self._targets = architecture.channels, architecture.targets
         except Exception as error:  # ONNX Runtime's errors have no common class
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path}: not a network that `vocsep export` wrote, or damaged ({reason})") from None
+            raise _no_network(path, error) from None
 
     @property
     def channels(self) -> int:
@@ -86,5 +92,10 @@ class OnnxNetwork:
 
     def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
         """Masks of raw magnitudes (see `MaskNetwork`)."""
-        masks: Spectrogram = self._session.run(["masks"], {"magnitudes": magnitudes})[0]
+        try:
+            masks: Spectrogram = self._session.run(["masks"], {"magnitudes": magnitudes})[0]
+            if masks.size != magnitudes.size * self._targets:
+                raise ValueError(f"gives masks of shape {masks.shape} for magnitudes of shape {magnitudes.shape}")
+        except Exception as error:  # a file from elsewhere may hold any graph
+            raise _no_network(self._path, error) from None
         return masks

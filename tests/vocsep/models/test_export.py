@@ -12,7 +12,7 @@ from storage.registry import ModelRegistry
 from tests.vocsep.models.small_models import add_model, lively, music, unet
 from vocsep.models import export
 from vocsep.models.export import export_model
-from vocsep.models.onnx_network import OnnxNetwork, open_onnx
+from vocsep.models.onnx_network import METADATA_KEY, OnnxNetwork, open_onnx
 from vocsep.models.unet import UNet
 from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
@@ -113,6 +113,36 @@ def test_file_that_is_no_export_is_one_line_that_names_it(models: Path, tmp_path
     broken.write_bytes({"empty": b"", "words": b"words", "cut": content[: len(content) // 2]}.get(damage, content))
     with pytest.raises(UserError, match=str(broken)) as error:
         OnnxNetwork(broken)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("channels", "name", "kept"), [(1, "other", 1), (1, "masks", 0), (10**9, "masks", 1), ("x", "masks", 1)]
+)
+def test_graph_that_is_not_what_it_says_is_one_line_that_names_it(
+    tmp_path: Path, channels: Any, name: str, kept: int
+) -> None:
+    from onnx import ModelProto, TensorProto, helper, save
+
+    description = {
+        "architecture": {"name": "unet", "channels": channels, "width": 2, "targets": 1, "scaled_bins": None},
+        "spectrogram": load_spectrogram_config("fine").model_dump(mode="json"),
+    }
+    given = helper.make_tensor_value_info("magnitudes", TensorProto.FLOAT, ["n", "c", "f", "b"])
+    wanted = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    mean = helper.make_node("ReduceMean", ["magnitudes"], [name], axes=[3], keepdims=1)
+    node = helper.make_node("Sigmoid", ["magnitudes"], [name]) if kept else mean
+    made: ModelProto = helper.make_model(
+        helper.make_graph([node], "graph", [given], [wanted]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    helper.set_model_props(made, {METADATA_KEY: json.dumps(description)})
+    odd = tmp_path / "odd.onnx"
+    save(made, odd)
+    waveform = music(1, 2, 44100)
+    with pytest.raises(UserError, match=str(odd)) as error:
+        Separator.load(odd, tmp_path, engine="onnx").separate(waveform, 44100)
     assert "\n" not in str(error.value)
 
 
