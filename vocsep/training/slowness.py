@@ -5,7 +5,7 @@ import psutil
 from vocsep.cores import usable_cores
 from vocsep.training.budget import Budget
 
-# Of the default network on two idle cores (see docs/explanation/quality.md); less than half of it is slow.
+# Of the default network on two idle cores (see docs/guides/train.md); less than half of it is slow.
 EXPECTED_PATCHES_PER_SECOND = 28.0
 SLOW_SHARE = 0.5
 
