@@ -80,7 +80,7 @@ def _museval_metrics() -> Any:
 
 
 def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine: Engine = "fast") -> SongScores:
-    """Score all subjects on one song, beside floor and ceilings, and write museval-schema JSON files.
+    """Score all subjects on one song, with floor and ceilings, and write museval-schema JSON files.
 
     Raises `UserError` if the song, a model or an estimate cannot be read, or estimates do not go with the song.
 

@@ -8,7 +8,7 @@ The four ratios compare the energies of those parts, frame by frame.
   Trans. Audio, Speech and Language Processing 14(4), 2006: the decomposition.
 - F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018: version 4,
   one set of filters per song instead of one per frame.
-- museval (`museval.metrics.bss_eval`): the reference implementation, whose values and rules stand here.
+- museval (`museval.metrics.bss_eval`): the reference implementation, with whose values and rules this agrees.
 
 How: correlations up to the filter's lags come from short FFTs added up over the song; Cholesky factors,
 shared by all estimates, solve the normal equations; each frame is filtered by overlap-save, and only energies

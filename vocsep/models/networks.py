@@ -18,7 +18,7 @@ def build_network(architecture: UNetArchitecture | TfcTdfArchitecture, dropout: 
 
 
 def step_values(architecture: UNetArchitecture | TfcTdfArchitecture, frames: int, bins: int) -> tuple[int, int]:
-    """Weights of a network, and values that its layers give for one patch of so many frames and bins.
+    """Weights of a network, and values that its layers give for one patch of `frames` and `bins`.
 
     Nothing is allocated, however large the network.
     """

@@ -108,7 +108,7 @@ class PatchSampler:
     """Draws the patches of any step.
 
     A song is drawn with a probability proportional to its length within its set, then a start frame uniformly over all
-    possible ones, the last included; a song shorter than a patch is padded with zeros by whoever reads it. A song that
+    possible ones, the last included; a song shorter than a patch is padded with zeros by the reader. A song that
     has but one source is always mixed with another one.
 
     Parameters
