@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import vocsep
-from vocsep.cli.main import OTHERS, SERVING, STEPS
+from vocsep.cli.main import OTHERS
+from vocsep.cli.serving import SERVING
+from vocsep.cli.steps import STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 
