@@ -86,12 +86,12 @@ def main() -> None:
     print(f"{options.network}, {cores} cores; steps or songs per second next to {', '.join(map(str, BUSY))} busy loops")
     for way in WAYS:
         print(f"  {way:10}", *(f"{statistics.median(rates[way, busy]):8.3f}" for busy in BUSY))
-    values = {"alone": _ratio(rates["parts", 0], rates["plain", 0])} | {
+    ratios = {"alone": _ratio(rates["parts", 0], rates["plain", 0])} | {
         f"{name}_{busy}": _ratio(rates[way, busy], rates[way, 0]) * (cores + busy) / cores
         for way, name in WAYS.items()
         for busy in BUSY[1:]
     }
-    print(json.dumps({"benchmark": "neighbours", **{name: round(value, 3) for name, value in values.items()}}))
+    print(json.dumps({"name": "neighbours", "values": {}, "ratios": ratios}))
 
 
 def _ratio(first: list[float], second: list[float]) -> float:
