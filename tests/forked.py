@@ -1,5 +1,6 @@
 """Commands in processes of their own that are there at once: forked from one that has imported what they need."""
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ def run_forked(
 def _run(
     module: str, arguments: tuple[str, ...], folder: str, environment: dict[str, str], output: str, errors: str
 ) -> None:
+    gc.freeze()  # what was imported is no garbage, and need not be looked through
     for number, path in ((1, output), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ.clear()

@@ -1,5 +1,6 @@
 """Tiny stores and runs for the tests of training, in this process and in others that can be killed."""
 
+import gc
 import logging
 import os
 import signal
@@ -261,6 +262,7 @@ def fit_in_children(
 
 
 def _child(output: Path, environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:
+    gc.freeze()  # what was imported is no garbage, and need not be looked through
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
