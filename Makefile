@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo-data preprocess train eval separate page compare doctor serve stop model retrain schedule \
-  unschedule test lint bench clean
+  unschedule test lint bench docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -104,8 +104,12 @@ lint: setup ## Check style, types and import rules.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: setup ## Run all benchmarks.
-	@for module in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$module .py); done
+bench: setup ## Run the benchmarks on an idle machine and write docs/benchmarks.md; goes on where it was stopped.
+	@$(BIN)/python -m benchmarks.report $(ARGS)
+
+docs: setup ## Build the documentation in site/; no network is needed.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html; with search: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"
 
 clean: ## Delete the virtual environment and caches; data/ stays.
-	@rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
-"""BSSEval v4 beside museval: values, seconds and memory on one core.
+"""BSSEval v4 compared with museval: values, seconds and memory on one core.
 
     python -m benchmarks.evaluation [--dataset MUSDB18] [--seconds 60] [--rounds 3]
 
-Every engine runs in a process of its own, with one thread, engines taking turns, and medians are reported.
+Every engine runs in its own process, with one thread, engines taking turns, and medians are reported.
 The songs are stems of a MUSDB18 (preview) folder, joined end to end, from `--dataset` or the environment's
 MUSDB_PATH; without one, signals are synthesized, and the output says so. The estimates are those of an ideal
 ratio mask.

@@ -1,13 +1,13 @@
-"""Every step beside busy programs: how much of its fair share of the cores it makes use of.
+"""Every step while other programs are busy: how much of its fair share of the cores it uses.
 
     python -m benchmarks.neighbours [--seconds 15] [--rounds 3]
 
 Steps of the default network on one resident batch, by `BatchParts` as in a run (`parts`), and as plain PyTorch does
 them, the whole batch at once with OpenMP's threads (`plain`); blocks of a song, by a `Separator` of the bundled model
 (`separation`); songs of 10 s scored (`evaluation`) and written to a store (`preprocess`) by processes of one thread, as
-many as there are cores. Each is measured from a process of its own, beside 0, 1, 2 and 4 busy loops, each of them in a
-session of its own. `alone` is the rate of `parts` over that of `plain` on idle cores. `beside_b`, `separation_beside_b`
-and so on are the rate beside b loops over the fair share c / (c + b) of the rate alone, of c cores. All take turns;
+many as there are cores. Each is measured from a separate process, while 0, 1, 2 and 4 busy loops run, each of them in a
+separate session. `alone` is the rate of `parts` over that of `plain` on idle cores. `beside_b`, `separation_beside_b`
+and so on are the rate with b busy loops over the fair share c / (c + b) of the rate alone, of c cores. All take turns;
 ratios are medians over the rounds of the ratios within one.
 """
 
@@ -83,15 +83,15 @@ def main() -> None:
                     command += ["--seconds", str(options.seconds), "--network", options.network]
                     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 rates.setdefault((way, busy), []).append(float(text.split()[-1]))
-    print(f"{options.network}, {cores} cores; steps or songs per second beside {', '.join(map(str, BUSY))} busy loops")
+    print(f"{options.network}, {cores} cores; steps or songs per second next to {', '.join(map(str, BUSY))} busy loops")
     for way in WAYS:
         print(f"  {way:10}", *(f"{statistics.median(rates[way, busy]):8.3f}" for busy in BUSY))
-    values = {"alone": _ratio(rates["parts", 0], rates["plain", 0])} | {
+    ratios = {"alone": _ratio(rates["parts", 0], rates["plain", 0])} | {
         f"{name}_{busy}": _ratio(rates[way, busy], rates[way, 0]) * (cores + busy) / cores
         for way, name in WAYS.items()
         for busy in BUSY[1:]
     }
-    print(json.dumps({"benchmark": "neighbours", **{name: round(value, 3) for name, value in values.items()}}))
+    print(json.dumps({"name": "neighbours", "values": {}, "ratios": ratios}))
 
 
 def _ratio(first: list[float], second: list[float]) -> float:

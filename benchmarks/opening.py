@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def make_store(path: Path, tracks: int) -> SpectrogramStore:
-    """A store of so many tracks, whose shards are holes."""
+    """A store of `tracks` tracks, whose shards are holes."""
     store = SpectrogramStore.open_or_create(path, config={}, dataset={}, tool="benchmark")
     size = shard_bytes(SHAPE, FRAMES_PER_CHUNK, 2)
     for number in range(tracks):

@@ -1,4 +1,4 @@
-"""Random patches on the way that training takes them, beside np.memmap of the same bytes and stock zarr.
+"""Random patches as training reads them, compared with np.memmap of the same bytes and stock zarr.
 
     python -m benchmarks.patches [--gigabytes 2.1] [--folder FOLDER] [--rounds 300]
 

@@ -1,4 +1,4 @@
-"""From songs to spectrograms: time beside decoding alone and beside musdb with librosa, memory, the cost of float16.
+"""Songs to spectrograms: time compared with decoding alone and with musdb and librosa; memory; the cost of float16.
 
     python -m benchmarks.preprocess [--dataset MUSDB18] [--songs 8] [--seconds 225] [--rounds 5] [--memory-minutes 10]
 
@@ -13,7 +13,7 @@ workers that have started and have imported what they need. All read the same fi
   librosa and saves their magnitudes with numpy. It is slow: one song per worker, in at most two rounds.
 
 The workers share whatever cores this process may use: two of them say something only with two idle cores. Memory is
-the peak of a fresh process that does one song of so many minutes.
+the peak of a fresh process that does one song of `--memory-minutes`.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def long_song(stems: Sequence[Path], path: Path, seconds: float) -> Path:
 
 
 def long_songs(root: Path, folder: Path, count: int, seconds: float) -> list[Song]:
-    """`count` different long songs, each in a MUSDB18 folder of its own, as songs of the `train` split."""
+    """`count` different long songs, each in its own MUSDB18 folder, as songs of the `train` split."""
     stems = sorted(root.glob("train/*.stem.mp4"))
     if not stems:
         raise SystemExit(f"--dataset {root}: no train/*.stem.mp4 in it; give a MUSDB18 folder, or none")

@@ -10,8 +10,8 @@ heard. Vocals meet the accompaniment of the next song, and their own.
 
 Of all bins within 60 dB of a pair's loudest: the mean absolute difference as a share of the mean true magnitude, and
 the median and mean absolute difference in dB; the difference in level; and the largest distance of the two cumulative
-distributions (Kolmogorov-Smirnov), of the magnitudes and of their ratio to sqrt(V^2 + A^2). The last three tell whether
-a mix looks like a true one to a network that never sees the true one beside it. Without a dataset, demo songs are used.
+distributions (Kolmogorov-Smirnov), of the magnitudes and of their ratio to sqrt(V^2 + A^2). The last three show whether
+a mix looks like a true one to a network that never compares the two. Without a dataset, demo songs are used.
 """
 
 import argparse

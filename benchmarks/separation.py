@@ -1,4 +1,4 @@
-"""Separating a song: all of it beside the network's forward passes alone, and the engines beside each other.
+"""Separating a song: all of it compared with the network's forward passes alone, and the engines with each other.
 
     python -m benchmarks.separation [--song SONG] [--model MODEL --models REGISTRY] [--minutes 4] [--rounds 5]
 

@@ -4,8 +4,8 @@
 
 All test songs of a dataset are separated with one model in every way: the mask of the whole song, overlapping patches,
 the multichannel Wiener filter, and the network in bfloat16 (which only benchmarks run). A figure is the median over
-songs of the median over 1-s frames of SDR in dB, which equals museval's; beside it the mean over songs, and seconds per
-minute of music on all cores, files not read or written.
+songs of the median over 1-s frames of SDR in dB, which equals museval's; also the mean over songs, and seconds
+per minute of music on all cores, files not read or written.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Training fed from a store, beside the same training on one resident batch, and beside the usual way.
+"""Training fed from a store, compared with the same training on one resident batch, and with the usual way.
 
     python -m benchmarks.training [--store STORE] [--steps 20] [--repeats 5] [--channels 1] [--batch-size 16]
 

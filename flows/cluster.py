@@ -40,7 +40,7 @@ PATIENCE = {
     "distributed.scheduler.worker-ttl": "30 minutes",
 }
 
-# Dask's own pages tell logs and call stacks to whoever asks, and load what they look like from the internet.
+# Dask's own pages show logs and call stacks to anyone who asks, and load their styles from the internet.
 NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 
 

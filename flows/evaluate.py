@@ -45,7 +45,7 @@ def _show(result: EvaluateResult) -> None:
     pictures = [picture((Path(result.report) / name).read_bytes(), name) for name in ("songs.png", "over_time.png")]
     text = report_markdown(result.summary, ordered, pictures=False)
     create_markdown_artifact(
-        "\n\n".join([text, *pictures]), key="evaluation-report", description="Scores beside floor and ceiling"
+        "\n\n".join([text, *pictures]), key="evaluation-report", description="Scores between floor and ceiling"
     )
     header, *lines = song_table(ordered)
     rows = [dict(zip(header, line, strict=True)) for line in lines]
@@ -55,5 +55,5 @@ def _show(result: EvaluateResult) -> None:
 @flow(name="evaluate", flow_run_name=flow_run_name(_name), **HOOKS)
 @failing_in_one_line
 def evaluate(config: EvaluateConfig = EvaluateConfig()) -> EvaluateResult:  # noqa: B008 (Prefect reads it)
-    """Score a model beside the mixture and the ideal ratio mask, and write a report."""
+    """Score a model, the mixture and the ideal ratio mask, and write a report."""
     return result_of(score_songs, config)

@@ -1,5 +1,5 @@
 """How a run ends that failed or was told to: a failure that a user can fix is one line, and the last one says how to
-go on. Prefect itself would tell it four times over, with tracebacks of its own."""
+continue. Prefect itself would report it four times over, with its own tracebacks."""
 
 import asyncio
 import functools
@@ -31,7 +31,7 @@ _messages: set[str] = set()
 def failing_in_one_line(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """For flows and tasks: an expected failure ends in a Failed state with its message, without a traceback.
 
-    Prefect turns a flow's state into its exception again for whoever called it; for a task, `result_of` does.
+    Prefect turns a flow's state into its exception again for the caller; for a task, `result_of` does.
     """
 
     @functools.wraps(function)
@@ -88,7 +88,7 @@ def say_what_to_do(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         logger = log.logger if flow_run.deployment_id else logging.getLogger("prefect.extra")
         logger.error("%s", state.message, extra=told)
     again = f"prefect flow-run retry {flow_run.id}" if flow_run.deployment_id else "the same command"
-    log.error("What was finished stays. Once the cause is fixed, go on with: %s", again)
+    log.error("What was finished stays. Fix the cause, then resume with: %s", again)
     # A process that a signal ends sends nothing more.
     for handler in logging.getLogger("prefect.flow_runs").handlers:
         handler.flush()

@@ -49,7 +49,7 @@ class ProgressArtifact:
 
 
 def picture(png: bytes, title: str) -> str:
-    """A picture for a markdown artifact; it stands in the artifact itself."""
+    """A picture for a markdown artifact, embedded in it."""
     return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 

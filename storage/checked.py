@@ -17,7 +17,7 @@ State = list[int]
 def require_intact(store: SpectrogramStore, arrays: Iterable[ArrayRecord]) -> int:
     """Read every byte of shards, but of those that were found intact and have not changed since; bytes that were read.
 
-    What was found is noted in a file beside the store, where that can be written.
+    The result is noted in a file next to the store, if that can be written.
 
     Raises
     ------

@@ -91,7 +91,7 @@ class CheckpointFolder:
             self._state_file(step).unlink()
         described = {self._arrays_file(step).name for step in self.steps()}
         for file in self.path.iterdir():
-            # Whatever begins with a dot was left by a killed process; safetensors has temporary files of its own.
+            # Names that begin with a dot were left by a killed process; safetensors has its own temporary files.
             is_left = file.name.startswith(".") or (file.suffix == ".safetensors" and file.name not in described)
             if is_left and not file.is_dir():
                 file.unlink()

@@ -179,12 +179,16 @@ def telling_full_disk(where: object, advice: str) -> Iterator[None]:
 
 def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
     """Write arrays as safetensors; `OSError` if that fails, as for any other file."""
+    # The library makes a file that only its owner may read, whatever the user's umask says.
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, path)
     except SafetensorError as error:
         # The library's own class says in words what the system said.
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
+    path.chmod(mode)
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -148,7 +148,7 @@ def _group_problems(path: Path, manifest: Manifest) -> dict[Path, str]:
 
 
 def _extras(path: Path, manifest: Manifest, strays: list[Path]) -> list[Path]:
-    """Files and links in a store that nobody names, other than strays and the folders beside a track's arrays."""
+    """Files and links in a store that nobody names, other than strays and the folders next to a track's arrays."""
     named = {MANIFEST_NAME, *group_metadata(manifest)}
     for track in manifest.tracks.values():
         named.update(track_metadata(track), (array.shard for array in track.arrays.values()))

@@ -73,7 +73,7 @@ def holder(path: Path) -> str:
 
 
 def lock_path(store: Path) -> Path:
-    """Lock file of a store or another folder: beside it, since it is taken before there is one."""
+    """Lock file of a store or another folder: next to it, since it is taken before the folder exists."""
     whole = store.resolve()
     return whole.with_name(f".{whole.name}.lock")
 

@@ -158,8 +158,8 @@ def shard_path(folder: str, name: str, dimensions: int) -> str:
 def record_fault(key: str, track: TrackRecord) -> str:
     """What is wrong with the record of a track, in words; empty if nothing is.
 
-    Split and id alone say where a track lies: a record with another place, or with sizes that cannot be, is not to be
-    followed, whoever wrote it.
+    Split and id alone say where a track lies: a record with another place, or with impossible sizes, must not be
+    followed.
     """
     if key != track.id or not _FOLDER.fullmatch(key):
         return f"is of an id {track.id!r}"
@@ -239,5 +239,5 @@ def _require_version(where: object, content: bytes) -> None:
 
 
 def _digest(body: bytes) -> bytes:
-    """SHA-256 of a manifest's file, taken with zeros in its own place; `body` is what stands before it."""
+    """SHA-256 of a manifest's file, taken with zeros in its own place; `body` is what precedes it."""
     return hashlib.sha256(body + b"0" * 64 + _END).hexdigest().encode()

@@ -1,4 +1,4 @@
-"""The `zarr.json` files of a store: what must stand in each, and whether it does, byte for byte where that is known."""
+"""The `zarr.json` files of a store: what each must contain, and whether it does, byte for byte where that is known."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -152,7 +152,7 @@ class ModelRegistry:
         path = self.path / CHAMPION_NAME
         try:
             content = read_json(path)
-            # Files of earlier versions hold no digest; nothing else may stand beside the champions.
+            # Files of earlier versions hold no digest; nothing else may be listed with the champions.
             held = {name: value for name, value in content.items() if name != "digest"}
             if held.keys() != {"champions"} or content.get("digest") not in (None, value_digest(held)):
                 raise ValueError("edited since it was written")

@@ -289,7 +289,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name beside a store, for what is to become the store or was it; leftovers go with the unfinished tracks."""
+    """A new name next to a store, for what is to become the store or was it; leftovers go with unfinished tracks."""
     whole = path.resolve()
     return whole.with_name(f"{_beside_prefix(path)}{uuid.uuid4().hex}")
 

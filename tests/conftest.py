@@ -1,5 +1,6 @@
 """Fixtures for all tests: the demo songs, their store, and a MUSDB18 preview where there is one."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,15 @@ from vocsep.preprocessing.step import PreprocessConfig, preprocess
 hypothesis.settings.register_profile("vocsep", deadline=None)
 hypothesis.settings.load_profile("vocsep")
 
+# What takes longest comes first: at the end of a run in several processes, none is left alone with it.
+_LONGEST = (
+    "tests/flows/",
+    "tests/vocsep/doctor/",
+    "tests/vocsep/training/test_processes.py",
+    "tests/vocsep/models/test_export.py",
+    "tests/test_wheel.py",
+    "tests/vocsep/page/test_browser.py",
+)
 _PREVIEW_VARIABLES = ("VOCSEP_PREVIEW", "MUSDB_PATH")
 _PREVIEW_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "musdb18-7"
 
@@ -34,9 +44,21 @@ class FilesAndFlows(LoadFileScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesAndFlows:
-    """The flows, which take longest, come first."""
+    """Files in the order of collection, not of their numbers of tests."""
     config.option.loadscopereorder = False
     return FilesAndFlows(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, and otherwise as they were."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(one) for one in _LONGEST])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported_is_no_garbage() -> None:
+    """Trainings have Python look for garbage when they end; all that tests import need not be looked through again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +81,9 @@ def preview_root() -> Path:
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training songs and two test songs of 4 to 5 s, as MUSDB18 stems; not to be changed."""
-    root = tmp_path_factory.mktemp("songs") / "demo"
+    # Several processes (`-n`) have folders beside each other, and whoever asks second waits for the first.
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    root = (tmp_path_factory.getbasetemp().parent if several else tmp_path_factory.mktemp("songs")) / "demo"
     make_demo(root, train_songs=4, test_songs=2, seconds=(4.0, 5.0), workers=1)
     return root
 

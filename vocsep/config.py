@@ -21,7 +21,7 @@ class Settings(BaseModel):
 
 
 def load_yaml(path: str) -> dict[str, Any]:
-    """Settings in the YAML file at `path`, as they stand there.
+    """Settings in the YAML file at `path`, as written there.
 
     Raises `UserError` if there is no such file, or it does not hold settings by name.
     """
@@ -51,7 +51,7 @@ def _is_small(root: yaml.Node | None) -> bool:
         node = pending.pop()
         values += 1
         if values > MOST_VALUES:
-            raise ValueError("its aliases stand for more values than settings ever have")
+            raise ValueError("its aliases expand to more values than settings ever have")
         if isinstance(node, yaml.MappingNode):
             pending += [one for pair in node.value for one in pair]
         elif isinstance(node, yaml.SequenceNode):
@@ -65,6 +65,6 @@ def validated(model: type[Model], content: Any, where: str) -> Model:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        # What a check of this project says of all settings together stands for itself.
+        # What a check of this project says of all settings together needs no prefix.
         place = [where, ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")]
         raise UserError(": ".join(part for part in place if part)) from None

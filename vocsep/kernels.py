@@ -3,7 +3,7 @@
 What takes many operations on whole arrays waits for memory. Here a row, or one channel of a patch, goes through all of
 them while it lies in the processor's caches, which takes a third of the time.
 
-All compiled functions stand in this file, since numba keeps what it has compiled until the file changes.
+All compiled functions are in this file, since numba keeps what it has compiled until the file changes.
 """
 
 from collections.abc import Callable
@@ -119,7 +119,7 @@ class StoredRows(NamedTuple):
     frames
         `(patches,)`: how many frames become those of the patch.
     taken, filled
-        `(patches,)`: so many of the lowest bins become so many of the patch; the others are 0.
+        `(patches,)`: how many of the lowest bins become how many of the patch; the others are 0.
     gain
         `(patches,)`: factor.
     """

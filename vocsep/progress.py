@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 Progress = Callable[[float, float], None]
-"""Called with how much is done, of how much: songs, seconds or bytes, as whoever calls it says."""
+"""Called with how much is done, of how much: songs, seconds or bytes, as the caller defines."""
 
 LOG_INTERVAL_SECONDS = 10.0
 SHOW_AFTER_SECONDS = 0.3

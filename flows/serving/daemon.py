@@ -45,7 +45,7 @@ _WORKER_SECONDS = 600.0
 _SETTINGS = {
     # Ended runs, with their logs and artifacts, go after 90 days, events after 7.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # Where Prefect runs a script of its own to look at a crashed flow, the folder of the script has a `storage` too.
+    # Prefect runs its own script to look at a crashed flow, and the folder of that script has a `storage` too.
     "PYTHONSAFEPATH": "1",
 }
 
@@ -164,7 +164,7 @@ def _deployments() -> Path:
 
 
 def _launch(name: str, command: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a part of Prefect that outlives this process; the log of the time before is kept beside the new one."""
+    """Start a part of Prefect that outlives this process; the log of the time before is kept next to the new one."""
     log = SERVE / f"{name}.log"
     if log.exists():
         log.replace(SERVE / f"{name}.before.log")

@@ -41,7 +41,7 @@ def dead_runs_automation() -> Automation:
     """Runs of vocsep's deployments that are silent for `SILENCE_SECONDS`, and have not ended, become Crashed."""
     return Automation(
         name=NAME,
-        description="A run whose process and worker both died would stay Running for ever.",
+        description="A run whose process and worker both died would stay Running forever.",
         trigger=EventTrigger(
             after={_HEARTBEAT},
             expect={_HEARTBEAT, *(f"prefect.flow-run.{name}" for name in _ENDS)},

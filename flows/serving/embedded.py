@@ -88,7 +88,7 @@ def own_server() -> str:
     command += ["--factory", "prefect.server.api.server:create_app", "--host", HOST, "--port", str(port)]
     command += ["--log-level", "error", "--lifespan", "on", "--ws-ping-timeout", "300"]
     environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
-    # Its input is the tie. A session of its own: Ctrl-C ends the flow first, which then tells the server of it.
+    # Its input is the tie. It has its own session: Ctrl-C ends the flow first, which then tells the server.
     server = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
     atexit.register(_end, server)
     wait_until_healthy(api_url(port), server)

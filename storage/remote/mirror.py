@@ -24,11 +24,11 @@ def mirror_path(url: str, cache: Path) -> Path:
 
 
 def fetch(url: str, cache: Path, *, splits: Collection[str] = SPLITS, on_bytes: OnBytes | None = None) -> Path:
-    """Make a local store that equals the songs of `splits` at `url`, in a folder of its own in `cache`; return it.
+    """Make a local store that equals the songs of `splits` at `url`, in its own folder in `cache`; return it.
 
     Every byte of the copy is read and compared with the manifest at `url`; only what is missing or differs is copied,
     and what is no longer wanted is deleted. A copy that was interrupted is no store yet, or the old one without the
-    tracks that changed; the next call goes on with what has arrived.
+    tracks that changed; the next call resumes with what has arrived.
 
     Raises
     ------

@@ -19,7 +19,8 @@ from storage.integrity import problems
 from storage.lock import holder, lock_path, store_lock
 from storage.store import SpectrogramStore
 from tests.disk import fill, small_disk
-from tests.flows.conftest import Run, flow_process, wait_until
+from tests.flows.conftest import Run, clean_environment, flow_process, wait_until
+from tests.forked import run_forked
 from tests.helpers import tree
 from tests.stores import shard_times, track_folders
 from vocsep.datasets.layouts import open_dataset
@@ -196,11 +197,10 @@ def test_killed_worker_and_killed_flow_cost_no_byte_and_leave_the_store_free(
     assert_same(store, expected)
 
 
-def test_flow_is_refused_in_one_line_while_another_process_writes_the_store(
-    songs: Path, tmp_path: Path, run_flows: Run
-) -> None:
+def test_flow_is_refused_in_one_line_while_another_process_writes_the_store(songs: Path, tmp_path: Path) -> None:
+    arguments = ("preprocess", "--dataset", str(songs), "--store", "s.zarr", "--prune")
     with store_lock(tmp_path / "s.zarr"):
-        result = run_flows(tmp_path, "preprocess", "--dataset", str(songs), "--store", "s.zarr", "--prune")
+        result = run_forked("flows.cli", *arguments, folder=tmp_path, environment=clean_environment())
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: s.zarr: being written by process {os.getpid()} on ")
     assert result.stderr.count("\n") == 1

@@ -23,7 +23,7 @@ from vocsep.training.log import read_metrics
 STORE = Path("data/spectrograms.zarr")
 SETTINGS = [
     *("--steps", "60", "--batch-size", "2", "--width", "2", "--channels", "1", "--device", "cpu"),
-    *("--checkpoint-seconds", "0.5", "--workers", "1"),
+    *("--checkpoint-seconds", "0.5", "--shown-songs", "0", "--workers", "1"),
 ]
 
 

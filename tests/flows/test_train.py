@@ -57,18 +57,18 @@ def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on(
     (run,) = (tmp_path / "data/runs").iterdir()
     assert read_json(run / "run.json")["status"] == "stopped"
     (step,) = [int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.json")]
-    assert f"stopped by SIGTERM after step {step}; the same command goes on" in output
+    assert f"stopped by SIGTERM after step {step}; the same command resumes" in output
     state = newest_train_run(prefect_server)["state"]
     assert state["type"] == "FAILED"
     assert f"stopped by SIGTERM after step {step}" in state["message"]
 
     output = stop(command, tmp_path, flows_environment, signal.SIGINT, step + 20)
     assert list((tmp_path / "data/runs").iterdir()) == [run]
-    assert f"going on after step {step}" in output
+    assert f"resuming after step {step}" in output
     steps = sorted(int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.json"))
     assert steps[0] == step
     assert steps[-1] >= step + 20
-    assert f"stopped by SIGINT after step {steps[-1]}; the same command goes on" in output
+    assert f"stopped by SIGINT after step {steps[-1]}; the same command resumes" in output
     assert read_json(run / "run.json")["status"] == "stopped"
     assert f"stopped by SIGINT after step {steps[-1]}" in newest_train_run(prefect_server)["state"]["message"]
     assert not (tmp_path / "data/models").exists()

@@ -1,13 +1,25 @@
 import hashlib
 import math
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.files import file_digest, free_bytes, is_disk_full, read_json, value_digest, write_atomically, write_json
+from storage.files import (
+    file_digest,
+    free_bytes,
+    is_disk_full,
+    read_json,
+    save_arrays,
+    value_digest,
+    write_atomically,
+    write_json,
+)
 from tests.disk import fill, small_disk
 from tests.helpers import line_of, start
 
@@ -122,3 +134,13 @@ def test_value_digest_ignores_the_order_of_keys_and_nothing_else(value: dict[str
     name = data.draw(st.sampled_from(sorted(value)))
     assert value_digest(value | {name: [value[name]]}) != value_digest(value)
     assert len(value_digest(value)) == 64
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_arrays_are_readable_as_the_umask_says(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_arrays({"weights": np.ones(3)}, tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o666 & ~umask

@@ -32,7 +32,7 @@ Head = Callable[[BinaryIO], tuple[bytes, int] | None]
 """Reads a piece's head: its name and the size of its contents; None at the end of the file."""
 
 UNKNOWN = -1
-"""Size of an element that goes on until another begins; what is in it is looked through like what is beside it."""
+"""Size of an element that continues until another begins; its content is searched like its siblings."""
 _TO_THE_END = 1 << 62
 
 

@@ -1,4 +1,4 @@
-"""Whether a sound file is whole: what its header says there is, beside what there is."""
+"""Whether a sound file is whole: what its header announces, compared with what there is."""
 
 import struct
 from pathlib import Path
@@ -43,7 +43,7 @@ _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 def refuse_cut(path: Path) -> None:
     """Raise `DamagedSound` if a file ends before the sound that its header announces.
 
-    A size that stands for one not known when writing began, as in a pipe, tells nothing.
+    A size that means "unknown when writing began", as in a pipe, says nothing.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

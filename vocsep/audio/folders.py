@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vocsep.audio.formats import AUDIO_SUFFIXES
 
-# In lower case; all hidden entries beside them. Archivers, file servers and waste baskets make these.
+# In lower case; in addition to all hidden entries. Archivers, file servers and waste baskets make these.
 _MADE_BY_SYSTEMS = frozenset(
     (
         "$recycle.bin",

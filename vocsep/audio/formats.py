@@ -19,10 +19,10 @@ mka mkv mov mp2 mp3 mp4 mpa mpc mpeg mpg mts mxf oga ogg ogv ogx opus qt rf64 sh
 wave weba webm wma wmv wv
 """
 AUDIO_SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
-# A song and its stems in one file, which stands for the song's name.
+# A song and its stems in one file, which is named after the song.
 STEM_SUFFIX = ".stem.mp4"
 
-# Vorbis has an order of channels of its own: which of FFmpeg's comes first, second, ...
+# Vorbis has its own order of channels: which of FFmpeg's comes first, second, ...
 VORBIS_ORDER = {
     3: (0, 2, 1),
     5: (0, 2, 1, 3, 4),
@@ -60,7 +60,7 @@ class _Format:
     has_bit_rate: bool = False
 
 
-# What so many channels are where a file does not say it, in FLAC and Vorbis always.
+# Layout for a number of channels, where a file does not say it: in FLAC and Vorbis always.
 _USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 # Side and back are one to formats that know but one pair behind the listener.

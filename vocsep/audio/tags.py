@@ -1,4 +1,4 @@
-"""How much a file says beside its sound: FFmpeg's time for tags and chapters grows with the square of their number."""
+"""How many tags and chapters a file has: FFmpeg's time for them grows with the square of their number."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -32,9 +32,9 @@ _MATROSKA = (
     *(b"\x18\x53\x80\x67", b"\x12\x54\xc3\x67", b"\x73\x73", b"\x10\x43\xa7\x70", b"\x45\xb9", b"\x19\x41\xa4\x69"),
     *_MATROSKA_COUNTED[:2],
 )
-# How the first packet of an Ogg stream begins, and how many bytes of the second stand before its comments.
+# How the first packet of an Ogg stream begins, and how many bytes of the second precede its comments.
 _OGG_KINDS = {b"\x01vorbis": 7, b"OpusHead": 8, b"\x7fFLAC": 4, b"Speex   ": 0, b"\x80theora": 7}
-# Objects of an ASF header that begin with a number of entries; those that hold further objects, behind so many bytes.
+# Objects of an ASF header that begin with a number of entries; those that hold objects, and the bytes before these.
 _ASF_COUNTS = tuple(
     bytes.fromhex(name)
     for name in (
@@ -99,7 +99,7 @@ def _tags(file: BinaryIO, size: int) -> Iterator[int]:
 
 
 def _weight(size: int) -> int:
-    """What a tag of so many bytes counts."""
+    """What a tag of `size` bytes counts."""
     return 1 if size <= _MOST_BYTES else MOST_TAGS + 1
 
 

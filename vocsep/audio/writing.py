@@ -41,7 +41,7 @@ _OGG_TAGS = {
     "track": "tracknumber",
     "copyright": "copyright",
 }
-# What a file says of its own making and container; it is not the song's.
+# Tags about the encoder and the container, not about the song.
 _OWN_TAGS = (
     "encoder",
     "major_brand",
@@ -301,7 +301,7 @@ class AudioWriter:
     def finish(self) -> None:
         """Write the end of the file, which gets its name at the end of the `with` statement.
 
-        For whoever writes several files: all that can go wrong has gone well before the first gets its name.
+        When writing several files, finish all before the first gets its name: only renaming is left then.
         """
         with _told(self.path):
             self._encoder.close()

@@ -22,15 +22,17 @@ def doctor(
     html: Annotated[Path, typer.Option(help="Page with the pictures.")] = DOCTOR / "doctor.html",
 ) -> None:
     """Check songs, objective and network; exit code 1 if a check fails."""
-    from storage.files import write_atomically
-    from storage.store import SpectrogramStore
     from vocsep.config import validated
-    from vocsep.doctor import report as doctor_report
-    from vocsep.doctor.diagnosis import Diagnosis, demo_store, examine
     from vocsep.training.config import TrainConfig
     from vocsep.training.settings_files import load_settings
 
     settings = validated(TrainConfig, load_settings(config) if config else {}, config or "defaults")
+    # The rest takes seconds to import: a mistake in the settings is told before.
+    from storage.files import write_atomically
+    from storage.store import SpectrogramStore
+    from vocsep.doctor import report as doctor_report
+    from vocsep.doctor.diagnosis import Diagnosis, demo_store, examine
+
     opened = SpectrogramStore.open(store) if store else demo_store(DOCTOR, settings)
     about = {"config": config or "defaults", "store": str(opened.path)}
     findings = []

@@ -23,7 +23,7 @@ class StoppedBySignal(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end what is done as errors do, unless whoever started the process had them ignored."""
+    """Let SIGTERM and SIGHUP end what is done as errors do, unless the process was started with them ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once

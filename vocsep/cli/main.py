@@ -1,4 +1,4 @@
-"""The `vocsep` command: a list of commands, each in a file of its own that is imported when it is called."""
+"""The `vocsep` command: a list of commands, each in its own file, imported when it is called."""
 
 import importlib
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from vocsep.cli.steps import STEPS, step_command
 
 OTHERS = {
     "demo-data": "Make the demo dataset: computer-made songs in the form of MUSDB18.",
-    "store": "Look at a spectrogram store, verify, repair and copy it.",
+    "store": "Inspect, verify, repair and copy a spectrogram store.",
     "models": "The trained models, where they come from, and which of them is in use.",
     "score": "Score any estimates with BSSEval v4: no dataset, model or store needed.",
     "doctor": "Check songs, objective and network: why a loss does not fall.",

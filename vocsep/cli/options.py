@@ -21,7 +21,7 @@ def command_with_settings(
     load: Callable[[str], dict[str, Any]],
     declarations: Mapping[str, Callable[[], Any]],
 ) -> Callable[..., None]:
-    """A typer command that has, beside its own options, one for every field of `model` and of the models inside it.
+    """A typer command with its own options and one for every field of `model` and of the models inside it.
 
     Parameters
     ----------

@@ -16,9 +16,9 @@ def page(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0: any that is free.")] = 4280,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     models: Annotated[Path, typer.Option(help="Model registry.")] = MODELS,
-    folder: Annotated[Path, typer.Option(help="Folder for songs and stems; songs older than a day go.")] = PAGE,
+    folder: Annotated[Path, typer.Option(help="Folder for songs and stems; they are deleted after a day.")] = PAGE,
     reports: Annotated[Path, typer.Option(help="Folder with reports of evaluations.")] = REPORTS,
-    most_mb: Annotated[int, typer.Option("--most-mb", min=1, help="Largest file that is taken, in MB.")] = 2000,
+    most_mb: Annotated[int, typer.Option("--most-mb", min=1, help="Largest file that is accepted, in MB.")] = 2000,
 ) -> None:
     """Serve the page until Ctrl-C."""
     try:

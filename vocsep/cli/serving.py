@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 SERVING = {
-    "serve": "Start Prefect's server, a work pool, all deployments and a worker, which go on after this command.",
+    "serve": "Start Prefect's server, a work pool, all deployments and a worker, in the background.",
     "stop": "End exactly what `serve` started; runs save what they have.",
     "schedule": "Turn the weekly retraining on, or off, on the server that `serve` started.",
 }

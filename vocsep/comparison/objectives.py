@@ -49,7 +49,7 @@ def notebook_with(problem: str) -> Objective:
 
 
 def objectives(config: ComparisonConfig) -> dict[str, Objective]:
-    """All that is trained, by name; what is the same stands here once."""
+    """All objectives to train, by name; equal ones are listed once."""
     named = {Path(name).stem: validated(TrainConfig, load_settings(name), name).objective for name in config.systems}
     if config.ladder:
         rungs = list(ladder().values())

@@ -1,7 +1,7 @@
 """Training systems side by side: same patches, seed, budget and network, and nothing but the objective different.
 
-A comparison is a folder. Every run has a folder of its own in it, named by all that decides the run, so that what is
-finished is never done again, a killed run goes on where it was, and several processes may share the work.
+A comparison is a folder. Every run has its own folder in it, named by all that decides the run, so that a finished run
+is never repeated, a killed run resumes, and several processes may share the work.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from vocsep.training.probe import open_probe
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME
 
 RESULT_NAME = "result.json"
-# Losses that the curves are measured against come from the patches of so many steps.
+# Losses that the curves are measured against come from the patches of this number of steps.
 PROBED_STEPS = 8
 
 

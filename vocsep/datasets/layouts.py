@@ -45,7 +45,7 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
     Raises
     ------
     UserError
-        If the folder is missing, empty or not a dataset, or a song stands in two splits.
+        If the folder is missing, empty or not a dataset, or a song is in two splits.
     """
     kinds = ("auto", *get_args(Kind))
     if kind not in kinds:
@@ -196,7 +196,7 @@ def _readable(folder: Path) -> list[Path]:
 
 
 def _skipped(root: Path, kind: str, listed: list[Song], problems: Collection[str]) -> list[Path]:
-    """What people put where songs are looked for and is none: other files, and folders beside those of the splits."""
+    """What people put among the songs and is none: other files, and folders next to those of the splits."""
     if kind in ("vocals", "accompaniment"):
         return find_files(root).others
     sources = [source.path for song in listed for source in song.mixture + song.vocals + song.accompaniment]

@@ -33,7 +33,7 @@ def source_blocks(song: Song, names: Iterable[str]) -> Iterator[tuple[dict[str, 
     Yields
     ------
     waveforms, sample_rate
-        Name to `(channels, samples)` float32, all of one shape (mono parts of a stereo song stand in both channels;
+        Name to `(channels, samples)` float32, all of one shape (mono parts of a stereo song are in both channels;
         parts that end up to 0.1 s early are padded with zeros), at the song's own rate in Hz.
 
     Raises
@@ -74,7 +74,7 @@ def source_blocks(song: Song, names: Iterable[str]) -> Iterator[tuple[dict[str, 
 
 
 def _sum(parts: list[Waveform], shape: tuple[int, int]) -> Waveform:
-    """Sum of waveforms as `shape`: one channel stands for all, zeros follow the end."""
+    """Sum of waveforms as `shape`: one channel is used for all, zeros follow the end."""
     if len(parts) == 1 and parts[0].shape == shape:
         return parts[0]
     total = np.zeros(shape, dtype=np.float32)

@@ -31,7 +31,7 @@ class StemSums:
         self._products = np.zeros((len(self.parts), len(self.parts)))
 
     def add(self, waveforms: dict[AudioSource, Waveform], shape: tuple[int, int]) -> None:
-        """Add a block of every part; one channel stands for all, and zeros follow the end."""
+        """Add a block of every part; one channel is used for all, and zeros follow the end."""
         block = np.zeros((len(self.parts), *shape), dtype=np.float32)
         for row, part in zip(block, self.parts, strict=True):
             row[:, : waveforms[part].shape[1]] = waveforms[part]
@@ -127,7 +127,7 @@ class StemSums:
 
 
 def _decibels(energy: float, whole: float) -> str:
-    """An energy beside that of the whole.
+    """An energy relative to that of the whole.
 
     >>> _decibels(0.002, 2.0)
     '-30 dB'

@@ -230,7 +230,7 @@ def _check_free(root: Path, settings: dict[str, Any]) -> None:
     if not root.exists():
         return
     if not root.is_dir():
-        raise UserError(f"{root} is a file: give the demo a folder of its own")
+        raise UserError(f"{root} is a file: give the demo its own folder")
     for name in (_DONE, _STARTED):
         if (root / name).exists():
             try:
@@ -245,4 +245,4 @@ def _check_free(root: Path, settings: dict[str, Any]) -> None:
             return
     # A run killed at its very start leaves at most a marker half written.
     if any(not entry.name.startswith(f".{_STARTED}") for entry in root.iterdir()):
-        raise UserError(f"{root} is not empty and holds no demo: give the demo a folder of its own")
+        raise UserError(f"{root} is not empty and holds no demo: give the demo its own folder")

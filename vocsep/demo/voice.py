@@ -25,7 +25,7 @@ _VOWELS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "u": ((300, 870, 2240), (370, 950, 2670)),
     "uh": ((640, 1190, 2390), (760, 1400, 2780)),
 }
-# Consonants: (length in seconds, level of the noise beside the voice, its band in Hz, level of the voice).
+# Consonants: (length in seconds, level of the noise relative to the voice, its band in Hz, level of the voice).
 _CONSONANTS: dict[str, tuple[float, float, tuple[int, int], float]] = {
     "s": (0.090, 0.50, (4500, 10000), 0.0),
     "sh": (0.090, 0.60, (2000, 6500), 0.0),

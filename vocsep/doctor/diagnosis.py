@@ -26,7 +26,7 @@ class Diagnosis:
 
     @property
     def status(self) -> Status:
-        """The gravest of all."""
+        """The worst."""
         return "fail" if self.of("fail") else "warn" if self.of("warn") else "pass"
 
     def of(self, status: Status) -> list[str]:

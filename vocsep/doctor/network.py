@@ -26,7 +26,7 @@ FRAMES, ONE_BATCH_STEPS, ONE_BATCH_FALL = 64, 250, 0.9
 # Learning rates of the range test; each starts anew.
 RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 RANGE_STEPS = 40
-# A rate is good if it brings so much of what the best one brings in the same steps, and leaves so many times its loss.
+# A rate is judged by its share of the best one's progress, and by its remaining loss as a multiple of the best one's.
 GOOD_SHARE, POOR_SHARE = 0.8, 0.6
 GOOD_REST, POOR_REST = 2.5, 4.0
 # Of rates that are as good as the best but for this, the lowest is suggested.
@@ -53,7 +53,7 @@ def gradient_finding(probe: Probe) -> Finding:
     counted = [ratio for ratio in ratios.values() if ratio > 0] or [1.0]
     span = max(counted) / min(counted)
     dead_share = max(dead.values(), default=0.0)
-    hardly = "Some layers hardly learn beside the others: look at the scaling of the input."
+    hardly = "Some layers hardly learn compared with the others: look at the scaling of the input."
     return judged(
         "gradients",
         f"norm over that of the weights: from {min(counted):.2g} to {max(counted):.2g} over {len(ratios)} layers"
@@ -92,7 +92,7 @@ def one_batch_findings(probe: Probe, rate: float) -> list[Finding]:
 
 @torch.no_grad()
 def _statistics_finding(network: MaskModule, mixture: Tensor) -> Finding:
-    """Batch norm's running statistics beside those of the batch that the network has just been trained on."""
+    """Batch norm's running statistics compared with those of the batch that the network has just been trained on."""
     in_training = network.train().estimates(mixture)[0].mask().clamp(0, 1)
     in_use = network.eval().estimates(mixture)[0].mask().clamp(0, 1)
     difference = float((in_training - in_use).abs().mean())
@@ -112,7 +112,7 @@ def _statistics_finding(network: MaskModule, mixture: Tensor) -> Finding:
 
 
 def rate_finding(probe: Probe) -> Finding:
-    """The learning rate that is set beside others, each tried for some steps on one batch from the same start."""
+    """The configured learning rate compared with others, each tried for some steps on one batch from the same start."""
     rate = probe.config.learning_rate
     rests = {tried: _rest(probe, tried) for tried in (*RATES, rate)}
     lowest = min(rests[tried] for tried in RATES)

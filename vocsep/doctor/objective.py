@@ -32,7 +32,7 @@ INAUDIBLE_ENERGY = 0.01
 
 
 def domain_finding(objective: Objective) -> Finding:
-    """Whether input and target lie in one domain.
+    """Whether input and target are in one domain.
 
     A mask is applied to the raw mixture, so that it can do without the level of what the network sees; a magnitude that
     is predicted without a mask cannot.
@@ -49,7 +49,7 @@ def domain_finding(objective: Objective) -> Finding:
         f"{TARGET_DOMAINS[objective.target]}",
         (lost, "fail", level),
         (objective.input not in SUITED[objective.target], "warn", way),
-        sound="Input and target lie in one domain.",
+        sound="Input and target are in one domain.",
         values={"input": objective.input, "output": objective.output, "target": objective.target},
     )
 
@@ -114,7 +114,7 @@ def input_finding(probe: Probe) -> Finding:
 
 @torch.no_grad()
 def trivial_finding(probe: Probe) -> Finding:
-    """Loss at the start beside answers that need no network, and what the loss looks at."""
+    """Loss at the start compared with answers that need no network, and what the loss measures."""
     objective, network = probe.config.objective, probe.network
     mixture, vocals = network.kept(probe.mixture), network.kept(probe.vocals)
     fixed = {mask: float(mask_loss(objective, mask, mixture, vocals).mean()) for mask in (0.0, 0.5, 1.0)}
@@ -163,7 +163,7 @@ def _unheard_share(objective: Objective, mask: float, mixture: Tensor, vocals: T
 
 @torch.no_grad()
 def start_finding(probe: Probe) -> Finding:
-    """Masks of the untrained network beside the oracle masks."""
+    """Masks of the untrained network compared with the oracle masks."""
     torch.manual_seed(probe.config.seed)
     probe.network.train()
     mixture, _ = probe.batches()[0]

@@ -170,13 +170,13 @@ def silence_finding(songs: list[SongFigures]) -> Finding:
 
 
 def level_finding(songs: list[SongFigures]) -> Finding:
-    """How far apart the songs' levels lie."""
+    """How far apart the songs' levels are."""
     levels = np.array([song.mixture_level for song in songs if song.mixture_level > 0])
     span = float(20 * np.log10(levels.max() / levels.min())) if len(levels) else 0.0
     advice = "Quiet songs count for nothing in a loss of raw magnitudes: bring the songs to similar levels."
     return judged(
         "levels",
-        f"the loudest song lies {span:.0f} dB above the quietest",
+        f"the loudest song is {span:.0f} dB above the quietest",
         (span > 40, "warn", advice),
         sound="No song drowns the others.",
         values={"span_db": span},

@@ -1,4 +1,4 @@
-"""Scores of songs on disk, one file per song, so that an evaluation that was killed goes on with the others."""
+"""Scores of songs on disk, one file per song, so that a killed evaluation resumes."""
 
 import contextlib
 import json

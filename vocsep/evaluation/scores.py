@@ -60,7 +60,7 @@ def summarize(songs: Sequence[SongScores]) -> dict[str, dict[str, dict[str, dict
     """Median and mean over songs: row to source to metric to both, in dB.
 
     BSSEval's metrics enter as the songs' medians over frames. Songs without a finite figure are left out; None where
-    none is left. Rows stand in the order in which the songs have them.
+    none is left. Rows are in the order in which the songs have them.
     """
     rows = dict.fromkeys(row for song in songs for row in song.rows)
     metrics = (*METRICS, *WHOLE_SONG_METRICS)

@@ -3,7 +3,7 @@
 import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from vocsep.evaluation.config import Engine
 from vocsep.evaluation.oracles import IDEAL_MASKS, ideal_estimates
 from vocsep.evaluation.scores import SOURCES, SongScores
 from vocsep.evaluation.subjects import Subject
-from vocsep.metrics.bsseval import METRICS, bss_eval, check_signals
+from vocsep.metrics.bsseval import METRICS, Waveforms, bss_eval, bss_eval_each, check_signals
+from vocsep.metrics.bsseval_short import is_short
 from vocsep.metrics.song import si_sdr, song_sdr
 
 WINDOW_SECONDS = 1.0
@@ -39,31 +40,53 @@ def bss_scores(
         `fast` is `vocsep.metrics.bsseval`, which has museval's values; `museval` is the reference itself, many times
         slower.
     """
-    shapes = {waveform.shape for waveform in (*references.values(), *estimates.values())}
-    if len(shapes) != 1:
-        raise UserError(f"references and estimates differ in shape: {', '.join(map(str, sorted(shapes)))}")
+    return _bss_scores_of_rows(references, [estimates], sample_rate, engine)[0]
+
+
+def _bss_scores_of_rows(
+    references: dict[str, Waveform], rows: Sequence[dict[str, Waveform]], sample_rate: int, engine: Engine
+) -> list[dict[str, dict[str, list[float]]]]:
+    """`bss_scores` of several estimates of one song."""
     window = round(WINDOW_SECONDS * sample_rate)
-    true, estimated = (np.stack([stems[source] for source in SOURCES]) for stems in (references, estimates))
-    check_signals(true, estimated, window, window)
-    silent = not all(stem.sum(axis=0).any() for stem in (*true, *estimated))
-    if engine == "fast" or silent:  # museval refuses songs in which a source is silent throughout; fast gives NaN
-        measures = bss_eval(true, estimated, window=window, hop=window)
+    stacked = []
+    for estimates in rows:
+        shapes = {waveform.shape for waveform in (*references.values(), *estimates.values())}
+        if len(shapes) != 1:
+            raise UserError(f"references and estimates differ in shape: {', '.join(map(str, sorted(shapes)))}")
+        stacked.append(np.stack([estimates[source] for source in SOURCES]))
+    true = np.stack([references[source] for source in SOURCES])
+    found: list[Any]
+    if engine == "fast":
+        found = bss_eval_each(true, stacked, window=window, hop=window)
     else:
-        # museval's convention is (sources, samples, channels).
-        measures = _museval_metrics().bss_eval(
-            true.swapaxes(1, 2),
-            estimated.swapaxes(1, 2),
-            compute_permutation=False,
-            window=window,
-            hop=window,
-            framewise_filters=False,
-            bsseval_sources_version=False,
-        )[:4]
-    values = dict(zip(METRICS, measures, strict=True))
-    return {
-        source: {metric: [float(value) for value in values[metric][index]] for metric in METRICS}
-        for index, source in enumerate(SOURCES)
-    }
+        found = [_by_museval(true, estimated, window) for estimated in stacked]
+    return [
+        {
+            source: {
+                metric: [float(value) for value in values[index]]
+                for metric, values in zip(METRICS, measures, strict=True)
+            }
+            for index, source in enumerate(SOURCES)
+        }
+        for measures in found
+    ]
+
+
+def _by_museval(true: Waveforms, estimated: Waveforms, window: int) -> Any:
+    check_signals(true, estimated, window, window)
+    # museval refuses songs in which a source is silent throughout; ours gives NaN.
+    if not all(stem.sum(axis=0).any() for stem in (*true, *estimated)):
+        return bss_eval(true, estimated, window=window, hop=window)
+    # museval's convention is (sources, samples, channels).
+    return _museval_metrics().bss_eval(
+        true.swapaxes(1, 2),
+        estimated.swapaxes(1, 2),
+        compute_permutation=False,
+        window=window,
+        hop=window,
+        framewise_filters=False,
+        bsseval_sources_version=False,
+    )[:4]
 
 
 def _museval_metrics() -> Any:
@@ -80,7 +103,7 @@ def _museval_metrics() -> Any:
 
 
 def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine: Engine = "fast") -> SongScores:
-    """Score all subjects on one song, beside floor and ceilings, and write museval-schema JSON files.
+    """Score all subjects on one song, with floor and ceilings, and write museval-schema JSON files.
 
     Raises `UserError` if the song, a model or an estimate cannot be read, or estimates do not go with the song.
 
@@ -94,16 +117,21 @@ def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine
     sources, sample_rate = read_sources(song, ("mixture", *SOURCES))
     mixture = sources.pop("mixture")
     scores = SongScores(song.id, song.name, seconds=mixture.shape[1] / sample_rate, rows={}, whole={})
-    # One row at a time: the stems of all of them together would be many times the song.
-    for row, estimates in _estimates(song, subjects, mixture, sources, sample_rate):
-        scores.rows[row] = bss_scores(sources, estimates, sample_rate, engine)
-        scores.whole[row] = {
-            source: {
-                "SI-SDR": si_sdr(sources[source], estimates[source]),
-                "song SDR": song_sdr(sources[source], estimates[source]),
+    found = _estimates(song, subjects, mixture, sources, sample_rate)
+    # One row of a long song at a time: the stems of all of them together would be many times the song.
+    together: Iterable[dict[str, dict[str, Waveform]]]
+    together = [dict(found)] if is_short(mixture.shape[1]) else ({row: estimates} for row, estimates in found)
+    for rows in together:
+        measured = _bss_scores_of_rows(sources, list(rows.values()), sample_rate, engine)
+        for (row, estimates), measures in zip(rows.items(), measured, strict=True):
+            scores.rows[row] = measures
+            scores.whole[row] = {
+                source: {
+                    "SI-SDR": si_sdr(sources[source], estimates[source]),
+                    "song SDR": song_sdr(sources[source], estimates[source]),
+                }
+                for source in SOURCES
             }
-            for source in SOURCES
-        }
     for row in scores.rows:
         write_atomically(report / row / song.split / f"{song.id}.json", museval_json(scores, row).encode())
     return scores

@@ -49,7 +49,7 @@ def check(config: EvaluateConfig) -> None:
 def evaluate(
     config: EvaluateConfig, *, progress: Progress | None = None, map: Map = serial, folder: Path | None = None
 ) -> EvaluateResult:
-    """Score a model beside the mixture and the ideal ratio masks, and write a report.
+    """Score a model, the mixture and the ideal ratio masks, and write a report.
 
     Parameters
     ----------

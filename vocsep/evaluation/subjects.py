@@ -43,7 +43,7 @@ class FolderSubject:
 
     @property
     def spectrogram(self) -> SpectrogramConfig:
-        """Nothing is known of the band that made the estimates; ceilings beside them are those of `fine`."""
+        """Nothing is known of the band that made the estimates; their ceilings are those of `fine`."""
         return load_spectrogram_config("fine")
 
     def estimate(self, song: Song, mixture: Waveform, sample_rate: int) -> dict[str, Waveform]:

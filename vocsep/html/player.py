@@ -37,7 +37,7 @@ class Lane:
 
 
 def player_json(lanes: Sequence[Lane], config: SpectrogramConfig) -> str:
-    """The lanes, in their order, as JSON that can stand in HTML as it is; pictures share one scale of loudness."""
+    """The lanes, in their order, as JSON that can be put into HTML as it is; pictures share one scale of loudness."""
     first = lanes[0].sound
     top = max(float(lane.magnitudes.max(initial=0.0)) for lane in lanes) or 1.0
     return htmlsafe_json_dumps(

@@ -38,7 +38,7 @@ class Mp3Pieces:
     rate, channels, frames
         Of what is played; the margins do not count.
     margin
-        Samples that every piece begins and ends with, beside its own.
+        Samples that every piece begins and ends with, in addition to its own.
     pieces
         Complete after `finish`.
     """
@@ -79,7 +79,7 @@ class Mp3Pieces:
             self._encode(self._piece_frames)
 
     def _encode(self, frames: int) -> int:
-        """Make the next piece, of so many samples beside its margins."""
+        """Make the next piece, of `frames` samples plus its margins."""
         content = io.BytesIO()
         samples = self._waiting[:, : frames + 2 * self.margin].T
         soundfile.write(

@@ -8,7 +8,7 @@ The four ratios compare the energies of those parts, frame by frame.
   Trans. Audio, Speech and Language Processing 14(4), 2006: the decomposition.
 - F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018: version 4,
   one set of filters per song instead of one per frame.
-- museval (`museval.metrics.bss_eval`): the reference implementation, whose values and rules stand here.
+- museval (`museval.metrics.bss_eval`): the reference implementation, with whose values and rules this agrees.
 
 How: correlations up to the filter's lags come from short FFTs added up over the song; Cholesky factors,
 shared by all estimates, solve the normal equations; each frame is filtered by overlap-save, and only energies
@@ -38,7 +38,7 @@ museval's figures hang on its rounding errors, so that those of longer songs dif
   arbitrary. Here filters are solved to extended precision (see `_solve`). SDR never depends on them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,17 +102,28 @@ def bss_eval(references: Waveforms, estimates: Waveforms, *, window: int, hop: i
     array([[6.02, 6.02],
            [6.02, 6.02]])
     """
-    check_signals(references, estimates, window, hop, filter_length)
-    sdr = frame_sdr(references, estimates, window=window, hop=hop)
-    measures = np.full((4, *sdr.shape), np.nan)
-    measures[0] = sdr
-    audible = np.flatnonzero(~np.isnan(sdr[0]))
-    if len(audible):
-        frames = _frames(references.shape[-1], window, hop)
-        projector = _Projector(*_filters(references, estimates, filter_length), frames[0].stop)
-        for t in audible:
-            measures[1:, :, t] = projector.measure(references[..., frames[t]], estimates[..., frames[t]])
-    return measures
+    return bss_eval_each(references, [estimates], window=window, hop=hop, filter_length=filter_length)[0]
+
+
+def bss_eval_each(
+    references: Waveforms, estimates: Sequence[Waveforms], *, window: int, hop: int, filter_length: int = 512
+) -> list[Floats]:
+    """`bss_eval` of each of several estimates of one song; of a short song they share the costly equations."""
+    for one in estimates:
+        check_signals(references, one, window, hop, filter_length)
+    found = []
+    for one in estimates:
+        sdr = frame_sdr(references, one, window=window, hop=hop)
+        found.append(np.full((4, *sdr.shape), np.nan))
+        found[-1][0] = sdr
+    heard = [(one, measures) for one, measures in zip(estimates, found, strict=True) if not np.isnan(measures[0]).all()]
+    frames = _frames(references.shape[-1], window, hop)
+    filters = _filters(references, [one for one, _ in heard], filter_length)
+    for (one, measures), own_and_everything in zip(heard, filters, strict=True):
+        projector = _Projector(*own_and_everything, frames[0].stop)
+        for t in np.flatnonzero(~np.isnan(measures[0, 0])):
+            measures[1:, :, t] = projector.measure(references[..., frames[t]], one[..., frames[t]])
+    return found
 
 
 def frame_sdr(references: Waveforms, estimates: Waveforms, *, window: int, hop: int) -> Floats:
@@ -247,15 +258,20 @@ def _fill(buffer: Floats, signals: Sequence[Waveforms], first: int) -> None:
         row[begin:end] = signal[first + begin : first + end]
 
 
-def _filters(references: Waveforms, estimates: Waveforms, taps: int) -> tuple[Floats, Floats]:
+def _filters(references: Waveforms, estimates: Sequence[Waveforms], taps: int) -> Iterable[tuple[Floats, Floats]]:
+    """Least-squares filters from references to each of some estimates over the whole song; see `_long_song_filters`."""
+    if bsseval_short.is_short(references.shape[-1], taps):
+        return bsseval_short.short_song_filters(references, estimates, taps)
+    return (_long_song_filters(references, one, taps) for one in estimates)
+
+
+def _long_song_filters(references: Waveforms, estimates: Waveforms, taps: int) -> tuple[Floats, Floats]:
     """Least-squares filters from references to estimates over the whole song.
 
     Returns the filters from each source's own channels, `(source, to channel, from channel, taps)`, and those
     from all references, `(to source and channel, from source and channel, taps)`.
     """
-    sources, channels, samples = references.shape
-    if samples + taps - 1 <= bsseval_short.LONGEST_FFT:
-        return bsseval_short.short_song_filters(references, estimates, taps)
+    sources, channels, _ = references.shape
     among, targets = np.split(_correlations(references, estimates, taps), 2, axis=1)
     targets = np.ascontiguousarray(targets.swapaxes(0, 1)[..., taps - 1 :])
     groups = [slice(first, first + channels) for first in range(0, sources * channels, channels)]

@@ -7,6 +7,7 @@ the same rounding, and so the same values; longer songs go by `vocsep.bsseval`, 
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,15 @@ LONGEST_FFT = 1 << 19
 """museval's FFT length up to which its arithmetic is followed: 11.9 s at 44.1 kHz, 8 MB per channel."""
 
 
+def is_short(samples: int, taps: int = 512) -> bool:
+    """Whether museval's arithmetic is followed for a song of this length."""
+    return samples + taps - 1 <= LONGEST_FFT
+
+
 def short_song_filters(
-    references: NDArray[np.floating[Any]], estimates: NDArray[np.floating[Any]], taps: int
-) -> tuple[Floats, Floats]:
-    """Least-squares filters from references to estimates, both `(sources, channels, samples)`.
+    references: NDArray[np.floating[Any]], estimates: Sequence[NDArray[np.floating[Any]]], taps: int
+) -> list[tuple[Floats, Floats]]:
+    """Least-squares filters from references to each of some estimates, all `(sources, channels, samples)`.
 
     Returns
     -------
@@ -32,36 +38,46 @@ def short_song_filters(
     everything
         From all references, `(to source and channel, from source and channel, taps)`.
     """
+    if not estimates:
+        return []
     sources, channels, samples = references.shape
     size = int(2 ** np.ceil(np.log2(samples + taps - 1.0)))
-    spectra, estimated = (
-        scipy.fftpack.fft(np.asarray(signals, dtype=np.float64).reshape(sources * channels, -1), n=size, axis=-1)
-        for signals in (references, estimates)
-    )
     count = sources * channels
+    spectra = _spectra(references, size)
     gram = np.zeros((count, taps, count, taps))
     for first, second in itertools.combinations_with_replacement(range(count), 2):
         lags = np.real(scipy.fftpack.ifft(spectra[second] * np.conj(spectra[first])))
         block = scipy.linalg.toeplitz(np.hstack((lags[0], lags[-1:-taps:-1])), r=lags[:taps])
         gram[second, :, first] = block
         gram[first, :, second] = block.T
-    cross = np.empty((count, taps, count))
-    for reference, estimate in itertools.product(range(count), range(count)):
-        lags = np.real(scipy.fftpack.ifft(spectra[reference] * np.conj(estimated[estimate])))
-        cross[reference, :, estimate] = np.hstack((lags[0], lags[-1:-taps:-1]))
+    cross = np.empty((count, taps, len(estimates), count))
+    for number, one in enumerate(estimates):
+        estimated = _spectra(one, size)
+        for reference, estimate in itertools.product(range(count), range(count)):
+            lags = np.real(scipy.fftpack.ifft(spectra[reference] * np.conj(estimated[estimate])))
+            cross[reference, :, number, estimate] = np.hstack((lags[0], lags[-1:-taps:-1]))
+    # The equations are those of the references: they are solved for all estimates at once.
     groups = [slice(source * channels, (source + 1) * channels) for source in range(sources)]
-    own = np.stack([_solve(gram[group, :, group], cross[group, :, group]) for group in groups])
-    return own, _solve(gram, cross)
+    own = np.stack([_solve(gram[group, :, group], cross[group, :, :, group]) for group in groups], axis=1)
+    return list(zip(own, _solve(gram, cross), strict=True))
+
+
+def _spectra(signals: NDArray[np.floating[Any]], size: int) -> NDArray[np.complex128]:
+    """Of each channel of each source, `(sources * channels, size)`."""
+    rows = np.asarray(signals, dtype=np.float64).reshape(-1, signals.shape[-1])
+    spectra: NDArray[np.complex128] = scipy.fftpack.fft(rows, n=size, axis=-1)
+    return spectra
 
 
 def _solve(gram: Floats, cross: Floats) -> Floats:
-    """Filters `(to, from, taps)`; museval solves for one estimated source at a time, with the same rounding."""
-    inputs, taps, _, _ = gram.shape
+    """Filters `(estimate, to, from, taps)`; museval solves for one estimated source at a time, with the same
+    rounding."""
+    inputs, taps, estimates, outputs = cross.shape
     matrix = gram.reshape(inputs * taps, inputs * taps)
     right = cross.reshape(inputs * taps, -1)
     try:
         filters = np.linalg.solve(matrix + np.finfo(float).eps * np.eye(len(matrix)), right)
     except np.linalg.LinAlgError:
         filters = np.linalg.lstsq(matrix, right)[0]
-    solved: Floats = np.asarray(filters, dtype=np.float64).reshape(inputs, taps, -1)
-    return np.moveaxis(solved, 2, 0)
+    solved: Floats = np.asarray(filters, dtype=np.float64).reshape(inputs, taps, estimates, outputs)
+    return solved.transpose(2, 3, 0, 1)

@@ -1,4 +1,4 @@
-"""Figures of whole songs, beside BSSEval's frames: SDR over all samples, and SI-SDR."""
+"""Figures of whole songs, in addition to BSSEval's frames: SDR over all samples, and SI-SDR."""
 
 from typing import Any
 

@@ -64,7 +64,7 @@ class UNetArchitecture(NetworkArchitecture):
 
 
 class TfcTdfArchitecture(NetworkArchitecture):
-    """Of `vocsep.models.tfc_tdf.TfcTdf`; its layers along frequency are made for so many `bins`."""
+    """Of `vocsep.models.tfc_tdf.TfcTdf`; its layers along frequency are made for this number of `bins`."""
 
     name: Literal["tfc-tdf"] = "tfc-tdf"
     width: int = Field(default=24, ge=1, le=MOST_MAPS)

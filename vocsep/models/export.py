@@ -64,7 +64,7 @@ def export_model(name: str, registry: Path, export_format: ExportFormat, output:
     spectrogram = validated(SpectrogramConfig, model.description.get("spectrogram"), str(model.path))
     network = load_network(model)
     if network.input == "peak":
-        raise UserError(f"{model.path}: a network with the input peak has no export: it treats short songs otherwise")
+        raise UserError(f"{model.path}: input peak cannot be exported: short songs are handled differently")
     path = output or export_path(model, registry, SUFFIXES[export_format])
     write = write_onnx if export_format == "onnx" else write_torch
     read: Callable[[Path], _Masks] = OnnxNetwork if export_format == "onnx" else _TorchProgram
@@ -95,7 +95,7 @@ def write_onnx(network: MaskModule, bins: int, description: dict[str, Any], path
         import onnxscript  # noqa: F401
     except ImportError:
         raise UserError("exporting to ONNX needs its packages: pip install 'vocsep[onnx]'") from None
-    # The exporter warns of its own workings.
+    # The exporter warns about its own internals.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -51,7 +51,7 @@ class MaskModule(nn.Module, ABC):
     scaling
         Learned scaling of the input `root`; None for others.
     frame_stride, bin_stride
-        Frames and bins that one position of the coarsest layer stands for.
+        Frames and bins that one position of the coarsest layer covers.
     to_mask
         The last layer.
     """

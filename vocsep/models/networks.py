@@ -1,5 +1,7 @@
 """Networks by name."""
 
+import functools
+
 import torch
 
 from vocsep.models.architecture import NetworkName, TfcTdfArchitecture, UNetArchitecture
@@ -17,8 +19,9 @@ def build_network(architecture: UNetArchitecture | TfcTdfArchitecture, dropout: 
     return TfcTdf(architecture)
 
 
+@functools.cache
 def step_values(architecture: UNetArchitecture | TfcTdfArchitecture, frames: int, bins: int) -> tuple[int, int]:
-    """Weights of a network, and values that its layers give for one patch of so many frames and bins.
+    """Weights of a network, and values that its layers give for one patch of `frames` and `bins`.
 
     Nothing is allocated, however large the network.
     """

@@ -1,4 +1,4 @@
-"""Names of what training minimizes: input scaling, output, target, loss and bins, each a choice of its own."""
+"""Names of what training minimizes: input scaling, output, target, loss and bins, each an independent choice."""
 
 from typing import Literal
 

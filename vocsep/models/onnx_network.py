@@ -15,7 +15,7 @@ METADATA_KEY = "vocsep"
 
 
 def export_path(model: ModelVersion, registry: Path, suffix: str) -> Path:
-    """Where a model's export lies unless another place is named: beside the versions, with a part of its digest."""
+    """Default place of a model's export: next to the versions, with a part of its digest in its name."""
     name = model.path.resolve().name if model.version is None else f"{model.version:04d}"
     return registry / "exports" / f"{name}-{model.description['weights_sha256'][:12]}.{suffix}"
 

@@ -15,7 +15,7 @@ from vocsep.models.mask_module import MaskModule
 from vocsep.models.networks import build_network
 from vocsep.spectrograms.config import SpectrogramConfig
 
-# Bytes of one number in a file of weights, at most, and of what stands before the numbers.
+# Bytes of one number in a file of weights, at most, and of what precedes the numbers.
 LARGEST_ITEM = 8
 LARGEST_HEADER = 1 << 24
 

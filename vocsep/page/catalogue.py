@@ -1,4 +1,4 @@
-"""What is there beside the songs: models with their scores, reports of evaluations, Prefect's UI where it runs."""
+"""What there is besides the songs: models with their scores, reports of evaluations, Prefect's UI where it runs."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""What a visitor of the page may choose for a separation, and the library's settings that it stands for."""
+"""What a visitor of the page may choose for a separation, and the library's settings that correspond to it."""
 
 from typing import Literal
 

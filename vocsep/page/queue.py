@@ -1,4 +1,4 @@
-"""One song after the other: what waits is separated by a process of its own, which can be ended at any time."""
+"""One song after the other: what waits is separated by a separate process, which can be ended at any time."""
 
 import contextlib
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What is known of the page's songs and their separations, as it stands on the disk."""
+"""What is known of the page's songs and their separations, as it is on disk."""
 
 from typing import Literal
 

@@ -1,8 +1,8 @@
 """Who may ask the page for anything: its own scripts in a browser on this machine, and nobody else.
 
-A web site that the user visits can send requests to loopback, and point a name of its own there. So every request must
+A web site that the user visits can send requests to loopback, and point its own name there. So every request must
 name this host (else a foreign name leads here: DNS rebinding), come from this page or from the address bar (`Origin`,
-`Sec-Fetch-Site`), and whatever changes something must hold the token that stands in the page (CSRF).
+`Sec-Fetch-Site`), and any request that changes something must hold the token that the page contains (CSRF).
 """
 
 import secrets
@@ -96,5 +96,5 @@ class Guard:
         if method not in _READING:
             given = headers.get(TOKEN_HEADER, "")
             if not secrets.compare_digest(given.encode("latin-1", "replace"), self._token.encode()):
-                return "the page was started anew; load it again"
+                return "the page was restarted; load it again"
         return ""

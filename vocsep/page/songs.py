@@ -1,7 +1,7 @@
 """The songs of the page: a folder each, with the upload, the stems of every take, and a record of both.
 
 `<folder>/<id>/{song.json,upload,<take>/{files,listening}/...}`. Every name in it is made here: what a visitor calls a
-song stands in `song.json` and is no path.
+song is written in `song.json` and is no path.
 """
 
 import contextlib

@@ -75,7 +75,7 @@ class PatchMaker:
         return out
 
     def _room(self, count: int) -> Batch:
-        """Memory for so many patches."""
+        """Memory for `count` patches."""
         shape = (count, self._tier.channels, self._frames, self._tier.bins)
         mixture = torch.empty(shape, device=self._tier.device)
         accompaniment = torch.empty_like(mixture) if self._with_accompaniment else None

@@ -12,7 +12,7 @@ from storage.store import SpectrogramStore
 from vocsep.arrays import Floats
 
 DRAWN = ("vocals", "accompaniment")
-# Levels of a set are those of the middles of so many of its songs.
+# Levels of a set are measured in the middles of this number of its songs.
 MEASURED_SONGS = 64
 MEASURED_FRAMES = 256
 
@@ -33,7 +33,7 @@ class SongSet:
 
 
 class SongPool:
-    """Training songs of several sets, in the order of the sets; the first set is the one that levels are brought to.
+    """Training songs of several sets, in the order of the sets; levels are adjusted to those of the first set.
 
     Attributes
     ----------

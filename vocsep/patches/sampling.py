@@ -3,7 +3,7 @@
 The draws of a step depend on nothing but the songs' lengths, the settings, the seed and the step.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,6 @@ class Augmentation(Settings):
         Probability that a source is transposed, and by how many semitones at most, up or down.
     tempo, tempo_factor
         Probability that a source is played at another tempo, and the highest factor (the lowest is its inverse).
-    mute
-        Probability that the vocals of two mixed places are silent, so that instruments alone are learned to have none.
     """
 
     remix: float = Field(default=0.8, ge=0, le=1, description="Share of patches mixed from two different places.")
@@ -42,7 +40,6 @@ class Augmentation(Settings):
     pitch_semitones: float = Field(default=3.0, ge=0, le=12, description="Largest transposition in semitones.")
     tempo: float = Field(default=0.25, ge=0, le=1, description="Probability that a source's tempo changes.")
     tempo_factor: float = Field(default=1.2, ge=1, le=2, description="Largest change of tempo.")
-    mute: float = Field(default=0.0, ge=0, le=1, description="Probability that a remix has no vocals.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class PatchSampler:
     """Draws the patches of any step.
 
     A song is drawn with a probability proportional to its length within its set, then a start frame uniformly over all
-    possible ones, the last included; a song shorter than a patch is padded with zeros by whoever reads it. A song that
+    possible ones, the last included; a song shorter than a patch is padded with zeros by the reader. A song that
     has but one source is always mixed with another one.
 
     Parameters
@@ -146,10 +143,7 @@ class PatchSampler:
                 for field in fields(SourceDraws)
             )
         )
-        phase = random.random(self._batch_size)
-        muted = remixed & (random.random(self._batch_size) < self._augmentation.mute)
-        vocals = replace(vocals, gain=np.where(muted, np.float32(0), vocals.gain))
-        return Draws(vocals, accompaniment, remixed, phase)
+        return Draws(vocals, accompaniment, remixed, random.random(self._batch_size))
 
     def places(self, draws: Draws) -> list[str]:
         """Where each patch comes from, for people: `Song (frame 12)`, or two of these joined by ` + `."""

@@ -61,7 +61,7 @@ class PatchTier(Protocol):
         Raises
         ------
         IndexError
-            If there are not so many training songs.
+            If an index is beyond the last training song.
         """
         ...
 
@@ -123,7 +123,7 @@ class StreamTier:
         return Excerpts(rows, first, available)
 
     def _room(self, source: str, count: int) -> Tensor:
-        """Memory for so many rows, the same one as before where it is large enough."""
+        """Memory for `count` rows, the same one as before if it is large enough."""
         rows = self._rows.get(source)
         if rows is None or len(rows) < count:
             rows = self._rows[source] = torch.empty((count, self.bins), dtype=_stored_type(self._pool, source))

@@ -20,7 +20,7 @@ _MARGIN = 1.02
 
 
 def require_room(store: SpectrogramStore, songs: Iterable[Song], config: StoreConfig) -> None:
-    """Raise `UserError` if the tracks of `songs` do not fit on the store's disk beside what stays in the store."""
+    """Raise `UserError` if the tracks of `songs` do not fit on the store's disk with what stays in the store."""
     songs = tuple(songs)
     held = store.manifest.tracks
     replaced = sum(held[song.id].bytes for song in songs if song.id in held)

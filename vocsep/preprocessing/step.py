@@ -52,7 +52,7 @@ class PreprocessConfig(Settings):
     workers: int | None = Field(default=None, ge=1, description="Processes; by default one per core, if memory allows.")
     prune: bool = Field(default=False, description="Drop songs that are no longer in the dataset.")
     skip_failed: bool = Field(
-        default=False, description="Name songs that cannot be used and go on without them: no failure, exit code 0."
+        default=False, description="Name songs that cannot be used and continue without them: no failure, exit code 0."
     )
 
 
@@ -137,7 +137,7 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
     Raises
     ------
     UserError
-        If the songs, the settings or the store are wrong, a song stands in two splits, or the disk is full.
+        If the songs, the settings or the store are wrong, a song is in two splits, or the disk is full.
     SomeFailed
         If some songs failed; the others are in the store.
 

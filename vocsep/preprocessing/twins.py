@@ -1,4 +1,4 @@
-"""Songs that stand in two splits under different names: a model would be scored on songs that it was trained on."""
+"""Songs that are in two splits under different names: a model would be scored on songs that it was trained on."""
 
 from collections import defaultdict
 from collections.abc import Iterable

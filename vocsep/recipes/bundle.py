@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from storage.errors import UserError
-from storage.files import file_digest, value_digest, write_atomically, write_json, writing_folder
+from storage.files import file_digest, save_arrays, value_digest, write_atomically, write_json, writing_folder
 from storage.registry import DESCRIPTION_DIGEST, DESCRIPTION_NAME, WEIGHTS_DIGEST, WEIGHTS_NAME, ModelVersion
 from vocsep.recipes.config import Recipe
 from vocsep.tables import decibels, interval_text, markdown_table
@@ -52,7 +51,7 @@ def write_bundle(model: ModelVersion, recipe: Recipe, scores: dict[str, Any], fo
         },
     }
     with writing_folder(folder, replace=True) as made:
-        save_file({name: np.asarray(value, order="C") for name, value in weights.items()}, made / WEIGHTS_NAME)
+        save_arrays(weights, made / WEIGHTS_NAME)
         description[WEIGHTS_DIGEST] = file_digest(made / WEIGHTS_NAME)
         write_json(made / DESCRIPTION_NAME, description | {DESCRIPTION_DIGEST: value_digest(description)})
         write_atomically(made / CARD_NAME, _card(description, recipe, scores).encode())

@@ -49,7 +49,7 @@ def changes_since_last(jobs: Path, songs: dict[str, str]) -> Changes:
 
 
 def check_loss(manifest: Manifest, dataset: Dataset) -> None:
-    """Raise `UserError` if so many songs are gone that it can hardly be meant."""
+    """Raise `UserError` if more songs are gone than anyone would remove on purpose."""
     held = {track.name for track in manifest.tracks.values()}
     gone = held - {song.name for song in dataset.songs} - dataset.problems.keys()
     if len(gone) > LARGEST_LOSS * len(held):

@@ -82,7 +82,7 @@ class Job:
         write_json(self.folder / JOB_NAME, self.content)
 
     def report_folder(self, reports: Path, champion: int | None) -> Path:
-        """Where the challenger's evaluation beside a champion is written; what is there already counts."""
+        """Where the evaluation of challenger and champion is written; what is there already counts."""
         held = self.content.get("report")
         if held is not None and held["champion"] == champion:
             folder = Path(held["folder"])
@@ -175,5 +175,5 @@ def _jobs(jobs: Path) -> list[Job]:
             found.append(Job(path.parent, _Content.model_validate(read_json(path)).model_dump()))
         except (OSError, ValueError, RecursionError):
             aside = path.replace(path.with_name(f"{JOB_NAME}.damaged"))
-            log.warning("%s: damaged; set aside as %s, and its retraining is not gone on with", path, aside.name)
+            log.warning("%s: damaged; set aside as %s, and its retraining is not resumed", path, aside.name)
     return found

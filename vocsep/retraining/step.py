@@ -77,7 +77,7 @@ class RetrainResult:
 
 @dataclass(frozen=True)
 class Steps:
-    """What a retraining consists of; whoever runs it elsewhere (as Prefect tasks) names other functions."""
+    """What a retraining consists of; to run it elsewhere (as Prefect tasks), pass other functions."""
 
     preprocess: Callable[[PreprocessConfig], PreprocessResult]
     train: Callable[[TrainJob], TrainResult | None]

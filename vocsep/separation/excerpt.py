@@ -18,7 +18,7 @@ def _seconds(value: Any) -> Any:
         return value
     found = _CLOCK.fullmatch(value.strip())
     if found is None:
-        raise ValueError(f"{value!r} is no time; give seconds or minutes:seconds, as in 90 or 1:30")
+        raise ValueError(f"{value!r} is not a time; give seconds or minutes:seconds, as in 90 or 1:30")
     hours, minutes, seconds = found.groups(default="0")
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 

@@ -175,7 +175,7 @@ def _write(
     groups = channel_groups(info.channel_names)
     stream = separator.stream(_blocks(path, info, settings), info.sample_rate, groups)
     with ThreadPoolExecutor(len(writers)) as encoders, contextlib.closing(stream) as parts:
-        # A part is encoded, every stem on a thread of its own, while the next one is made.
+        # A part is encoded, every stem on its own thread, while the next one is made.
         encoding: list[Future[float]] = []
         for part in parts:
             rest = part.mixture - part.vocals

@@ -55,10 +55,10 @@ class SeparationSettings(Settings):
     audio_track: int | None = Field(
         default=None, ge=1, description="Which audio track of a file, counted from 1 (default: the one that is played)."
     )
-    plot: bool = Field(default=False, description="Draw the spectrograms of every song beside its stems.")
+    plot: bool = Field(default=False, description="Draw the spectrograms of every song next to its stems.")
     page: bool = Field(
         default=False,
-        description="Write listen.html beside the stems, in which any browser plays mixture and stems in step; "
+        description="Write listen.html next to the stems, in which any browser plays mixture and stems in step; "
         "one file of some 3 MB a minute, 20 minutes at most.",
     )
     overwrite: bool = Field(default=False, description="Separate again what is already there.")
@@ -85,7 +85,7 @@ class SeparationSettings(Settings):
         fields = {field for _, field, _, _ in parsed if field is not None}
         if fields - set(OUTPUT_FIELDS) or any(conversion or spec for _, _, spec, conversion in parsed):
             known = ", ".join(f"{{{field}}}" for field in OUTPUT_FIELDS)
-            raise ValueError(f"name: only {known} can stand in braces")
+            raise ValueError(f"name: only {known} can be in braces")
         if "stem" not in fields and len(self.stems) > 1:
             raise ValueError("name: must hold {stem}, or the stems would overwrite each other")
         return self

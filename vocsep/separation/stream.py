@@ -1,8 +1,8 @@
 """Separating a song of any length block by block: samples in, vocals out, on several threads.
 
 A song is cut into segments, each a block of the model's frames. One thread decodes, resamples and transforms; each
-segment then goes through the network, and its mask onto the STFT of the file at its own rate, on a thread of its own;
-what comes out is overlapped and added in order. The segments' borders leave no trace: every one of them has the
+segment then goes through the network, and its mask onto the STFT of the file at its own rate, on its own thread;
+the result is overlapped and added in order. The segments' borders leave no trace: every one of them has the
 context that the network reaches, and the samples that its frames cover.
 """
 
@@ -210,7 +210,7 @@ def filter_segment(
 
 @lru_cache(maxsize=1)
 def _weight(count: int, n_fft: int, hop_length: int) -> Waveform:
-    """The squares of the windows of so many frames, overlapped and added."""
+    """The squares of the windows of `count` frames, overlapped and added."""
     weight = np.zeros((1, (count - 1) * hop_length + n_fft), dtype=np.float32)
     window = stft_window(n_fft)
     if count:
@@ -285,7 +285,7 @@ def separate_stream(
     transforms
         What transforms the frames.
     jobs
-        Segments that are computed at a time, each on a thread of its own.
+        Segments that are computed at a time, each on its own thread.
     """
 
     def filtered(workers: Executor) -> Iterator[Filtered]:

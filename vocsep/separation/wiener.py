@@ -27,7 +27,7 @@ def wiener(mixture: Complex, vocals: Complex, groups: Sequence[tuple[int, ...]])
     mixture, vocals
         Complex spectra `(channels, frames, bins)`, of a stretch of time through which the sources keep their places.
     groups
-        Channels that are one pair or stand alone; each group has a model of its own.
+        Channels that are one pair or single; each group has its own model.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from storage.errors import NotFound
 from vocsep.config import Settings, load_yaml, validated
 
 PATCH_FRAMES = 128
-# Far beyond what is useful: every sample would be computed and stored so many times.
+# Far beyond what is useful: every sample would be computed and stored that many times.
 MOST_FRAMES_PER_WINDOW = 64
 _PRESETS = resources.files("vocsep.spectrograms") / "presets"
 

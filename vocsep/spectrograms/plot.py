@@ -15,6 +15,11 @@ from vocsep.spectrograms.features import features
 EXCERPT_SECONDS = 12.0
 DYNAMIC_RANGE_DB = 70.0
 
+# Inches. Room that is reckoned by hand: matplotlib's own layouts draw everything once more to find it.
+WIDTH, ROW_HEIGHT = 10.0, 2.5
+LEFT, RIGHT, BOTTOM, TOP, GAP = 0.85, 1.0, 0.5, 0.3, 0.3
+HEADING = 0.35
+
 
 def draw_spectrograms(
     path: Path,
@@ -34,13 +39,18 @@ def draw_spectrograms(
     seconds, hertz
         The stretch of time and the band that the pictures show.
     """
-    figure = Figure(figsize=(10, 2.5 * len(spectra)), layout="constrained")
-    axes = figure.subplots(len(spectra), 1, sharex=True, squeeze=False)
-    top = max(float(spectrum.max(initial=0.0)) for spectrum in spectra.values()) or 1.0
-    floor = top * 10 ** (-DYNAMIC_RANGE_DB / 20)
+    height = ROW_HEIGHT * len(spectra)
+    figure = Figure(figsize=(WIDTH, height))
+    bottom, top = BOTTOM / height, 1 - (TOP + (HEADING if title is not None else 0.0)) / height
+    gap = GAP / (height * (top - bottom) / len(spectra) - GAP)
+    right = 1 - RIGHT / WIDTH
+    room = {"left": LEFT / WIDTH, "right": right, "bottom": bottom, "top": top, "hspace": gap}
+    axes = figure.subplots(len(spectra), 1, sharex=True, squeeze=False, gridspec_kw=room)
+    loudest = max(float(spectrum.max(initial=0.0)) for spectrum in spectra.values()) or 1.0
+    floor = loudest * 10 ** (-DYNAMIC_RANGE_DB / 20)
     for axis, (name, spectrum) in zip(axes[:, 0], spectra.items(), strict=True):
         image = axis.imshow(
-            20 * np.log10(np.maximum(spectrum, floor) / top).T,
+            20 * np.log10(np.maximum(spectrum, floor) / loudest).T,
             origin="lower",
             aspect="auto",
             extent=(*seconds, *hertz),
@@ -51,7 +61,8 @@ def draw_spectrograms(
         axis.set_title(name, fontsize=9)
         axis.set_ylabel("Hz")
     axes[-1, 0].set_xlabel("seconds")
-    figure.colorbar(image, ax=axes, label="dB", pad=0.01, aspect=40)
+    scale = figure.add_axes((right + 0.01, bottom, 0.012, top - bottom))
+    figure.colorbar(image, cax=scale, label="dB")
     if title is not None:
         # A dollar sign would start mathematics.
         figure.suptitle(title, fontsize=12, parse_math=False)

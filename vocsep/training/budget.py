@@ -66,7 +66,7 @@ class Budget:
         return min(1.0, step / self.steps) if self.steps else 0.0
 
     def used_seconds(self, seconds: float) -> float:
-        """Share of the time after so many seconds; 0 without a limit on time."""
+        """Share of the time that has passed after `seconds`; 0 without a limit on time."""
         return min(1.0, seconds / self.seconds) if self.seconds else 0.0
 
     def used(self, step: int, used_seconds: float) -> float:

@@ -42,7 +42,7 @@ def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | N
     Raises
     ------
     UserError
-        If there are no training or no validation songs, only one training song to remix, or a song that stands in both
+        If there are no training or no validation songs, only one training song to remix, or a song that is in both
         splits, by name or by the content of all its files.
     """
     train, valid = store.tracks("train"), store.tracks("valid")

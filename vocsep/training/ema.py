@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-# The average moves once in so many steps, by as much as in as many single moves: each costs a pass over all weights.
+# Steps between two moves of the average, each as large as the single moves together: a move reads all weights.
 STEPS_PER_UPDATE = 8
 # A young average changes too fast for that.
 FIRST_STEPS = 64

@@ -99,7 +99,7 @@ def fit(
     TrainingStopped
         If the process was told to end; the run is saved and can go on.
     """
-    with telling_full_disk(runs, "what was saved stays; make room, then go on with the same command"):
+    with telling_full_disk(runs, "what was saved stays; make room, then resume with the same command"):
         return _fit(config, store, registry, runs, resume, progress, promote)
 
 
@@ -144,7 +144,7 @@ def _fit(
                 run.path,
             )
             if run.checkpoint is not None:
-                log.info("going on after step %d of %s", run.checkpoint.step, run.path)
+                log.info("resuming after step %d of %s", run.checkpoint.step, run.path)
         course = run_training(group, network, store, config, batches, run, progress)
         return _register(config, store, pool, registry, run, course, device, promote) if run is not None else None
     except BaseException as error:

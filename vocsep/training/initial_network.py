@@ -20,7 +20,7 @@ from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
 
-# What is measured is measured on the patches of so many steps.
+# Measurements use the patches of this number of steps.
 MEASURED_STEPS = 16
 
 

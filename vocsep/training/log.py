@@ -48,7 +48,7 @@ class TrainingLog:
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / METRICS_NAME
         self._pictures = folder / "pictures"
-        # TensorBoard's thread meets a full disk, and tells it once more to whoever writes next.
+        # TensorBoard's thread meets a full disk, and reports it once more to the next writer.
         self._hook, threading.excepthook = threading.excepthook, self._on_thread
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
         rows = [row for row in read_metrics(folder) if float(row["step"]) <= step]

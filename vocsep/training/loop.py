@@ -246,7 +246,7 @@ def _fail(
     batch: Batch,
     places: list[str],
 ) -> NoReturn:
-    """Save the state before a step that would spoil the weights as a run of its own, and name what was in the step."""
+    """Save the state before a step that would spoil the weights as a separate run, and name what was in the step."""
     bad = [
         place
         for index, place in enumerate(places)

@@ -25,7 +25,7 @@ Loss = Callable[[MaskModule, Batch], Tensor]
 
 
 class SeededDropout(nn.Dropout):
-    """Dropout whose random numbers come from a generator of its own, whatever other threads draw."""
+    """Dropout whose random numbers come from its own generator, independent of other threads."""
 
     def __init__(self, share: float, generator: torch.Generator) -> None:
         super().__init__(share)
@@ -40,7 +40,7 @@ class SeededDropout(nn.Dropout):
 
 
 class _Replica:
-    """The network with the weights of the original, and batch norms and dropouts of its own."""
+    """The network with the weights of the original, and its own batch norms and dropouts."""
 
     def __init__(self, original: MaskModule, device: torch.device) -> None:
         self.generator = torch.Generator(device)

@@ -100,7 +100,7 @@ def run_in_processes(count: int, module: str, job: dict[str, Any]) -> tuple[dict
         command += ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file"]
         command += ["--rdzv-endpoint", str(Path(folder) / "torchrun")]
         received = 0
-        # A session of its own: Ctrl-C in a terminal comes here alone, and is passed on once.
+        # Its own session: Ctrl-C in a terminal comes here alone, and is passed on once.
         process = subprocess.Popen(
             [*command, "-m", module, str(question), str(answer)],
             env={**_loopback_only(), **os.environ, _MEETING: (Path(folder) / "meeting").as_uri()},

@@ -92,13 +92,13 @@ def open_run(runs: Path, resume: str, config: dict[str, Any], data_digest: str) 
     elif resume != "never":
         path = Path(resume)
         if different := _differences(_read(path), expected):
-            raise UserError(f"{resume}: was made with other settings ({different}); use its settings, or begin anew")
+            raise UserError(f"{resume}: was made with other settings ({different}); use its settings, or start over")
         run = _take(path)
         if run is None:
             raise UserError(f"{resume}: another process is training this run")
         if run.checkpoint is None:
             run.close()
-            raise UserError(f"{resume}: no intact checkpoint in it; begin anew")
+            raise UserError(f"{resume}: no intact checkpoint in it; start over")
         return run
     path = new_folder(runs, datetime.now().strftime("%Y%m%d-%H%M%S"))
     run = _take(path)
@@ -113,7 +113,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = read_json(path / RUN_NAME)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: no training run to go on with ({RUN_NAME}: {reason})") from None
+        raise UserError(f"{path}: no training run to resume ({RUN_NAME}: {reason})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path / RUN_NAME}: does not describe a training run")
     return content
@@ -162,7 +162,7 @@ def _take(path: Path) -> RunFolder | None:
         return None
     checkpoint, problems = CheckpointFolder(path / CHECKPOINTS).newest()
     for problem in problems:
-        log.warning("%s; going on from an earlier one", problem)
+        log.warning("%s; resuming from an earlier one", problem)
     description = _read(path) if (path / RUN_NAME).is_file() else {}
     return RunFolder(path, checkpoint, description, lock)
 

@@ -14,7 +14,7 @@ def system_names() -> list[str]:
 
 
 def load_settings(name: str) -> dict[str, Any]:
-    """Settings of a system, or of a YAML file, as they stand there.
+    """Settings of a system, or of a YAML file, as written there.
 
     Raises
     ------

@@ -28,7 +28,7 @@ class TrainJob(Settings):
     runs: Path = Field(default=RUNS, description="Folder for runs: curves, checkpoints.")
     resume: str = Field(
         default="auto",
-        description="auto: go on with an unfinished run of these settings and songs; never; or a run's folder.",
+        description="auto: resume an unfinished run of these settings and songs; never; or a run's folder.",
     )
 
 

@@ -13,7 +13,7 @@ class TrainingStopped(Exception):
     def __init__(self, run: str, step: int | None, number: int) -> None:
         name = signal.Signals(number).name
         where = "" if step is None else f" after step {step}"
-        super().__init__(f"stopped by {name}{where}; the same command goes on from there ({run})")
+        super().__init__(f"stopped by {name}{where}; the same command resumes from there ({run})")
         self.signal = number
 
 

@@ -235,9 +235,7 @@ def test_mistake_in_a_run_is_one_line_in_its_log(served: Served) -> None:
     run = served.start("evaluate", dataset="songs", model="7")
     wait_for(lambda: served.state_of(run)[0] == "FAILED", "the end of the run")
     message = served.get(f"flow_runs/{run}")["state"]["message"]
-    hint = (
-        f"prefect.flow_runs: What was finished stays. Once the cause is fixed, go on with: prefect flow-run retry {run}"
-    )
+    hint = f"prefect.flow_runs: What was finished stays. Fix the cause, then resume with: prefect flow-run retry {run}"
     wait_for(lambda: hint in served.log_of(run), "the line that says what to do")
     log = "\n".join(served.log_of(run))
     assert log.count(message) == 1, log
@@ -264,18 +262,18 @@ def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served
 
     served.kill(keep=before)
     wait_for(lambda: served.state_of(first)[0] == "CRASHED", "the worker to notice")
-    hint = f"go on with: prefect flow-run retry {first}"
+    hint = f"resume with: prefect flow-run retry {first}"
     wait_for(lambda: any(hint in line for line in served.log_of(first)), "the line that says what to do")
 
     # The one that waited was not lost, and takes up what the killed one left.
     wait_for_steps(second)
-    begun = "vocsep.training.fit: going on after step "
+    begun = "vocsep.training.fit: resuming after step "
     wait_for(lambda: any(line.startswith(begun) for line in served.log_of(second)), "the library's line")
     result = served.command("prefect", "flow-run", "cancel", second)
     assert result.returncode == 0, result.stdout + result.stderr
     wait_for(lambda: served.state_of(second)[0] == "CANCELLED", "the end of the second")
     assert served.get(f"flow_runs/{second}")["state"]["message"].startswith("stopped by SIGTERM after step ")
-    hint = f"go on with: prefect flow-run retry {second}"
+    hint = f"resume with: prefect flow-run retry {second}"
     wait_for(lambda: served.log_of(second)[-1].endswith(hint), "the line that says what to do")
     assert not [line for line in served.log_of(second) if "Traceback" in line or "Crash" in line]
     wait_for(lambda: set(served.processes()) <= set(before), "the end of its processes")

@@ -15,6 +15,7 @@ import soundfile
 
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from tests.forked import run_forked
 from tests.vocsep.models.small_models import unet
 from vocsep.models.objective_config import Objective
 from vocsep.training.config import TrainConfig
@@ -23,20 +24,23 @@ from vocsep.training.description import describe_model
 Completed = subprocess.CompletedProcess[str]
 
 
-def run(*command: str, folder: Path, **variables: str) -> Completed:
-    environment = {name: value for name, value in os.environ.items() if name not in ("MUSDB_PATH", "DASK_ADDRESS")}
-    environment |= {"PREFECT_HOME": str(folder / "data" / "prefect"), **variables}
+def environment_in(folder: Path) -> dict[str, str]:
+    return os.environ | {"PREFECT_HOME": str(folder / "data" / "prefect")}
+
+
+def run(*command: str, folder: Path) -> Completed:
+    environment = environment_in(folder)
     return subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
 
 
 def vocsep(*arguments: str, folder: Path) -> Completed:
-    return run("-c", "from vocsep.cli.main import main; main()", *arguments, folder=folder)
+    return run_forked("vocsep.cli.main", *arguments, folder=folder, environment=environment_in(folder))
 
 
 def flows(*arguments: str, folder: Path, **variables: str) -> Completed:
-    return run("-m", "flows", *arguments, folder=folder, **variables)
+    return run_forked("flows.cli", *arguments, folder=folder, environment=environment_in(folder) | variables)
 
 
 def assert_one_line(result: Completed, *words: str) -> None:

@@ -10,22 +10,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.forked import run_forked
 from tests.vocsep.models.small_models import add_model, music
 
 Completed = subprocess.CompletedProcess[str]
 RATE = 22050
 
 
-def vocsep(*arguments: str, folder: Path, program: str = "from vocsep.cli.main import main; main()") -> Completed:
-    environment = {name: value for name, value in os.environ.items() if name != "MUSDB_PATH"}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+def vocsep(*arguments: str, folder: Path) -> Completed:
+    return run_forked("vocsep.cli.main", *arguments, folder=folder, environment=os.environ)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +93,8 @@ def test_onnx_separates_without_importing_torch_and_gives_the_same_stems(tmp_pat
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
     )
     arguments = ("separate", "song.wav", "--models", str(models), "--engine", "onnx", "-o", "by-onnx")
-    result = vocsep(*arguments, folder=tmp_path, program=program)
+    command = [sys.executable, "-c", program, *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
     imported = set(json.loads(result.stdout.splitlines()[-1]))
     assert "onnxruntime" in imported

@@ -1,8 +1,8 @@
 """The doctor: ten set-ups broken on purpose are each caught by the right check, and sound ones are not."""
 
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
+from tests.forked import run_forked
 from tests.tracks import write_track
 from vocsep.doctor.diagnosis import STEPS, Diagnosis, examine, probed
 from vocsep.doctor.finding import Finding, judged
@@ -198,8 +199,7 @@ def test_track_with_nan_is_caught_and_named_and_the_other_songs_are_examined(
 
 
 def doctor(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "vocsep", "doctor", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    return run_forked("vocsep.cli.main", "doctor", *arguments, folder=folder, environment=os.environ)
 
 
 def written(folder: Path, **changed: Any) -> str:

@@ -13,14 +13,15 @@ from tests.reference import museval
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.sources import read_sources
 from vocsep.metrics import bsseval_short
-from vocsep.metrics.bsseval import bss_eval
+from vocsep.metrics.bsseval import bss_eval, bss_eval_each
 
 Array = NDArray[Any]
 
 
 def both(references: Array, estimates: Array, window: int, filter_length: int = 512) -> tuple[Array, Array]:
-    """Our measures and museval's, `(measures, sources, frames)`."""
-    scores = bss_eval(references, estimates, window=window, hop=window, filter_length=filter_length)
+    """Our measures, taken together with those of another estimate, and museval's, `(measures, sources, frames)`."""
+    together = [estimates[::-1], estimates]
+    _, scores = bss_eval_each(references, together, window=window, hop=window, filter_length=filter_length)
     expected = museval.metrics.bss_eval(
         references.swapaxes(1, 2), estimates.swapaxes(1, 2), window=window, hop=window, filters_len=filter_length
     )

@@ -1,7 +1,7 @@
 """The trained model that comes with vocsep."""
 
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from storage.registry import ModelRegistry
+from tests.forked import run_forked
 from vocsep.datasets.layouts import open_dataset
 from vocsep.models.registry import BUNDLED, open_registry
 from vocsep.models.torch_network import TorchNetwork, load_network
@@ -16,8 +17,7 @@ from vocsep.separation.separator import Separator
 
 
 def vocsep(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "vocsep", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    return run_forked("vocsep.cli.main", *arguments, folder=folder, environment=os.environ)
 
 
 def test_it_is_small_intact_and_says_what_it_is() -> None:

@@ -284,14 +284,3 @@ def test_places_name_song_and_frame_of_every_patch_and_both_of_a_remix() -> None
         assert place == (f"{vocals} + {accompaniment}" if draws.remixed[index] else vocals)
     share = draws.share(1, 4)
     assert drawing.places(share) == places[1::4]
-
-
-def test_muted_vocals_are_silent_in_their_share_of_the_remixes_alone() -> None:
-    plain, muted = (joined(sampler(batch_size=500, remix=0.5, gain=1, mute=mute), 8) for mute in (0, 0.25))
-    silent = muted["vocals.gain"] == 0
-    assert silent[muted["remixed"]].mean() == pytest.approx(0.25, abs=0.04)
-    assert not silent[~muted["remixed"]].any()
-    # All else is drawn as without.
-    for name, values in plain.items():
-        kept = ~silent if name == "vocals.gain" else slice(None)
-        np.testing.assert_array_equal(muted[name][kept], values[kept])

@@ -39,7 +39,7 @@ def killed(store: SpectrogramStore, tmp_path_factory: pytest.TempPathFactory) ->
     child.kill()
     child = fit_in_child(store, folder, **settings)
     assert child.wait() == 0, child.messages
-    assert "going on after step 20" in child.messages
+    assert "resuming after step 20" in child.messages
     (run,) = child.runs
     return run
 

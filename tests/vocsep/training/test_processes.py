@@ -89,7 +89,7 @@ def test_run_killed_at_random_moments_goes_on_from_its_last_checkpoint_and_ends_
         child.kill()
         (run,) = child.runs
         if reached:
-            assert f"going on after step {reached} of {run}" in child.messages
+            assert f"resuming after step {reached} of {run}" in child.messages
         assert status_of(run) == "running"
         checkpoint = checkpoint_of(run)
         assert checkpoint.step >= aim
@@ -98,7 +98,7 @@ def test_run_killed_at_random_moments_goes_on_from_its_last_checkpoint_and_ends_
         reached = checkpoint.step
     last = fit_in_child(store, folder, "auto", **settings)
     assert last.wait() == 0, last.messages
-    assert f"going on after step {reached} of {run}" in last.messages
+    assert f"resuming after step {reached} of {run}" in last.messages
     assert last.runs == [run]
     assert are_equal(model_of(folder), weights_of(whole))
     assert are_equal(checkpoint_of(run).arrays, checkpoint_of(whole.run_folder).arrays)
@@ -141,7 +141,7 @@ def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on_to_the_sam
     assert process.returncode == 128 + signal.SIGTERM, output
     (run,) = runs.iterdir()
     stopped = checkpoint_of(run).step
-    assert f"stopped by SIGTERM after step {stopped}; the same command goes on" in output
+    assert f"stopped by SIGTERM after step {stopped}; the same command resumes" in output
     assert "Traceback" not in output
     assert status_of(run) == "stopped"
     assert last_row(run) <= stopped < 60
@@ -150,15 +150,15 @@ def test_sigterm_and_ctrl_c_save_the_run_and_the_same_command_goes_on_to_the_sam
     child.wait_until(lambda: last_row(run) >= stopped + 10, "ten steps more")
     child.send(signal.SIGINT)
     assert child.wait() == 128 + signal.SIGINT, child.messages
-    assert f"going on after step {stopped}" in child.messages
+    assert f"resuming after step {stopped}" in child.messages
     stopped = checkpoint_of(run).step
-    assert f"stopped by SIGINT after step {stopped}; the same command goes on" in child.messages
+    assert f"stopped by SIGINT after step {stopped}; the same command resumes" in child.messages
     assert "Traceback" not in child.messages
     assert status_of(run) == "stopped"
 
     child = command_in_child(folder, *line)
     assert child.wait() == 0, child.messages
-    assert f"going on after step {stopped}" in child.messages
+    assert f"resuming after step {stopped}" in child.messages
     assert "validation SDR" in child.messages
     assert list(runs.iterdir()) == [run]
     assert status_of(run) == "finished"
@@ -292,7 +292,7 @@ def test_two_processes_of_which_one_is_told_stop_together_and_go_on_to_the_same_
     stopped = checkpoint_of(run).step
     children = fit_in_children(2, store, folder, "auto", **settings)
     assert [child.wait() for child in children] == [0, 0], [child.messages for child in children]
-    assert f"going on after step {stopped}" in children[0].messages
+    assert f"resuming after step {stopped}" in children[0].messages
     assert children[0].runs == [run]
     assert ModelRegistry(folder / "models").versions() == [1]
     assert are_equal(model_of(folder), model_of(tmp_path / "whole"))
@@ -363,7 +363,7 @@ def test_devices_2_starts_two_processes_that_sigterm_ends_and_plain_torchrun_goe
     )
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
-    assert output.count(f"going on after step {stopped}") == 1
+    assert output.count(f"resuming after step {stopped}") == 1
     assert len(re.findall(r"train: 50 steps in", output)) == 1
     assert list(runs.iterdir()) == [run]
     assert status_of(run) == "finished"

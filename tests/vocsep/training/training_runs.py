@@ -1,7 +1,7 @@
 """Tiny stores and runs for the tests of training, in this process and in others that can be killed."""
 
+import gc
 import logging
-import multiprocessing
 import os
 import signal
 import socket
@@ -24,6 +24,7 @@ from storage.files import read_json
 from storage.manifest import SourceFile
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from tests.forked import processes
 from tests.tracks import write_track
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.config import SpectrogramConfig
@@ -43,10 +44,6 @@ SMALL = SpectrogramConfig(sample_rate=1000, n_fft=64, hop_length=16)
 ALL_BINS = SMALL.model_copy(update={"dropped_bin": "none"})
 SECONDS = 4
 SAMPLES = SECONDS * SMALL.sample_rate
-
-# Forked from a process that has imported what training needs, a child is there in milliseconds.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["vocsep.cli.main", "vocsep.training.step"])
 
 
 def song(seed: int, channels: int = 1) -> tuple[Array, Array]:
@@ -175,7 +172,7 @@ class Child:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._output = folder / f"output-{time.monotonic_ns()}.txt"
-        self._process = _processes.Process(target=_child, args=(self._output, environment, target, *arguments))
+        self._process = processes.Process(target=_child, args=(self._output, environment, target, *arguments))
         self._process.start()
 
     @property
@@ -265,6 +262,7 @@ def fit_in_children(
 
 
 def _child(output: Path, environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:
+    gc.freeze()  # what was imported is no garbage, and need not be looked through
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for standard in (1, 2):
         os.dup2(descriptor, standard)

@@ -18,9 +18,9 @@ COLORS = {
     "bundled": "tab:purple",
     "irm1": "tab:green",
 }
-# In dB. What lies beyond (an almost silent second scores -150 dB) stands at the edge.
+# In dB. Values beyond (an almost silent second scores -150 dB) are drawn at the edge.
 LOWEST, HIGHEST = -20.0, 30.0
-_EDGE = f"beyond {LOWEST:g} and {HIGHEST:g} dB values stand at the edge"
+_EDGE = f"beyond {LOWEST:g} and {HIGHEST:g} dB values are drawn at the edge"
 
 
 def plot_songs(path: Path, songs: Sequence[SongScores]) -> None:

@@ -12,7 +12,7 @@ from storage.registry import WEIGHTS_DIGEST
 
 @dataclass(frozen=True)
 class SongsScore:
-    """Median over so many test songs of the vocals SDR in dB."""
+    """Median over test songs of the vocals SDR in dB."""
 
     vocals_sdr_db: float
     songs: int

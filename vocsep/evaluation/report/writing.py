@@ -51,7 +51,7 @@ def write_report(
     failures: dict[str, str],
     examples: dict[str, Example] | None = None,
 ) -> dict[str, Any]:
-    """Write all files of the report, point `latest` beside the folder to it, and return the summary.
+    """Write all files of the report, point `latest` next to the folder to it, and return the summary.
 
     `failures` are songs without scores, and why; `examples` songs to look at and listen to in the page, by title.
     """

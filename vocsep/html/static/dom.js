@@ -29,7 +29,7 @@ export function duration(seconds) {
   return seconds < 99.5 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`;
 }
 
-/** The seconds that `1:30`, `90` or `1:02:03.5` stand for; null for nothing, NaN for what is no time. */
+/** The seconds that `1:30`, `90` or `1:02:03.5` mean; null for nothing, NaN for what is no time. */
 export function parseClock(text) {
   if (!text.trim()) return null;
   const parts = text.trim().replace(",", ".").split(":");

@@ -1,4 +1,4 @@
-// Players in a file of its own: what they play and show stands in the file, beside each of them.
+// Players in a self-contained file: what they play and show is in the file, next to each of them.
 
 import { clock, h } from "./dom.js";
 import { Lanes } from "./lanes.js";
@@ -43,7 +43,7 @@ class FilePlayer {
     place.replaceChildren(
       h("div", { className: "bar", role: "toolbar", "aria-label": "Playing" }, this.playButton, toBegin, this.clock, this.noLoop),
       this.lanes.element,
-      h("p", { className: "hint", textContent: "S: hear this lane alone, with Shift beside the others. A click into a lane seeks, a drag makes a loop." }),
+      h("p", { className: "hint", textContent: "S: hear this lane alone, with Shift together with the others. Click a lane to seek, drag to select a loop." }),
       h("details", { className: "keys" }, h("summary", { textContent: "Keys" }), h("dl", {}, ...keys)),
     );
     this.lanes.only(this.names[0]);

@@ -23,7 +23,7 @@ export class Sound extends EventTarget {
     this.tracks = tracks.map((load) => ({ load, level: 1, pieces: new Map(), input: null, gain: null }));
     this.context = null;
     this.master = null;
-    this.rest = 0; // the frame where it stands while nothing sounds
+    this.rest = 0; // the frame where it is while nothing sounds
     this.runs = []; // from which time on which frame sounds
     this.cursor = null; // what is scheduled next
     this.endTime = null;
@@ -217,7 +217,7 @@ export class Sound extends EventTarget {
     try {
       return await Promise.all(this.tracks.map((track) => this.#piece(track, number)));
     } catch {
-      this.pause(); // the song is gone, or the server is; whoever waits for the pieces gives up
+      this.pause(); // the song is gone, or the server is; callers that wait for the pieces give up
       return null;
     }
   }

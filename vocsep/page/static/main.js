@@ -79,7 +79,7 @@ function follow(list) {
   songs.mark(player.opened);
 }
 
-/** Say what is wrong, until it is right again; what was refused stands for a while. */
+/** Say what is wrong, until it is right again; what was refused is shown for a while. */
 const problems = { server: "", refused: "" };
 function showProblem(text, kind = "server") {
   if (text === problems[kind]) return;

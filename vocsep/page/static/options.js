@@ -47,7 +47,7 @@ export class Options {
     const error = !stems.length
       ? "choose a stem"
       : Number.isNaN(start) || Number.isNaN(stop)
-        ? "the excerpt is no time, as in 1:30"
+        ? "the excerpt is not a time such as 1:30"
         : stop !== null && stop <= (start ?? 0)
           ? "the excerpt must end after it begins"
           : "";

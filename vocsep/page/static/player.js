@@ -33,7 +33,7 @@ export class Player {
     return this.song ? `${this.song.id}/${this.take.id}` : "";
   }
 
-  /** Open a take of a song, with another one beside it if that is given. */
+  /** Open a take of a song, together with another one if that is given. */
   async open(song, take, other = null, isBlind = false) {
     const start = this.song?.id === song.id && this.sound ? this.sound.seconds : 0;
     const wasPlaying = this.song?.id === song.id && this.sound?.isPlaying;
@@ -155,7 +155,7 @@ export class Player {
     return `${model}${clock(take.seconds)}${excerpt}${speed}`;
   }
 
-  /** Another take of the same stretch of the song, to be heard beside this one. */
+  /** Another take of the same stretch of the song, to be compared with this one. */
   #comparison() {
     const alike = this.song.takes.filter(
       (one) => one.id !== this.take.id && one.sound

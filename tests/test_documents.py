@@ -1,0 +1,183 @@
+"""What the documents say is so: links lead somewhere, commands and options exist, quoted messages are in the code."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+import flows.cli
+import vocsep.cli.main
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+# Made when the site is built, whose strict build checks links to them.
+GENERATED = ROOT / "docs/reference"
+BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: Path, *languages: str) -> list[str]:
+    """What stands in a document's fenced blocks of these languages."""
+    return [content for language, content in BLOCK.findall(path.read_text("utf-8")) if language in languages]
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", path.read_text("utf-8")), re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    letters = (re.sub(r"[^\w\s-]", "", unicodedata.normalize("NFKD", text)).strip().lower() for text in plain)
+    return {re.sub(r"\s", "-", text) for text in letters}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_links_lead_somewhere(document: Path) -> None:
+    dead = []
+    for link in LINK.findall(BLOCK.sub("", document.read_text("utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if target.parent == GENERATED:
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+    assert dead == []
+
+
+def command_lines(path: Path) -> list[list[str]]:
+    """Commands in a document's blocks of shell, without the variables before them and the folder of the program."""
+    found = []
+    for block in blocks(path, "", "bash", "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if not re.search(r"\b(vocsep|flows|make)\b", line):
+                continue
+            words = shlex.split(line, comments=True)
+            for part in split_at(words, {"&&", "|", ";", "&"}):
+                while part and re.match(r"\w+=", part[0]):
+                    part = part[1:]
+                if part:
+                    found.append([Path(part[0]).name, *part[1:]])
+    return found
+
+
+def split_at(words: list[str], ends: set[str]) -> Iterator[list[str]]:
+    """Parts of a list between words."""
+    part: list[str] = []
+    for word in words:
+        if word in ends:
+            yield part
+            part = []
+        else:
+            part.append(word)
+    yield part
+
+
+def parse(app: typer.Typer, arguments: list[str]) -> None:
+    """Read a command line as the program does, down to the values of its options; nothing is run."""
+    group: Any = typer.main.get_command(app)
+    try:
+        context = group.make_context("vocsep", list(arguments))
+        while hasattr(group, "resolve_command"):
+            name, group, arguments = group.resolve_command(context, arguments)
+            if hasattr(group, "resolve_command") and not arguments:
+                break  # prints its help
+            context = group.make_context(name, list(arguments), parent=context)
+    except typer.Exit:  # --help, --version
+        pass
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_programs_know_the_commands_and_options_of_the_documents(
+    document: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = []
+    for words in command_lines(document):
+        program, arguments = words[0], words[1:]
+        try:
+            if program == "vocsep":
+                parse(vocsep.cli.main.app, arguments)
+            elif program.startswith("python") and arguments[:2] == ["-m", "flows"]:
+                for step in flows.cli.steps(arguments[2:]):
+                    parse(flows.cli.app, step)
+        except Exception as error:
+            wrong.append(f"{shlex.join(words)}: {error}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_make_knows_the_targets_of_the_documents(document: Path) -> None:
+    variables = set(re.findall(r"\b[A-Z_]+\b", (ROOT / "Makefile").read_text("utf-8")))
+    calls = {tuple(words[1:]) for words in command_lines(document) if words[0] == "make"}
+    for arguments in sorted(calls):
+        result = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert {word.partition("=")[0] for word in arguments if "=" in word} <= variables
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_python_examples_compile_and_their_imports_are_there(document: Path) -> None:
+    for block in blocks(document, "python"):
+        tree = ast.parse(block)
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(list(imports), []), str(document), "exec"), {})
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "vocsep":
+                assert hasattr(vocsep, node.attr), node.attr
+
+
+def messages() -> set[str]:
+    """All text in the code, with `…` for what is put in; parts that stand beside each other are one."""
+    found = set()
+    for folder in ("vocsep", "storage", "flows"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
+                    found.add(re.sub("…+", "…", "".join(parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+    return found
+
+
+def test_messages_of_the_troubleshooting_guide_begin_messages_of_the_code() -> None:
+    text = (ROOT / "docs/guides/troubleshooting.md").read_text("utf-8")
+    quoted = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+    assert len(quoted) >= 40
+    known = messages()
+    assert [one for one in quoted if not any(message.startswith(one) for message in known)] == []
+
+
+def test_the_installation_guide_ends_with_commands_that_work(tmp_path: Path) -> None:
+    last = blocks(ROOT / "docs/guides/install.md", "")[-1]
+    for line in last.splitlines():
+        command = [sys.executable, "-m", *shlex.split(line)]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("out/*/vocals.wav"))) == 1
+
+
+def test_versions_of_changelog_citation_and_package_agree() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= citation.keys()
+    assert citation["version"] == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
