@@ -1,6 +1,7 @@
 """What many tests ask: the line that a mistake gives, what lies in a folder, one flipped bit, decibels, processes."""
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -25,6 +26,13 @@ def one_line(action: Callable[[], object], *parts: object) -> str:
     for part in parts:
         assert str(part) in message
     return message
+
+
+def bundled_scores() -> tuple[float, float]:
+    """SDR in dB that the bundled model's file states: of the validation songs, and of the test songs' vocals."""
+    file = Path(__file__).parents[1] / "vocsep" / "models" / "bundled" / "model.json"
+    description = json.loads(file.read_text())
+    return description["metrics"]["valid_sdr_db"], description["scores"]["rows"]["model"]["vocals"]["SDR"]["median"]
 
 
 def tree(path: Path) -> dict[str, bytes]:

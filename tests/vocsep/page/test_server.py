@@ -16,7 +16,7 @@ import psutil
 import pytest
 import soundfile
 
-from tests.helpers import beyond_loopback, tree
+from tests.helpers import beyond_loopback, bundled_scores, tree
 from tests.vocsep.models.small_models import add_model, music
 from tests.vocsep.page.running_page import PATIENCE_SECONDS, PROGRAM, RunningPage, running_page
 from vocsep.page.songs import Songs
@@ -295,7 +295,7 @@ def test_what_is_being_separated_can_be_cancelled(page: RunningPage, song: str) 
 def test_models_and_reports_are_listed(page: RunningPage) -> None:
     models = page.ask("GET", "/api/models").json()
     assert [(model["name"], model["in_use"]) for model in models] == [("1", True), ("bundled", False)]
-    assert models[1]["test"]["model"]["vocals"] == pytest.approx(4.32, abs=0.01)
+    assert models[1]["test"]["model"]["vocals"] == bundled_scores()[1]
     assert [report["id"] for report in page.ask("GET", "/api/reports").json()] == ["20260101-000000-model"]
     answer = page.ask("GET", "/reports/20260101-000000-model")
     assert answer.content == b"<h1>Evaluation</h1>"
