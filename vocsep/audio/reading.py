@@ -334,8 +334,6 @@ def decode_blocks(
         if not accept_damaged:
             refuse_cut(path)
         available = container.streams.audio
-        if not available:
-            raise UserError(f"{path}: holds no sound")
         if streams is None:
             streams = (_default_stream(available),)
         if max(streams) >= len(available):
