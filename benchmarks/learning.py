@@ -1,6 +1,8 @@
 """Networks side by side: the same songs, the same patches, the same CPU time.
 
-    python -m benchmarks.learning --dataset PATH --store STORE [--networks NAME ...] [--minutes 10] [--seeds 1]
+    python -m benchmarks.learning [--dataset PATH --store STORE] [--networks NAME ...] [--minutes 10] [--seeds 1]
+
+Without a dataset, demo songs are made and used.
 
 Networks are `tfc-tdf` and `unet` with the defaults of `vocsep train`, and `open-unmix`: the network of Stöter, Uhlich,
 Liutkus and Mitsufuji 2019 ("Open-Unmix - A Reference Implementation for Music Source Separation") as published (three
@@ -13,6 +15,7 @@ sample rate: median (mean) over songs of the songs' medians over 1-s frames.
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +32,7 @@ from storage.store import SpectrogramStore
 from vocsep.audio.resampling import resample
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.sources import read_sources
+from vocsep.demo.dataset import make_demo
 from vocsep.models.architecture import UNetArchitecture
 from vocsep.models.mask_module import InputScaling, MaskModule
 from vocsep.models.masks import predict_mask
@@ -38,6 +42,7 @@ from vocsep.patches.maker import Batch
 from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import open_tier
 from vocsep.preprocessing.config import spectrogram_config
+from vocsep.preprocessing.step import PreprocessConfig, preprocess
 from vocsep.spectrograms.config import SpectrogramConfig
 from vocsep.spectrograms.features import features
 from vocsep.spectrograms.masking import apply_mask
@@ -183,24 +188,33 @@ def main() -> None:
     """Measure, print a table for people and a last line for programs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--dataset", type=Path, required=True, help="its test songs are scored")
-    parser.add_argument("--store", type=Path, required=True, help="store of its training songs")
+    parser.add_argument("--dataset", type=Path, help="its test songs are scored")
+    parser.add_argument("--store", type=Path, help="store of its training songs")
     parser.add_argument("--minutes", type=float, default=10, help="CPU time of each training")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--validations", type=int, default=5)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of `vocsep train`")
     options = parser.parse_args()
-    store = SpectrogramStore.open(options.store)
-    changed = dict(item.split("=", 1) for item in options.set)
+    if (options.dataset is None) != (options.store is None):
+        parser.error("--dataset and --store go together")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset, store = options.dataset or Path(folder) / "demo", options.store or Path(folder) / "demo.zarr"
+        if options.dataset is None:
+            make_demo(dataset)
+            preprocess(PreprocessConfig(dataset=dataset, store=store))
+        measure(options, dataset, SpectrogramStore.open(store))
+
+
+def measure(options: argparse.Namespace, dataset: Path, store: SpectrogramStore) -> None:
+    """Train and score one network after the other."""
     table = Table("network", "seed", "steps", *SOURCES[1:], "curve (minutes: dB)", box=box.SIMPLE)
     values: dict[str, float] = {}
     curves: dict[str, list[tuple[float, int, float]]] = {}
     for name in options.networks:
         known = {} if name == "open-unmix" else {"network": name}
         for seed in range(options.seeds):
-            config = TrainConfig.model_validate(changed | known | {"seed": seed})
+            config = TrainConfig.model_validate(known | {"seed": seed})
             curve, network = learn(name, config, store, options.minutes, options.validations)
-            found = test_scores(network, options.dataset, spectrogram_config(store))
+            found = test_scores(network, dataset, spectrogram_config(store))
             row = f"{name}_seed{seed}"
             curves[row] = curve
             values |= {f"{row}_{key}_db": value for key, value in found.items()}

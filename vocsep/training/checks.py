@@ -28,7 +28,7 @@ BYTES_PER_GRADIENT = 4
 # Per value that a layer gives: itself, and gradients on the way back.
 BYTES_PER_VALUE: dict[Precision, float] = {"float32": 3.3, "bfloat16": 1.8}
 # What the libraries keep from the first step on, however small the network.
-BYTES_BESIDE = 220e6
+FIXED_BYTES = 220e6
 
 
 def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | None = None) -> None:
@@ -150,7 +150,7 @@ def needed_bytes(
     # Each part that is computed has gradients, and so has what they are added to.
     gradients = min(parts, at_once + 1)
     per_weight = BYTES_PER_WEIGHT[precision] + BYTES_PER_GRADIENT * max(0, gradients - 2)
-    return int(BYTES_BESIDE + per_weight * weights + BYTES_PER_VALUE[precision] * values * patches * at_once / parts)
+    return int(FIXED_BYTES + per_weight * weights + BYTES_PER_VALUE[precision] * values * patches * at_once / parts)
 
 
 def check_memory(config: TrainConfig, store: SpectrogramStore, device: torch.device, processes: int = 1) -> None:

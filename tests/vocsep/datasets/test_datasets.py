@@ -487,7 +487,16 @@ def test_song_in_train_and_test_is_refused_however_its_name_is_spelt(tmp_path: P
 
 @pytest.mark.parametrize("kind", ["folder", "karaoke", "musdb18"])
 def test_folders_and_files_of_systems_are_no_songs_in_whatever_split_folder_they_lie(tmp_path: Path, kind: str) -> None:
-    system = ("__MACOSX", ".ipynb_checkpoints", "@eaDir", "$RECYCLE.BIN", ".Trash-0", "lost+found", ".hidden")
+    system = (
+        "__MACOSX",
+        ".ipynb_checkpoints",
+        "@eaDir",
+        "$RECYCLE.BIN",
+        ".Trash-0",
+        "lost+found",
+        ".hidden",
+        "@__thumb",
+    )
     for split in ("Train", "TEST"):
         for name in system:
             put(tmp_path / split / name / "drums.wav", noise(1))
