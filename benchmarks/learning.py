@@ -51,7 +51,8 @@ from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.group import Group, pick_precision
 from vocsep.training.initial_network import initial_network
-from vocsep.training.loop import batch_loss, new_optimizer
+from vocsep.training.loop import batch_loss
+from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.schedule import Schedule
 from vocsep.training.validation import median_frame_sdr, validate

@@ -40,7 +40,8 @@ from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.training.config import TrainConfig
 from vocsep.training.group import Group, pick_precision
-from vocsep.training.loop import batch_loss, new_optimizer
+from vocsep.training.loop import batch_loss
+from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 
 BUSY = (0, 1, 2, 4)

@@ -53,7 +53,8 @@ from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
 from vocsep.training.group import Group, pick_precision
-from vocsep.training.loop import batch_loss, new_optimizer
+from vocsep.training.loop import batch_loss
+from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 
 WARM_UP = 6  # more than the batches whose memory is taken turn by turn

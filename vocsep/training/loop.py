@@ -26,6 +26,7 @@ from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.group import Group
 from vocsep.training.log import STEPS_PER_ROW, TrainingBar, TrainingLog
+from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME, RunFolder
 from vocsep.training.schedule import Schedule
@@ -200,14 +201,6 @@ def batch_loss(objective: Objective, network: MaskModule, batch: Batch) -> Tenso
     estimates = network.estimates(mixture)
     losses = [minimized(objective, *pair) for pair in zip(estimates, sources, strict=True)]
     return torch.stack(losses).mean()
-
-
-def new_optimizer(config: TrainConfig, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """Adam or AdamW; the loop sets the learning rate at every step."""
-    fused = device.type in ("cpu", "cuda")
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay, fused=fused)
-    return torch.optim.Adam(network.parameters(), fused=fused)
 
 
 def _step_seed(config: TrainConfig, step: int) -> int:

@@ -151,7 +151,8 @@ from vocsep.training.checks import needed_bytes
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.group import Group
-from vocsep.training.loop import batch_loss, new_optimizer
+from vocsep.training.loop import batch_loss
+from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.state import weights_of
 

@@ -284,10 +284,10 @@ def test_gradient_is_never_longer_than_the_clip(
         return result
 
     monkeypatch.setattr(torch.optim.Adam, "step", measured)
-    train(store, tmp_path / "plain", steps=3)
+    train(store, tmp_path / "plain", steps=3, optimizer="adam")
     plain = norms[:]
     norms.clear()
-    train(store, tmp_path / "clipped", steps=3, gradient_clip=longest)
+    train(store, tmp_path / "clipped", steps=3, optimizer="adam", gradient_clip=longest)
     assert len(plain) == len(norms) == 3
     assert min(plain) > 0.01
     assert all(norm <= longest * 1.001 for norm in norms)

@@ -91,7 +91,7 @@ def test_steps_and_as_many_steps_again_equal_twice_the_steps_in_all_that_a_run_h
     kinds = {name.split("/")[0] for name in arrays}
     assert kinds == {"network", "average", "best", "optimizer"}
     moments = {name.split("/")[2] for name in arrays if name.startswith("optimizer/")}
-    assert moments == {"step", "exp_avg", "exp_avg_sq"}
+    assert moments == {"momentum", "step", "mean", "square"}
     assert not are_equal(weights_of(half), weights_of(rest))
     assert [entry["step"] for entry in checkpoint_of(rest.run_folder).state["history"]] == [12, 24]
 
@@ -124,6 +124,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stream": {"data": "stream"},
     "stereo": {"channels": 2},
     "two targets": {"targets": ("vocals", "accompaniment"), "augmentation": {"remix": 0.5}},
+    "adam": {"optimizer": "adam"},
     "adamw and clipped": {"optimizer": "adamw", "gradient_clip": 0.01},
     "without an average": {"ema": 0},
     "plateau": {"network": "unet", "schedule": "plateau", "learning_rate": 0.05, "validations": 7, "steps": 14},
