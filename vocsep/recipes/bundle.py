@@ -14,7 +14,9 @@ from vocsep.tables import decibels, interval_text, markdown_table
 CARD_NAME = "README.md"
 
 
-def write_bundle(model: ModelVersion, recipe: Recipe, scores: dict[str, Any], folder: Path) -> None:
+def write_bundle(
+    model: ModelVersion, recipe: Recipe, scores: dict[str, Any], checks: dict[str, Any], folder: Path
+) -> None:
     """Write a model and its card to `folder`, which is replaced.
 
     Weights are float16. Paths of the machine that it was made on are left out.
@@ -23,6 +25,8 @@ def write_bundle(model: ModelVersion, recipe: Recipe, scores: dict[str, Any], fo
     ----------
     scores
         What `evaluate` found: its summary.
+    checks
+        What the recipe's checks found, by name.
 
     Raises
     ------
@@ -49,6 +53,7 @@ def write_bundle(model: ModelVersion, recipe: Recipe, scores: dict[str, Any], fo
             "split": scores["split"],
             "rows": {row: scores["rows"][row] for row in ("model", "mixture", "irm1")},
         },
+        "checks": checks,
     }
     with writing_folder(folder, replace=True) as made:
         save_arrays(weights, made / WEIGHTS_NAME)
@@ -83,6 +88,7 @@ def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -
             "",
             markdown_table(rows),
             "",
+            *(_checks(recipe, description["checks"]) if recipe.checks else ()),
             "## Training data",
             "",
             markdown_table(sets),
@@ -94,3 +100,25 @@ def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -
             "",
         ]
     )
+
+
+def _checks(recipe: Recipe, found: dict[str, Any]) -> list[str]:
+    """The part of the card on other kinds of music."""
+    rows = [["music", "songs", "", "median", ""]]
+    for one in recipe.checks:
+        figures = found[one.name]
+        if "vocals_level_db" in figures:
+            level = figures["vocals_level_db"]
+            values = ["vocals, in dB of the song", decibels(level["median"]), f"loudest {decibels(level['highest'])}"]
+        else:
+            sdr = figures["vocals_sdr_db"]
+            values = ["vocals SDR, dB", decibels(sdr["median"]), f"mean {decibels(sdr['mean'])}"]
+        rows.append([one.source, str(figures["songs"]), *values])
+    return [
+        "## Other music",
+        "",
+        "None of it was trained on. Instrumentals have no vocals: the quieter those that come out, the better.",
+        "",
+        markdown_table(rows),
+        "",
+    ]

@@ -1,7 +1,7 @@
 """What a recipe says: which songs from where, how they are trained on, and where the model goes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -12,39 +12,62 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 
 
-class SongSource(Settings):
-    """One data set of a recipe.
+class Music(Settings):
+    """A data set that a recipe names.
 
     Attributes
     ----------
     name
-        Of its store in the work folder.
-    source, licence
-        For the model card: where it comes from, and on what terms.
+        Of its folder or store in the work folder.
+    source
+        For the model card: what it is, and where it comes from.
     path
         Its folder; None where the songs come in `packages`.
     packages
         Debian packages whose sound files are the songs.
     kind
         See `vocsep.datasets.layouts.open_dataset`.
-    vocals, accompaniment
-        Share of all drawn vocals and accompaniments; not of the first set.
     """
 
     name: Slug
     source: str
-    licence: str
     path: Path | None = None
     packages: tuple[PackageName, ...] = ()
     kind: str = "auto"
-    vocals: float | None = Field(default=None, ge=0, le=1)
-    accompaniment: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _check(self) -> "SongSource":
+    def _check(self) -> "Music":
         if (self.path is None) == (not self.packages):
             raise ValueError(f"{self.name}: needs a path, or packages, and not both")
         return self
+
+
+class SongSource(Music):
+    """Songs to train on.
+
+    Attributes
+    ----------
+    licence
+        For the model card: on what terms.
+    vocals, accompaniment
+        Share of all drawn vocals and accompaniments; not of the first set.
+    """
+
+    licence: str
+    vocals: float | None = Field(default=None, ge=0, le=1)
+    accompaniment: float | None = Field(default=None, ge=0, le=1)
+
+
+class MusicCheck(Music):
+    """Songs that the finished model is tried on, for its card: scored, or, of kind `accompaniment`, listened to.
+
+    Attributes
+    ----------
+    split
+        The songs that are scored: test, or valid.
+    """
+
+    split: Literal["valid", "test"] = "test"
 
 
 class Recipe(Settings):
@@ -56,16 +79,19 @@ class Recipe(Settings):
         The first is the one whose validation and test songs the model is scored on.
     training
         Its `extra` stores are those of the other sets.
+    checks
+        Other kinds of music, none of which the model is trained on.
     """
 
     title: str
     preset: str = "fine"
     sets: tuple[SongSource, ...] = Field(min_length=1)
     training: TrainConfig = TrainConfig()
+    checks: tuple[MusicCheck, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        if len({one.name for one in self.sets}) < len(self.sets):
+        if len({one.name for one in (*self.sets, *self.checks)}) < len(self.sets) + len(self.checks):
             raise ValueError("two sets have the same name")
         if self.training.extra:
             raise ValueError("training.extra: the further stores of a recipe are its other sets")

@@ -17,7 +17,8 @@ from vocsep.paths import RECIPES
 from vocsep.preprocessing.step import PreprocessConfig, preprocess
 from vocsep.progress import Progress
 from vocsep.recipes.bundle import write_bundle
-from vocsep.recipes.config import Recipe, SongSource, load_recipe
+from vocsep.recipes.checks import run_check
+from vocsep.recipes.config import Music, Recipe, SongSource, load_recipe
 from vocsep.recipes.packages import fetch_music
 from vocsep.training.run_folder import finished_version
 from vocsep.training.songs import ExtraStore
@@ -53,7 +54,8 @@ class RecipeResult:
 
 def check(config: RecipeConfig) -> None:
     """Raise `UserError` if there is no such recipe, or folders of its songs are missing."""
-    for one in load_recipe(config.recipe).sets:
+    recipe = load_recipe(config.recipe)
+    for one in (*recipe.sets, *recipe.checks):
         if one.path is not None and not one.path.is_dir():
             raise UserError(f"{config.recipe}: {one.name}: no such folder: {one.path}")
 
@@ -80,7 +82,7 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
         for one, store in zip(recipe.sets[1:], stores[1:], strict=True)
     )
     # A changed recipe begins anew; the same one goes on, or is done.
-    runs = config.work / "runs" / value_digest(recipe.model_dump(mode="json"))[:16]
+    runs = config.work / "runs" / value_digest(recipe.model_dump(mode="json", exclude={"title", "checks"}))[:16]
     models = config.work / "models"
     version = finished_version(runs)
     if version is None:
@@ -98,14 +100,15 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
         reports=config.work / "reports",
     )
     report = evaluate(evaluation, progress=progress, map=map)
-    write_bundle(open_registry(models).open(str(version)), recipe, report.summary, config.output)
+    found = {one.name: run_check(one, _songs(config, one), evaluation, progress, map) for one in recipe.checks}
+    write_bundle(open_registry(models).open(str(version)), recipe, report.summary, found, config.output)
     scores = report.summary["rows"]["model"]
     return RecipeResult(
         str(config.output), report.report, scores["vocals"]["SDR"]["median"], scores["accompaniment"]["SDR"]["median"]
     )
 
 
-def _songs(config: RecipeConfig, one: SongSource) -> Path:
+def _songs(config: RecipeConfig, one: Music) -> Path:
     return one.path or fetch_music(one.packages, config.work / "music" / one.name)
 
 

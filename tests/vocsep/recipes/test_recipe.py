@@ -10,9 +10,12 @@ import yaml
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry
+from vocsep.evaluation.config import EvaluateConfig
+from vocsep.evaluation.step import evaluate
 from vocsep.models.torch_network import TorchNetwork, load_network
 from vocsep.recipes.config import Recipe, load_recipe
 from vocsep.recipes.step import RecipeConfig, RecipeResult, check, make_model
+from vocsep.separation.separator import Separator
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,15 @@ def config(folder: Path, demo_root: Path) -> RecipeConfig:
                 "path": str(folder / "instrumentals"),
                 "kind": "accompaniment",
                 "accompaniment": 0.5,
+            },
+        ],
+        "checks": [
+            {"name": "valid", "source": "Other demo songs", "path": str(demo_root), "split": "valid"},
+            {
+                "name": "still",
+                "source": "Other waves",
+                "path": str(folder / "instrumentals"),
+                "kind": "accompaniment",
             },
         ],
         "training": {"steps": 4, "width": 4, "batch_size": 4, "validations": 1, "ema": 0, "shown_songs": 0},
@@ -75,6 +87,33 @@ def test_card_and_description_name_scores_songs_and_licences_and_no_place_of_thi
     assert "Waves" in description["data"]["train"]
     for text in (card, json.dumps(description)):
         assert str(folder) not in text
+
+
+def test_card_says_how_the_model_does_on_other_music(made: RecipeResult, folder: Path) -> None:
+    found = json.loads((folder / "model" / "model.json").read_text())["checks"]
+    card = (folder / "model" / "README.md").read_text()
+    rate = 44100
+    waves = soundfile.read(folder / "instrumentals" / "Waves.wav", dtype="float32")[0].T
+    vocals = Separator.load(str(folder / "work" / "models" / "0001")).separate(waves, rate)["vocals"]
+    level = 10 * np.log10(np.square(vocals).sum() / np.square(waves).sum())
+    assert found["still"]["vocals_level_db"] == {
+        "median": pytest.approx(level, abs=0.01),
+        "highest": pytest.approx(level, abs=0.01),
+    }
+    assert f"| Other waves | 1 | vocals, in dB of the song | {level:.2f} | loudest {level:.2f} |" in card
+    scored = found["valid"]
+    report = evaluate(
+        EvaluateConfig(
+            model=str(folder / "work" / "models" / "0001"),
+            store=folder / "work" / "demo.zarr",
+            split="valid",
+            reports=folder / "again",
+        )
+    )
+    assert scored["songs"] == report.summary["songs"]
+    assert scored["vocals_sdr_db"]["median"] == pytest.approx(
+        report.summary["rows"]["model"]["vocals"]["SDR"]["median"]
+    )
 
 
 def test_what_is_done_is_not_done_again_and_a_changed_recipe_begins_anew(
