@@ -18,7 +18,7 @@ from storage.remote.bucket import connect
 from storage.store import SpectrogramStore
 from storage.track_writer import TEMPORARY_FOLDER
 from tests.helpers import tree
-from tests.storage.remote.test_remote import flip_a_byte, s3_server, use
+from tests.storage.remote.buckets import flip_a_byte, s3_server, use
 from tests.vocsep.cli.test_main import assert_one_line
 from tests.vocsep.cli.test_main import vocsep as vocsep_process
 from vocsep.cli.main import app

@@ -12,7 +12,7 @@ from storage.remote.mirror import fetch
 from storage.remote.store import RemoteStore
 from storage.store import SpectrogramStore
 from tests.helpers import tree
-from tests.storage.remote.test_remote import objects, one_line, s3_server, use
+from tests.storage.remote.buckets import objects, one_line, s3_server, use
 from vocsep.datasets.layouts import open_dataset
 from vocsep.datasets.songs import Dataset
 from vocsep.preprocessing.config import StoreConfig
