@@ -35,6 +35,9 @@ def writing(path: Path) -> Iterator[Path]:
     power cut there is no empty file of the right name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # Else a file would take the place of /dev/null.
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
@@ -93,7 +96,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused with `ValueError`."""
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
+    # Names of files that are not UTF-8 hold halves of letters; their escapes are JSON, too.
+    write_atomically(path, text.encode(errors="backslashreplace") + b"\n")
 
 
 def is_file(path: Path) -> bool:

@@ -7,6 +7,7 @@ wherever their file system passes flocks on, as NFS does on Linux.
 import contextlib
 import fcntl
 import getpass
+import io
 import os
 import shlex
 import socket
@@ -63,7 +64,7 @@ def locked(path: Path, what: object = None, *, wait: bool = False) -> Iterator[N
 def holder(path: Path) -> str:
     """Who holds the lock file `path`, in words; empty if nobody does. Nothing is written."""
     try:
-        with path.open("rb") as file:
+        with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return ""
@@ -93,7 +94,7 @@ def _acquired(path: Path, *, wait: bool) -> BinaryIO | None:
     """The lock file, flocked and naming this process; None if another process holds it."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        file = path.open("a+b", buffering=0)
+        file = _opened(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,6 +110,11 @@ def _acquired(path: Path, *, wait: bool) -> BinaryIO | None:
                 file.write(_this_process().encode())
             return file
         file.close()  # its holder has deleted it
+
+
+def _opened(path: Path, flags: int) -> BinaryIO:
+    """The lock file; a link, which may lead to a file of the user, is an `OSError`."""
+    return io.FileIO(os.open(path, flags | os.O_NOFOLLOW, 0o666), "r+" if flags & os.O_RDWR else "r")
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

@@ -129,18 +129,19 @@ def _inner_codecs(found: dict[str, Any], sharding: dict[str, Any] | None = None)
     return [first, *rest] if is_known else None
 
 
-def is_uncompressed(array: Path, record: ArrayRecord) -> bool:
-    """Whether the metadata in an array's folder says that its chunks are plain little-endian values.
+def compressor_of(array: Path, record: ArrayRecord) -> str | None:
+    """What the chunks of the array in a folder are compressed with; None where they are plain little-endian values.
 
     Raises
     ------
     DamagedError
-        If it is missing, or is not what the record says.
+        If the metadata is missing, or is not what the record says.
     """
     path = array / METADATA
     if fault := metadata_fault(path, array_metadata(record)):
         raise DamagedError(f"{path}: {fault}; run `vocsep store verify`")
-    return _inner_codecs(parse_json(read_whole(path))) == [_PLAIN]
+    _, *compressors = _inner_codecs(parse_json(read_whole(path))) or [_PLAIN]
+    return compressors[0]["name"] if compressors else None
 
 
 def metadata_checksum(path: Path) -> int:

@@ -203,12 +203,27 @@ class ModelRegistry:
         """
         with self._lock():
             reigns = self.history()
-            for count in range(len(reigns) - 1, 0, -1):
-                with contextlib.suppress(UserError):
-                    self.open(str(reigns[count - 1].version)).verify()
-                    self._write_history(reigns[:count])
-                    return reigns[-1].version, reigns[count - 1].version
+            if earlier := self._up_to_earlier(reigns):
+                self._write_history(earlier)
+                return reigns[-1].version, earlier[-1].version
         raise UserError(f"{self.path}: no earlier champion to go back to; name one: vocsep models promote VERSION")
+
+    def earlier_champion(self) -> int | None:
+        """The version that a rollback would go back to; None if there is none."""
+        earlier = self._up_to_earlier(self.history())
+        return earlier[-1].version if earlier else None
+
+    def _up_to_earlier(self, reigns: list[Reign]) -> list[Reign]:
+        """Reigns up to the last one before the champion's whose version is still intact."""
+        counts = range(len(reigns) - 1, 0, -1)
+        return next((reigns[:count] for count in counts if self.is_intact(reigns[count - 1].version)), [])
+
+    def is_intact(self, version: int) -> bool:
+        """Whether a version is there, and its files are those that were saved."""
+        with contextlib.suppress(UserError):
+            self.open(str(version)).verify()
+            return True
+        return False
 
     def prunable(self, keep: int) -> list[int]:
         """All versions but the `keep` newest (at least one), the champion, and the champion before it."""

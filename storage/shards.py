@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from storage.compressed import chunk_fault
 from storage.errors import DamagedError
 from storage.layout import chunk_shape, padded_shape
 from storage.manifest import ArrayRecord
-from storage.metadata import is_uncompressed
+from storage.metadata import compressor_of
 
 Array = npt.NDArray[np.generic]
 
@@ -98,10 +99,13 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
                 )
             # An uncompressed shard in C order has exactly the size and the index that its shape asks for. A compressed
             # one may have them by chance.
-            if is_uncompressed(path.parents[len(record.shape)], record) and _is_in_order(descriptor, size, record):
+            compressor = compressor_of(path.parents[len(record.shape)], record)
+            if compressor is None and _is_in_order(descriptor, size, record):
                 pages = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
                 whole = padded_shape(record.shape, record.chunk_length)
                 return np.ndarray(whole, np.dtype(record.dtype).newbyteorder("<"), pages)[:, : record.shape[1]]
+            if compressor is not None and (fault := chunk_fault(descriptor, record, compressor)):
+                raise DamagedError(f"{path}: cannot be decoded ({fault}); run `vocsep store verify`")
     except FileNotFoundError:
         raise DamagedError(f"{path}: shard is missing; run `vocsep store verify` and preprocess again") from None
     return ZarrShard(path, record)

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from storage.errors import UserError
+from storage.errors import UserError, escaped
 from vocsep.cores import usable_cores
 from vocsep.memory import SONG_BYTES, affordable
 
@@ -61,7 +61,7 @@ class SomeFailed(Exception):
     def __init__(self, failures: dict[str, str], total: int, what: str, result: Any = None) -> None:
         self.failures = failures
         self.result = result
-        lines = "".join(f"\n  {name}: {reason}" for name, reason in failures.items())
+        lines = "".join(f"\n  {escaped(name)}: {escaped(reason)}" for name, reason in failures.items())
         super().__init__(f"{len(failures)} of {total} {what} failed, the others are done:{lines}")
 
 

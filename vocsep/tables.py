@@ -47,7 +47,9 @@ def plain_rows(rows: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
 
 def spreadsheet_cell(text: str) -> str:
     """A name from elsewhere for a CSV file: one that a spreadsheet would compute is marked as text."""
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\r", "\n") else text
+    # Some spreadsheets compute what begins with the wide forms of these letters, too.
+    first = unicodedata.normalize("NFKC", text.lstrip()[:1])
+    return f"'{text}" if first in ("=", "+", "-", "@") or text[:1] in ("\t", "\r", "\n") else text
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:

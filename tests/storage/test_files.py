@@ -75,6 +75,17 @@ def test_failed_write_keeps_what_was_there_and_leaves_no_temporary(tmp_path: Pat
     assert list(folder.iterdir()) == [folder / "inside"]
 
 
+def test_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link"):
+        with pytest.raises(OSError, match="not a regular file"):
+            write_atomically(path, b"new")
+    assert pipe.is_fifo()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_write_to_a_full_disk_keeps_the_old_file_and_is_told_from_other_failures(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
         path = disk / "file"
@@ -113,6 +124,13 @@ def test_json_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, value: 
     path = tmp_path_factory.getbasetemp() / "round-trip.json"
     write_json(path, value)
     assert read_json(path) == value
+
+
+def test_json_holds_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    value = {os.fsdecode(b"caf\xe9"): "caf\u00e9 \u65e5"}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    assert "caf\u00e9 \u65e5" in (tmp_path / "x.json").read_text("utf-8")
 
 
 def test_file_digest_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:

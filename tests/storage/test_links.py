@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.errors import UserError
 from storage.integrity import drop_damaged, problems
+from storage.lock import lock_path, store_lock
 from storage.manifest import SPECTROGRAMS
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
@@ -89,6 +91,22 @@ def test_a_track_that_is_a_link_is_replaced_by_a_track_and_its_files_stay_where_
     assert [entry.name for entry in (store.path / "train").iterdir() if entry.is_dir()] == ["a-1"]
     discard(store.path)
     assert problems(store.path) == []
+
+
+def test_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_not_written(tmp_path: Path, outside: Path) -> None:
+    models, file = tmp_path / "models", next(path for path in outside.rglob("*") if path.is_file())
+    before = tree(outside)
+    registry = ModelRegistry(models)
+    registry.add({"w": np.ones(3, np.float32)}, {})
+    (models / ".lock").symlink_to(file)
+    for action in (lambda: registry.promote(1), lambda: registry.add({}, {}), lambda: registry.prune(1)):
+        one_line(action, models / ".lock")
+    assert tree(outside) == before
+    store = tmp_path / "s.zarr"
+    lock_path(store).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="link"), store_lock(store):
+        pass
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_pruning_models_follows_no_links_and_deletes_nothing_of_others(tmp_path: Path, outside: Path) -> None:

@@ -1,7 +1,9 @@
+import tracemalloc
 from pathlib import Path
 from typing import Any, Literal
 
 import google_crc32c
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from storage.compressed import blosc_size, zstd_size
 from storage.layout import chunk_shape, padded_shape
 from storage.manifest import ArrayRecord
 from storage.shards import ZarrShard, open_shard, shard_bytes
@@ -199,6 +202,35 @@ def test_compressed_shard_whose_chunks_cannot_be_decoded_is_refused(tmp_path: Pa
     content[:40] = bytes(40)
     path.write_bytes(content)
     one_line(lambda: open_shard(path, record)[...], path)
+
+
+@pytest.mark.parametrize("name", ["zstd", "blosc"])
+def test_chunk_that_would_decode_to_more_than_its_size_is_refused_before_it_takes_memory(
+    tmp_path: Path, name: str
+) -> None:
+    codec: Any = zarr.codecs.ZstdCodec() if name == "zstd" else zarr.codecs.BloscCodec(cname="zstd", typesize=4)
+    array = create(tmp_path / "array", (1, 10, 8), 10, "float32", compressors=codec)
+    array[...] = np.ones((1, 10, 8), np.float32)
+    path = shard_of(tmp_path / "array", 3)
+    zeros = bytes(400_000_000)
+    bomb = bytes(numcodecs.Zstd().encode(zeros) if name == "zstd" else numcodecs.Blosc(cname="zstd").encode(zeros))
+    del zeros
+    index = np.array([0, len(bomb)], "<u8").tobytes()
+    path.write_bytes(bomb + index + google_crc32c.value(index).to_bytes(4, "little"))
+    tracemalloc.start()
+    try:
+        one_line(lambda: open_shard(path, record_of(path, (1, 10, 8), 10, "float32"))[...], path)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 10_000_000
+
+
+@given(size=st.integers(0, 100_000), level=st.integers(1, 5))
+def test_sizes_in_headers_are_those_of_the_content(size: int, level: int) -> None:
+    content = bytes(size)
+    assert zstd_size(bytes(numcodecs.Zstd(level).encode(content))[:18]) == size
+    assert blosc_size(bytes(numcodecs.Blosc(clevel=level).encode(content))[:18]) == size
 
 
 def test_array_without_its_metadata_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,12 @@ def object_head(file: BinaryIO) -> tuple[bytes, int] | None:
     return (head[:16], int.from_bytes(head[16:], "little") - 24) if len(head) == 24 else None
 
 
+def flv_head(file: BinaryIO) -> tuple[bytes, int] | None:
+    """Of FLV; the size of a tag is repeated behind it, which is counted in here."""
+    head = file.read(11)
+    return (head[:1], int.from_bytes(head[1:4], "big") + 4) if len(head) == 11 else None
+
+
 def box_head(file: BinaryIO) -> tuple[bytes, int] | None:
     """Of MP4 and QuickTime; a size of 0 lasts until the end of the file."""
     head = file.read(8)
@@ -182,7 +188,7 @@ class Page:
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def _ogg_checksum(page: bytes) -> int:
+def ogg_checksum(page: bytes) -> int:
     """CRC-32 as Ogg has it, from zlib's, which takes the bits of every byte in the other order."""
     crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{crc:032b}"[::-1], 2)
@@ -208,7 +214,7 @@ def ogg_pages(file: BinaryIO, *, check: bool) -> Iterator[Page]:
         whole = len(sizes) == head[26] and len(content) == sum(sizes)
         is_whole = whole
         if check and whole:
-            checksum = _ogg_checksum(head[:22] + bytes(4) + head[26:] + sizes + content)
+            checksum = ogg_checksum(head[:22] + bytes(4) + head[26:] + sizes + content)
             is_whole = checksum == int.from_bytes(head[22:26], "little")
         if whole and not is_whole:
             file.seek(start + 4)  # its size may be what is wrong

@@ -14,6 +14,7 @@ from vocsep.audio.containers import (
     caf_head,
     chunk_head,
     element_head,
+    flv_head,
     nested,
     object_head,
     ogg_pages,
@@ -33,7 +34,7 @@ _MATROSKA = (
     *_MATROSKA_COUNTED[:2],
 )
 # How the first packet of an Ogg stream begins, and how many bytes of the second precede its comments.
-_OGG_KINDS = {b"\x01vorbis": 7, b"OpusHead": 8, b"\x7fFLAC": 4, b"Speex   ": 0, b"\x80theora": 7}
+_OGG_KINDS = {b"\x01vorbis": 7, b"OpusHead": 8, b"Speex   ": 0, b"\x80theora": 7}
 # Objects of an ASF header that begin with a number of entries; those that hold objects, and the bytes before these.
 _ASF_COUNTS = tuple(
     bytes.fromhex(name)
@@ -46,6 +47,10 @@ _ASF_COUNTS = tuple(
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")
 _ASF_HEADERS = {_ASF_HEADER: 6, _ASF_EXTENSION: 22}
+_W64_TEXTS = bytes.fromhex("bc945f925a52d21186dc00c04f8edb8a")
+_FLV_SCRIPT = b"\x12"
+# Of a script, for each property: what an index of the pictures of a film of three hours takes is far from too many.
+_FLV_BYTES = 128
 
 
 def refuse_too_many_tags(path: Path) -> None:
@@ -72,7 +77,7 @@ def bounded(tags: Mapping[str, str]) -> dict[str, str]:
 def _tags(file: BinaryIO, size: int) -> Iterator[int]:
     """Numbers of tags that a file holds here and there."""
     start = 0
-    while (head := _read(file, start, 32))[:3] == b"ID3":
+    while (head := _read(file, start, 32))[:3] in (b"ID3", b"ea3"):  # the latter in OpenMG files
         yield from _id3_frames(file, start)
         start += 10 + _id3_size(head[6:10])
     yield from _ape_tags(file, size)
@@ -82,6 +87,13 @@ def _tags(file: BinaryIO, size: int) -> Iterator[int]:
         yield from _ogg_tags(file, start)
     elif head[:4] in (b"RIFF", b"RF64", b"BW64"):
         yield from _chunk_tags(file, chunk_head, start + 12, size)
+    elif head[:4] == b"riff":
+        for piece in pieces(file, object_head, 40, size, 8):
+            if piece.name == _W64_TEXTS:
+                yield int.from_bytes(_read(file, piece.start, 4), "little")
+    elif head[:3] == b"FLV":
+        for piece in pieces(file, flv_head, int.from_bytes(head[5:9], "big") + 4, size):
+            yield piece.size // _FLV_BYTES if piece.name == _FLV_SCRIPT else 0
     elif head[:4] == b"FORM":
         yield from _chunk_tags(file, aiff_head, start + 12, size)
     elif head[:4] == b"caff":
@@ -157,11 +169,19 @@ def _flac_tags(file: BinaryIO, start: int, size: int) -> Iterator[int]:
 
 
 def _ogg_tags(file: BinaryIO, start: int) -> Iterator[int]:
-    """Of the second packet of every stream."""
+    """Of the second packet of every stream; in FLAC of any before the sound."""
     file.seek(start)
     before: dict[int, int] = {}
+    flac: set[int] = set()
     for page in ogg_pages(file, check=False):
-        if page.is_first:
+        if page.is_first and page.content.startswith(b"\x7fFLAC"):
+            flac.add(page.stream)
+        elif page.stream in flac:
+            if page.content[:1] == b"\xff":
+                flac.remove(page.stream)
+            elif page.content[:1] and page.content[0] & 127 == 4:
+                yield _comments(page.content[4:])
+        elif page.is_first:
             sizes = [size for name, size in _OGG_KINDS.items() if page.content.startswith(name)]
             before.update((page.stream, size) for size in sizes)
         elif (size := before.pop(page.stream, None)) is not None:

@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from storage.errors import UserError
+from storage.errors import UserError, escaped
 from vocsep.cli.streams import output_problem, prepare_streams
 from vocsep.mapping import SomeFailed
 from vocsep.training.stopping import TrainingStopped
@@ -46,7 +46,8 @@ def exit_codes() -> Iterator[None]:
             _require_printed()
         raise
     except (UserError, SomeFailed) as error:
-        typer.echo(f"error: {error}", err=True)
+        # One line, whatever letters the names in it have; those of `SomeFailed` have a line each.
+        typer.echo(f"error: {escaped(str(error)) if isinstance(error, UserError) else error}", err=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except OSError as error:
         # A path that is something else than it should be, or a disk that is full: the user's to fix.

@@ -17,7 +17,7 @@ from vocsep.cli.main import OTHERS
 from vocsep.evaluation.report.reading import SongsScore, score_on_test_songs, scores_on_test_songs
 from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS, REPORTS
-from vocsep.tables import aligned, decibels
+from vocsep.tables import aligned, decibels, visible
 
 app = typer.Typer(no_args_is_help=True, help=OTHERS["models"])
 
@@ -98,10 +98,10 @@ def models_promote(
     registry.promote(version, "promoted by hand")
     if held == version:
         typer.echo(f"version {version} is the champion already")
-    elif len(registry.history()) > 1:
+    elif registry.earlier_champion() is not None:
         typer.echo(f"version {version} is the champion; back to the one before with: vocsep models rollback")
     else:
-        typer.echo(f"version {version} is the champion, the first one")
+        typer.echo(f"version {version} is the champion; there is none before it to go back to")
 
 
 @app.command("rollback")
@@ -142,7 +142,7 @@ def _row(model: ModelVersion) -> list[str]:
     architecture = model.description.get("architecture")
     rate, n_fft, hop = (model.says("spectrogram", name) for name in ("sample_rate", "n_fft", "hop_length"))
     score = model.says("metrics", "valid_sdr_db")
-    return [
+    row = [
         str(model.says("created"))[:16].replace("T", " "),
         str(architecture.get("name") or "unet") if isinstance(architecture, dict) else "-",
         str(model.says("data", "dataset")),
@@ -150,6 +150,7 @@ def _row(model: ModelVersion) -> list[str]:
         str(model.says("training", "steps_done")),
         f"{score:.2f}" if isinstance(score, float) else str(score),
     ]
+    return [visible(cell) for cell in row]
 
 
 def _test(model: ModelVersion, tests: dict[str, SongsScore]) -> list[str]:

@@ -28,8 +28,8 @@ def score(
     from vocsep.evaluation.score_folders import score_folders
     from vocsep.metrics.bsseval import METRICS
 
-    if output is not None and output.is_dir():
-        raise UserError(f"{output}: is a folder; give a file, as in -o scores.json")
+    if output is not None and output.exists() and not output.is_file():
+        raise UserError(f"{output}: a folder or device; give a file, as in -o scores.json")
     scores = score_folders(references, estimates, window, hop)
     problem = None
     if output is not None:

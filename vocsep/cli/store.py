@@ -27,8 +27,11 @@ _byte_bar = functools.partial(progress_on_bar, unit="B", unit_scale=True)
 @app.command("info")
 def store_info(store: StoreArgument = str(STORE)) -> None:
     """Say what a store holds: songs, hours, bytes, settings, digests."""
+    from vocsep.config import validated
+    from vocsep.preprocessing.config import StoreConfig
+
     manifest = _manifest(store)
-    typer.echo(f"{store}: {manifest.dataset['kind']} songs of {manifest.dataset['root']}, made by {manifest.tool}")
+    typer.echo(f"{store}: {manifest.kind} songs of {manifest.root}, made by {manifest.tool}")
     table = Table("split", box=box.SIMPLE)
     for column in ("songs", "hours", "frames", "megabytes"):
         table.add_column(column, justify="right")
@@ -46,7 +49,7 @@ def store_info(store: StoreArgument = str(STORE)) -> None:
     Console().print(table)
     hours = {name: sum(track.seconds for track in tracks if name in track.arrays) / 3600 for name in SPECTROGRAMS}
     typer.echo(f"hours of each source: {', '.join(f'{name} {value:.2f}' for name, value in hours.items())}")
-    settings = dict(manifest.config)
+    settings = validated(StoreConfig, manifest.config, f"{store}: configuration").model_dump()
     spectrogram = ", ".join(f"{name} {value}" for name, value in settings.pop("spectrogram").items())
     typer.echo(f"spectrogram: {spectrogram}")
     typer.echo(f"stored: {', '.join(f'{name} {value}' for name, value in settings.items())}")

@@ -14,7 +14,7 @@ from vocsep.comparison.plots import plot_curves, plot_problems
 from vocsep.comparison.reference_lines import draw_estimates, reference_lines
 from vocsep.comparison.runs import Run, folder_of
 from vocsep.models.objective_config import Objective
-from vocsep.tables import decibels, markdown_table
+from vocsep.tables import decibels, markdown_table, plain
 from vocsep.training.config import TrainConfig
 from vocsep.training.settings_files import load_settings
 
@@ -41,7 +41,7 @@ def write_comparison(
         _setting(config, store, lines, results),
         markdown_table(table),
         _NOTES,
-        f"![Validation SDR and training loss](curves.png)\n\n![Spectrograms of {song}](spectrograms.png)",
+        f"![Validation SDR and training loss](curves.png)\n\n![Spectrograms of {plain(song)}](spectrograms.png)",
     ]
     if config.ladder:
         effects = problem_effects(scores)
@@ -52,7 +52,7 @@ def write_comparison(
             "![Effect of each problem](problems.png)",
             "\n".join(f"- {answer}" for answer in answers),
         ]
-    failed = [f"- {result['name']}: {result['failed']}" for result in results if result["failed"] is not None]
+    failed = [f"- {result['name']}: {plain(result['failed'])}" for result in results if result["failed"] is not None]
     if failed:
         parts.append("## Runs that failed\n\n" + "\n".join(failed))
     write_atomically(output / REPORT_NAME, ("\n\n".join(parts) + "\n").encode())

@@ -5,7 +5,6 @@ data (`AudioSource`), so that one function, `read_sources`, reads all of them, o
 """
 
 import importlib.util
-import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from storage.errors import InvalidInput, NotFound, UserError, one_line
+from storage.errors import InvalidInput, NotFound, UserError, escaped, one_line
 from storage.manifest import SPLITS
 from vocsep.audio.folders import find_files, is_hand_made, is_sound
 from vocsep.audio.formats import STEM_SUFFIX
@@ -52,6 +51,8 @@ def open_dataset(root: Path, kind: str = "auto") -> Dataset:
         raise InvalidInput(f"{kind!r} is no kind of dataset; use {', '.join(kinds)}")
     if not root.is_dir():
         raise NotFound(f"{root}: no such dataset folder; give the folder that holds train/ and test/")
+    if not _is_utf8(root.resolve()):
+        raise UserError(f"{root}: its path is not UTF-8, as a store must name it; rename it")
     try:
         return _open(root.resolve(), kind)
     except OSError as error:
@@ -74,8 +75,8 @@ def _open(root: Path, kind: str) -> Dataset:
     else:
         listed = list(_list_sources(root, "vocals" if kind == "vocals" else "accompaniment"))
     listed = list(_distinct(listed, problems))
-    skipped = tuple(_shown(str(path.relative_to(root))) for path in _skipped(root, kind, listed, problems))
-    problems = {_shown(name): _shown(problem) for name, problem in problems.items()}
+    skipped = tuple(escaped(str(path.relative_to(root))) for path in _skipped(root, kind, listed, problems))
+    problems = {escaped(name): escaped(problem) for name, problem in problems.items()}
     if not listed and not problems:
         raise UserError(f"{root}: no songs found (looked for the layout of {kind})")
     return Dataset(kind, root, _with_splits(kind, root, listed, valid_names), problems, skipped)
@@ -212,21 +213,23 @@ def _distinct(listed: list[Song], problems: dict[str, str]) -> Iterable[Song]:
     for song in listed:
         path = song.mixture[0].path
         first = taken.setdefault((song.split, song.name), path)
-        shown = _shown(song.name)
+        shown = escaped(song.name)
         if shown != song.name:
             problems[shown] = f"{shown}: its name is not UTF-8 or not one line; rename it"
+        elif odd := [source.path for source in song.mixture + song.vocals if not _is_utf8(source.path)]:
+            problems[song.name] = f"{odd[0]}: its name is not UTF-8; rename it"
         elif first != path:
             problems[path.name] = f"{path}: has the name of {first}; rename or remove one"
         else:
             yield song
 
 
-def _shown(name: str) -> str:
-    """A name as one line of UTF-8: control characters, and bytes that are not UTF-8 (lone surrogates), as escapes."""
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char
-        for char in name
-    )
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _with_splits(kind: str, root: Path, listed: list[Song], valid_names: set[str]) -> tuple[Song, ...]:

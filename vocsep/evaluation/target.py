@@ -1,7 +1,6 @@
 """What is evaluated: subjects, dataset and songs, found by their names."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.errors import UserError
 from storage.manifest import Manifest
@@ -11,7 +10,7 @@ from vocsep.datasets.songs import Dataset, Song, song_key
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.subjects import FolderSubject, ModelSubject, Subject
 from vocsep.models.registry import BUNDLED, open_registry
-from vocsep.preprocessing.location import on_disk
+from vocsep.preprocessing.location import dataset_root, on_disk
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ def resolve(config: EvaluateConfig) -> Target:
     if config.dataset is not None:
         opened = open_dataset(config.dataset, config.kind)
     else:
-        held = Manifest.load(on_disk(config.store, ())).dataset
-        opened = open_dataset(Path(held["root"]), held["kind"])
+        held = Manifest.load(on_disk(config.store, ()))
+        opened = open_dataset(dataset_root(held, config.store), held.kind)
     songs = tuple(opened.split(config.split))
     if not songs:
         raise UserError(f"{opened.root}: no songs in the {config.split} split; evaluate another one with --split")

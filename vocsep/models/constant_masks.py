@@ -21,8 +21,8 @@ def mask_loss(objective: Objective, mask: Tensor | float, mixture: Tensor, sourc
     mixture, source
         `(patches, channels, frames, bins)`, raw magnitudes.
     """
-    everywhere = torch.as_tensor(mask, dtype=mixture.dtype).expand_as(mixture)
-    estimate = OUTPUTS[objective.output].of_mask(everywhere, mixture)
+    # Not expanded: what is computed of the mask alone is computed once, not for every value of the mixture.
+    estimate = OUTPUTS[objective.output].of_mask(torch.as_tensor(mask, dtype=mixture.dtype), mixture)
     return distances(objective, estimate, source).mean(dim=(0, 1, 2))
 
 

@@ -1,7 +1,6 @@
 """What there is besides the songs: models with their scores, reports of evaluations, Prefect's UI where it runs."""
 
 import contextlib
-import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from storage.errors import UserError
 from storage.files import read_json
 from storage.registry import ModelRegistry, ModelVersion
-from vocsep.evaluation.report.facts import at
+from vocsep.evaluation.report.facts import at, number
 from vocsep.models.registry import open_registry
 from vocsep.paths import SERVE
 
@@ -44,10 +43,8 @@ def _facts(model: ModelVersion) -> dict[str, Any]:
     """What the page tells of a model: of everything only what is there and of the kind that it should be."""
     content = model.description
 
-    def number(*place: str) -> float | None:
-        value = at(content, *place)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return value if is_number else None
+    def figure(*place: str) -> float | None:
+        return number(at(content, *place))
 
     def text(*place: str) -> str:
         value = at(content, *place)
@@ -63,21 +60,21 @@ def _facts(model: ModelVersion) -> dict[str, Any]:
         "dataset": text("data", "dataset"),
         "network": text("training", "network") or "unet",
         "loss": text("training", "objective", "loss"),
-        "steps": number("training", "steps_done"),
-        "minutes": (number("training", "seconds") or 0) / 60,
-        "sample_rate": number("spectrogram", "sample_rate"),
-        "n_fft": number("spectrogram", "n_fft"),
-        "hop_length": number("spectrogram", "hop_length"),
-        "valid_sdr_db": number("metrics", "valid_sdr_db"),
-        "valid_floor_sdr_db": number("metrics", "valid_floor_sdr_db"),
-        "test_songs": number("scores", "songs"),
+        "steps": figure("training", "steps_done"),
+        "minutes": (figure("training", "seconds") or 0) / 60,
+        "sample_rate": figure("spectrogram", "sample_rate"),
+        "n_fft": figure("spectrogram", "n_fft"),
+        "hop_length": figure("spectrogram", "hop_length"),
+        "valid_sdr_db": figure("metrics", "valid_sdr_db"),
+        "valid_floor_sdr_db": figure("metrics", "valid_floor_sdr_db"),
+        "test_songs": figure("scores", "songs"),
         "test": {
-            row: {source: number("scores", "rows", row, source, "SDR", "median") for source in sources} for row in rows
+            row: {source: figure("scores", "rows", row, source, "SDR", "median") for source in sources} for row in rows
         },
         "history": [
             {name: point.get(name) for name in ("step", "valid_sdr_db", "train_loss")}
             for point in points[-_MOST_POINTS:]
-            if all(isinstance(point.get(name), int | float) for name in ("step", "valid_sdr_db", "train_loss"))
+            if all(number(point.get(name)) is not None for name in ("step", "valid_sdr_db", "train_loss"))
         ],
     }
 
@@ -91,8 +88,8 @@ def reports(path: Path) -> list[dict[str, Any]]:
             summary = read_json(folder / "summary.json")
         scores = {}
         for source in ("vocals", "accompaniment"):
-            with contextlib.suppress(KeyError, TypeError):
-                scores[source] = float(summary["rows"]["model"][source]["SDR"]["median"])
+            if (median := number(at(summary, "rows", "model", source, "SDR", "median"))) is not None:
+                scores[source] = median
         subject = summary.get("subject") if isinstance(summary, dict) else None
         songs = summary.get("songs") if isinstance(summary, dict) else None
         found.append(

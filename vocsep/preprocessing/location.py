@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from storage.errors import UserError
 from storage.manifest import MANIFEST_NAME, Manifest
 from storage.remote.bucket import is_url
 from storage.remote.mirror import fetch
@@ -37,6 +38,13 @@ def held_manifest(store: Path | str) -> Manifest | None:
         remote = RemoteStore.find(store)
         return None if remote is None else remote.manifest
     return Manifest.load(store) if (store / MANIFEST_NAME).exists() else None
+
+
+def dataset_root(manifest: Manifest, store: Path | str) -> Path:
+    """Folder of the songs that a store was made from; `UserError` if it does not say."""
+    if not manifest.root:
+        raise UserError(f"{store}: does not say of which dataset its songs are; delete it and preprocess again")
+    return Path(manifest.root)
 
 
 def on_disk(store: Path | str, splits: Collection[str]) -> Path:

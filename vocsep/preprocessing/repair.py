@@ -10,6 +10,7 @@ from storage.manifest import TrackRecord
 from storage.store import SpectrogramStore
 from vocsep.datasets.layouts import open_dataset
 from vocsep.preprocessing.config import store_settings
+from vocsep.preprocessing.location import dataset_root
 from vocsep.preprocessing.track import preprocess_song
 from vocsep.progress import Progress
 
@@ -60,10 +61,8 @@ def _make_again(
 ) -> tuple[list[str], list[str]]:
     """Names of the songs that were made, and why the others were not."""
     path, manifest = store.path, store.manifest
-    if not manifest.root:
-        raise UserError(f"{path}: does not say of which dataset its songs are; delete it and preprocess again")
     config = store_settings(store)
-    dataset = open_dataset(Path(manifest.root), manifest.kind)
+    dataset = open_dataset(dataset_root(manifest, path), manifest.kind)
     songs = {song.id: song for song in dataset.songs}
     failures = [f"{track.name}: no longer in {dataset.root}" for track in damaged if track.id not in songs]
     wanted = [song for key, song in songs.items() if key in half_written | {track.id for track in damaged}]

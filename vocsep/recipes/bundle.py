@@ -62,6 +62,13 @@ def write_bundle(
         write_atomically(made / CARD_NAME, _card(description, recipe, scores).encode())
 
 
+def require_bundle(folder: Path) -> None:
+    """Raise `UserError` if a folder that a model is to replace holds anything else."""
+    known = {WEIGHTS_NAME, DESCRIPTION_NAME, CARD_NAME}
+    if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - known):
+        raise UserError(f"{folder}: is to be replaced by the model, and holds something else; give another --output")
+
+
 def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -> str:
     """What people should know of the model, in markdown."""
     architecture, training = description["architecture"], description["training"]

@@ -16,7 +16,7 @@ from vocsep.models.registry import open_registry
 from vocsep.paths import RECIPES
 from vocsep.preprocessing.step import PreprocessConfig, preprocess
 from vocsep.progress import Progress
-from vocsep.recipes.bundle import write_bundle
+from vocsep.recipes.bundle import require_bundle, write_bundle
 from vocsep.recipes.checks import run_check
 from vocsep.recipes.config import Music, Recipe, SongSource, load_recipe
 from vocsep.recipes.packages import fetch_music
@@ -53,11 +53,12 @@ class RecipeResult:
 
 
 def check(config: RecipeConfig) -> None:
-    """Raise `UserError` if there is no such recipe, or folders of its songs are missing."""
+    """Raise `UserError` if there is no such recipe, songs are missing, or the output is something else."""
     recipe = load_recipe(config.recipe)
     for one in (*recipe.sets, *recipe.checks):
         if one.path is not None and not one.path.is_dir():
             raise UserError(f"{config.recipe}: {one.name}: no such folder: {one.path}")
+    require_bundle(config.output)
 
 
 def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: Map = serial) -> RecipeResult:
@@ -75,6 +76,7 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
     TrainingStopped
         If the process was told to end; the same call goes on from there.
     """
+    check(config)
     recipe = load_recipe(config.recipe)
     stores = [_store(config, recipe, one, progress, map) for one in recipe.sets]
     extra = tuple(
@@ -84,7 +86,7 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
     # A changed recipe begins anew; the same one goes on, or is done.
     runs = config.work / "runs" / value_digest(recipe.model_dump(mode="json", exclude={"title", "checks"}))[:16]
     models = config.work / "models"
-    version = finished_version(runs)
+    version = finished_version(runs, open_registry(models))
     if version is None:
         training = recipe.training.model_copy(update={"extra": extra})
         result = train(TrainJob(training=training, store=stores[0], models=models, runs=runs), promote=False)

@@ -114,6 +114,9 @@ def open_job(
         held = job.content
         same = held["digest"] == digest and held["start"] == start
         if same and not held["finished"] and {**held["training"], "fine_tune": None} == {**wanted, "fine_tune": None}:
+            if job.challenger is not None and not registry.is_intact(job.challenger):
+                log.warning("%s: its model %d is gone or damaged; it is trained again", job.folder, job.challenger)
+                job.write(challenger=None, report=None, decision=None)
             return job
     if not force and trained_model(store, registry, config) is not None:
         return None

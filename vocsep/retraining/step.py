@@ -24,7 +24,7 @@ from vocsep.mapping import Map, SomeFailed, serial
 from vocsep.models.registry import open_registry
 from vocsep.paths import JOBS, MODELS, REPORTS, RUNS
 from vocsep.preprocessing import step as preprocessing_step
-from vocsep.preprocessing.location import held_manifest, on_disk
+from vocsep.preprocessing.location import dataset_root, held_manifest, on_disk
 from vocsep.preprocessing.plan import is_same_dataset
 from vocsep.preprocessing.step import PreprocessConfig, PreprocessResult, preprocess
 from vocsep.progress import Progress
@@ -165,8 +165,8 @@ def _preparation(config: RetrainConfig) -> PreprocessConfig:
     """Settings of preprocessing; without a dataset, that of the store."""
     songs = config.preprocessing
     manifest = held_manifest(songs.store)
-    if songs.dataset is None and manifest is not None and manifest.dataset["kind"] != DEMO_KIND:
-        return songs.model_copy(update={"dataset": Path(manifest.dataset["root"]), "kind": manifest.dataset["kind"]})
+    if songs.dataset is None and manifest is not None and manifest.kind != DEMO_KIND:
+        return songs.model_copy(update={"dataset": dataset_root(manifest, songs.store), "kind": manifest.kind})
     return songs
 
 
@@ -176,7 +176,7 @@ def _train_challenger(config: RetrainConfig, job: Job, steps: Steps) -> None:
         return
     # The job's own folder: no other run is mistaken for that of this job.
     runs = config.runs / f"retrain-{job.folder.name}"
-    version = finished_version(runs)
+    version = finished_version(runs, open_registry(config.models))
     if version is None:
         wanted = TrainJob(training=job.training, store=config.preprocessing.store, models=config.models, runs=runs)
         result = steps.train(wanted)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from storage.checkpoints import Checkpoint, CheckpointFolder
-from storage.errors import UserError
+from storage.errors import UserError, one_line
 from storage.files import write_json
 from storage.store import SpectrogramStore
 from vocsep.models.mask_module import MaskModule
@@ -70,9 +70,13 @@ def run_training(
     average = AveragedNetwork(network, config.ema)
     optimizer = new_optimizer(config, network, group.device)
     if (checkpoint := _shared_checkpoint(group, run)) is not None:
-        best = from_arrays(checkpoint.arrays, network, average, optimizer)
-        course.restore(checkpoint.step, checkpoint.state, best, budget, config.validations)
-        schedule.restore(checkpoint.state["schedule"])
+        try:
+            best = from_arrays(checkpoint.arrays, network, average, optimizer)
+            course.restore(checkpoint.step, checkpoint.state, best, budget, config.validations)
+            schedule.restore(checkpoint.state["schedule"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:  # of another version, or made by others
+            where = run.path if run is not None else "the run"
+            raise one_line(f"{where}: its checkpoint", "resumed; start over with --resume never", error) from None
 
     threads = torch.get_num_threads()
     # A GPU takes one song after the other.

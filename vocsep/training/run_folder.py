@@ -11,6 +11,7 @@ from storage.checkpoints import Checkpoint, CheckpointFolder
 from storage.errors import UserError
 from storage.files import new_folder, read_json, write_json
 from storage.lock import InUse, holder, locked
+from storage.registry import ModelRegistry
 from storage.store import config_differences
 
 RUN_NAME = "run.json"
@@ -19,6 +20,8 @@ FAILED = "failed"
 LOCK = ".lock"
 # Settings that runs of version 0.1.0 do not name.
 EARLIER = {"network": "unet"}
+# Fields of `run.json` that hold settings by name.
+_SETTINGS = ("config", "settings")
 
 Status = Literal["running", "stopped", "failed", "finished"]
 
@@ -114,7 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: no training run to resume ({RUN_NAME}: {reason})") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(content.get(name, {}), dict) for name in _SETTINGS):
         raise UserError(f"{path / RUN_NAME}: does not describe a training run")
     return content
 
@@ -139,12 +142,17 @@ def _differences(held: dict[str, Any], expected: dict[str, Any]) -> str:
     return config
 
 
-def finished_version(runs: Path) -> int | None:
-    """The model that a finished one of the runs in a folder made, the newest if there are several; None if none is."""
+def finished_version(runs: Path, registry: ModelRegistry) -> int | None:
+    """The model that a finished one of the runs in a folder made, the newest if there are several; None if none is.
+
+    Runs that cannot be read, and those whose model is gone or damaged, are not finished.
+    """
     for path in sorted(runs.glob(f"*/{RUN_NAME}"), reverse=True):
-        description = _read(path.parent)
-        if description.get("status") == "finished":
-            return int(description["model_version"])
+        with contextlib.suppress(UserError):
+            description = _read(path.parent)
+            version = description.get("model_version")
+            if description.get("status") == "finished" and type(version) is int and registry.is_intact(version):
+                return version
     return None
 
 

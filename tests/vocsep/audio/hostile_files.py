@@ -3,6 +3,8 @@
 import struct
 from pathlib import Path
 
+from vocsep.audio.containers import ogg_checksum
+
 
 def addresses(port: int) -> tuple[str, ...]:
     """Names of files that FFmpeg, or libsndfile, takes for something else; `port` is one of this machine."""
@@ -58,6 +60,9 @@ def with_tags(kind: str, content: bytes, count: int, text: bytes = b"v") -> byte
         "wav": _with_info_chunks,
         "aiff": _with_id3_chunk,
         "ape.mp3": _with_ape_items,
+        "w64": _with_w64_texts,
+        "flv": _with_flv_properties,
+        "oga": _with_ogg_flac_comments,
     }[kind](content, [b"k%d" % number for number in range(count)], text)
 
 
@@ -130,3 +135,50 @@ def _with_simple_tags(content: bytes, names: list[bytes], text: bytes) -> bytes:
     place = content.index(b"\x18\x53\x80\x67")
     everything = _element(b"\x12\x54\xc3\x67", _element(b"\x73\x73", _element(b"\x63\xc0", b"") + tags))
     return content[: place + 4] + b"\x01" + b"\xff" * 7 + everything + content[place + 12 :]
+
+
+def _with_w64_texts(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    texts = b"".join(b"%04x" % number + struct.pack("<I", 2) + b"v\0" for number in range(len(names)))
+    guid = bytes.fromhex("bc945f925a52d21186dc00c04f8edb8a")
+    chunk = guid + struct.pack("<QI", 28 + len(texts), len(names)) + texts
+    return content[:40] + chunk + bytes(-len(chunk) % 8) + content[40:]
+
+
+def _with_flv_properties(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    def string(value: bytes) -> bytes:
+        return struct.pack(">H", len(value)) + value
+
+    properties = b"".join(string(name) + b"\x02" + string(text) for name in names)
+    script = b"\x02" + string(b"onMetaData") + b"\x08" + struct.pack(">I", len(names)) + properties + b"\0\0\x09"
+    tag = b"\x12" + len(script).to_bytes(3, "big") + bytes(7) + script
+    return content[:13] + tag + struct.pack(">I", len(tag)) + content[13:]
+
+
+def _with_ogg_flac_comments(content: bytes, names: list[bytes], text: bytes) -> bytes:
+    """In the third packet: the second is padding."""
+    comments = [name + b"=" + text for name in names]
+    block = struct.pack("<II", 0, len(comments)) + b"".join(struct.pack("<I", len(one)) + one for one in comments)
+    pages = [_ogg_page(content[14:18], b"\x01\0\0\x04" + bytes(4), 0)]
+    packet = b"\x04" + len(block).to_bytes(3, "big") + block
+    # Whole pages, which the next one continues, and the rest.
+    for start in range(0, len(packet), 255 * 255):
+        pages.append(_ogg_page(content[14:18], packet[start : start + 255 * 255], int(start > 0)))
+    rest = content
+    found = []
+    while rest:
+        size = 27 + rest[26] + sum(rest[27 : 27 + rest[26]])
+        found.append(rest[:size])
+        rest = rest[size:]
+    return b"".join(_numbered(page, number) for number, page in enumerate([found[0], *pages, *found[2:]]))
+
+
+def _ogg_page(serial: bytes, piece: bytes, flags: int) -> bytes:
+    """A page of headers that holds a piece of a packet; one of 255 * 255 bytes continues on the next page."""
+    sizes = [255] * (len(piece) // 255) + ([] if len(piece) == 255 * 255 else [len(piece) % 255])
+    granule = -1 if len(sizes) == 255 and sizes[-1] == 255 else 0
+    return b"OggS\0" + struct.pack("<Bq", flags, granule) + serial + bytes(8) + bytes([len(sizes), *sizes]) + piece
+
+
+def _numbered(page: bytes, number: int) -> bytes:
+    page = page[:18] + struct.pack("<I", number) + bytes(4) + page[26:]
+    return page[:22] + struct.pack("<I", ogg_checksum(page)) + page[26:]

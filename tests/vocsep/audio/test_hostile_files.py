@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import one_line
-from tests.vocsep.audio.audio_files import TAGS, cover_of, tags_of, write_song
+from tests.vocsep.audio.audio_files import TAGS, cover_of, tags_of, write_kind, write_song
 from tests.vocsep.audio.hostile_files import addresses, playlists, with_tags
 from tests.vocsep.models.small_models import music
 from vocsep.audio.reading import audio_info, decode
@@ -87,9 +87,12 @@ def test_pictures_of_a_numbered_series_are_no_audio(tmp_path: Path) -> None:
 # Tags
 
 
-@pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "mkv", "wav", "aiff", "ape.mp3"])
+@pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "mkv", "wav", "aiff", "ape.mp3", "w64", "flv", "oga"])
 def test_tags_without_end_are_refused_and_many_are_read(tmp_path: Path, kind: str) -> None:
-    content = write_song(tmp_path / f"song.{kind.rpartition('.')[2]}", SOUND, RATE).read_bytes()
+    if kind in ("w64", "flv", "oga"):
+        content = write_kind(tmp_path / f"song.{kind}", kind, SOUND, RATE)
+    else:
+        content = write_song(tmp_path / f"song.{kind.rpartition('.')[2]}", SOUND, RATE).read_bytes()
     path = tmp_path / f"tags.{kind}"
     path.write_bytes(with_tags(kind, content, 900))
     assert len(audio_info(path).tags) >= (1 if kind == "ape.mp3" else 900)  # these FFmpeg reads elsewhere

@@ -34,3 +34,15 @@ def test_file_in_the_place_of_a_folder_is_one_line_and_exit_code_2(
     assert line.startswith("error: ")
     assert str(file) in line or "/proc/demo" in line
     assert file.read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["two\nlines.mp3", "carriage\rreturn.mp3", "red\x1b[31m.mp3", "two\u2028lines.mp3"])
+def test_message_is_one_line_without_orders_to_the_terminal_whatever_a_name_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(SystemExit) as end, exit_codes():
+        app(["separate", str(tmp_path / name), "-o", str(tmp_path / "out")])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/{name.encode('unicode_escape').decode()}: no such file" in line
+    assert line.isprintable()

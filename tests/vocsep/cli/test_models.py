@@ -1,6 +1,7 @@
 """`vocsep models ...` as a user calls it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ def test_list_shows_all_models_marks_the_champion_and_names_a_damaged_one(regist
     assert lines["3"][1:] == lines["4"][1:] == ["damaged"]
     # What comes with vocsep tells its scores itself.
     assert lines["bundled"][-3:] == [*(f"{score:.2f}" for score in bundled_scores()), "25"]
+    registry.add({"w": np.ones(3, np.float32)}, registry.open("1").description | {"created": "now\x1b[2J\nthen"})
+    added = models(registry, "list").stdout
+    assert "now [2J then" in added
+    assert "\x1b" not in added
     assert "0003/model.safetensors" in result.stderr
     assert "0004/model.json" in result.stderr
 
@@ -138,6 +143,10 @@ def test_promoting_says_what_it_did_and_promises_no_rollback_that_fails(
     assert len(registry.history()) == 2
     assert "models rollback" in models(registry, "promote", "3").stdout
     assert models(registry, "rollback").exit_code == 0
+    shutil.rmtree(registry.path / "0001")
+    (registry.path / "0002" / "model.safetensors").write_bytes(b"damaged")
+    assert "rollback" not in models(registry, "promote", "3").stdout
+    assert isinstance(models(registry, "rollback").exception, UserError)
     (registry.path / "champion").unlink()
     first = models(registry, "promote", "4")
     assert first.exit_code == 0

@@ -22,6 +22,8 @@ from tests.storage.remote.buckets import flip_a_byte, s3_server, use
 from tests.vocsep.cli.test_main import assert_one_line
 from tests.vocsep.cli.test_main import vocsep as vocsep_process
 from vocsep.cli.main import app
+from vocsep.evaluation.config import EvaluateConfig
+from vocsep.evaluation.target import resolve
 
 CopyOfDemoStore = Callable[[], SpectrogramStore]
 
@@ -68,6 +70,16 @@ def test_info_says_what_the_store_holds(demo_store: SpectrogramStore, demo_root:
         demo_store.manifest.data_digest[:16],
     ):
         assert part in result.output
+
+
+def test_store_that_does_not_say_what_it_holds_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    SpectrogramStore.open_or_create(path, config={}, dataset={}, tool="test")
+    line = one_line("info", path)
+    assert str(path) in line
+    assert "spectrogram" in line
+    with pytest.raises(UserError, match="does not say of which dataset"):
+        resolve(EvaluateConfig(store=path, models=tmp_path / "models", model="bundled"))
 
 
 def test_verify_of_an_intact_store_says_so(demo_store: SpectrogramStore) -> None:

@@ -57,11 +57,12 @@ def test_letters_that_the_output_does_not_know_are_escaped(folder: Path) -> None
     assert NAME.encode("unicode_escape").decode() in done.stdout
 
 
-@pytest.mark.parametrize("options", [["-o", "FOLDER"], ["--window", "inf"], ["--hop", "inf"]])
+@pytest.mark.parametrize("options", [["-o", "FOLDER"], ["-o", "PIPE"], ["--window", "inf"], ["--hop", "inf"]])
 def test_wrong_options_of_score_are_one_line_before_any_work(
     folder: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [option.replace("FOLDER", str(folder)) for option in options]
+    os.mkfifo(folder / "pipe")
+    options = [option.replace("FOLDER", str(folder)).replace("PIPE", str(folder / "pipe")) for option in options]
     with pytest.raises(SystemExit) as end, exit_codes():
         app(["score", str(folder / "true"), str(folder / "estimated"), *options])
     assert end.value.code == 2
@@ -70,3 +71,4 @@ def test_wrong_options_of_score_are_one_line_before_any_work(
     assert line.startswith("error: ")
     assert options[-1] in line
     assert printed.out == ""
+    assert (folder / "pipe").is_fifo()

@@ -284,6 +284,7 @@ HOSTILE_NAMES = (
     "one\n\n<script>",
     "one\u2028# two\u202ethree",
     "&#60;b>",
+    "\uff1d1+1",
     "[x]: https://example.com",
 )
 
@@ -304,7 +305,7 @@ def test_names_from_elsewhere_are_text_in_the_readable_report_and_in_the_table(t
     assert len(rows) == 2 + len(songs)
     with (folder / "tracks.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert not [line["name"] for line in lines if line["name"][:1] in "=+-@\t"]
+    assert not [line["name"] for line in lines if line["name"][:1] in "=\uff1d+-@\t"]
     assert {line["name"].removeprefix("'") for line in lines} == set(HOSTILE_NAMES)
 
 

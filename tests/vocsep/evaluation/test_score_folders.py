@@ -51,6 +51,15 @@ def test_command_prints_medians_and_writes_every_frame(tmp_path: Path) -> None:
     assert len(scores["sources"]["vocals"]["SDR"]["frames"]) == 3
 
 
+def test_folder_scored_against_itself_says_why_there_are_no_scores(tmp_path: Path) -> None:
+    write_sources(tmp_path / "true", 0)
+    result = vocsep("score", "true", "true", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for name in ("drums", "vocals"):
+        (line,) = [line for line in result.stdout.splitlines() if line.startswith(f"{name}: ")]
+        assert "3 without any error" in line
+
+
 def test_half_the_level_scores_6_db(tmp_path: Path) -> None:
     true = write_sources(tmp_path / "true", 0)
     (tmp_path / "half").mkdir()

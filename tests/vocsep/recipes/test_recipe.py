@@ -10,6 +10,7 @@ import yaml
 
 from storage.errors import UserError
 from storage.registry import ModelRegistry
+from tests.helpers import one_line
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.step import evaluate
 from vocsep.models.torch_network import TorchNetwork, load_network
@@ -163,3 +164,21 @@ def test_missing_recipe_and_missing_songs_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere") as error:
         check(RecipeConfig(recipe=tmp_path / "recipe.yaml"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["song.wav", "songs/song.wav", ".hidden"])
+def test_folder_that_holds_something_else_is_not_replaced(tmp_path: Path, name: str) -> None:
+    recipe = {"title": "t", "sets": [{"name": "a", "source": "s", "licence": "l", "path": str(tmp_path)}]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    output = tmp_path / "output"
+    config = RecipeConfig(recipe=tmp_path / "recipe.yaml", work=tmp_path / "work", output=output)
+    check(config)
+    output.mkdir()
+    (output / "README.md").write_text("A model's card.")
+    check(config)
+    file = output / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    one_line(lambda: make_model(config), output, "--output")
+    assert file.read_text() == "mine"
+    assert not (tmp_path / "work").exists()

@@ -236,6 +236,34 @@ def test_damaged_job_is_named_and_keeps_no_other_from_its_work(
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("damage", ["never there", "deleted", "damaged"])
+def test_job_whose_model_is_gone_trains_it_again(
+    damage: str, budget_store: SpectrogramStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, jobs = ModelRegistry(tmp_path / "models"), tmp_path / "jobs"
+    job = open_job(jobs, budget_store, registry, CONFIG, "scratch", False)
+    assert job is not None
+    version = 999 if damage == "never there" else add_model(registry).version
+    decision = Decision(version or 0, None, promote=True, reason="better")
+    report = {"champion": None, "folder": str(tmp_path)}
+    job.write(challenger=version, report=report, decision=asdict(decision))
+    folder = registry.path / "0001"
+    if damage == "deleted":
+        shutil.rmtree(folder)
+    elif damage == "damaged":
+        (folder / "model.safetensors").write_bytes(b"damaged")
+    for _ in range(2):
+        again = open_job(jobs, budget_store, registry, CONFIG, "scratch", False)
+        assert again is not None
+        assert (again.folder, again.challenger, again.decision) == (job.folder, None, None)
+    (line,) = caplog.messages
+    assert line.startswith(f"{job.folder}: its model {version}")
+    # What was decided of that model is not said of the next one.
+    assert again is not None
+    again.write(challenger=add_model(registry).version)
+    assert again.report_folder(tmp_path / "reports", None).parent == tmp_path / "reports"
+
+
 def test_report_that_a_job_names_elsewhere_is_not_used(budget_store: SpectrogramStore, tmp_path: Path) -> None:
     reports, registry = tmp_path / "reports", ModelRegistry(tmp_path / "models")
     job = open_job(tmp_path / "jobs", budget_store, registry, CONFIG, "scratch", False)

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from storage.errors import UserError
 from storage.files import read_json, write_json
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
+from tests.helpers import one_line
 from tests.vocsep.training.training_runs import (
     Arrays,
     are_equal,
@@ -23,7 +25,9 @@ from tests.vocsep.training.training_runs import (
     train,
     weights_of,
 )
+from vocsep.training.description import training_digest
 from vocsep.training.fit import TrainResult
+from vocsep.training.run_folder import open_run
 from vocsep.training.stopping import TrainingStopped
 
 CAPABILITIES = torch.cpu.get_capabilities()
@@ -234,3 +238,15 @@ def test_best_and_history_of_a_stopped_run_come_back(store: SpectrogramStore, tm
     assert [entry["step"] for entry in history] == [3, 6, 9, 12]
     assert history[:2] == before["history"]
     assert result.valid_sdr_db == max(entry["valid_sdr_db"] for entry in history)
+
+
+@pytest.mark.parametrize("state", [{}, {"history": None}])
+def test_checkpoint_that_is_not_of_this_network_is_one_line(
+    state: dict[str, Any], store: SpectrogramStore, tmp_path: Path
+) -> None:
+    run = open_run(tmp_path / "runs", "never", quick().identity(), training_digest(store))
+    run.checkpoints.save(1, {"network/elsewhere": np.zeros(3, np.float32)}, state)
+    run.write("stopped")
+    run.close()
+    for resume in ("auto", str(run.path)):
+        one_line(lambda resume=resume: train(store, tmp_path, resume=resume), run.path, "--resume never")  # type: ignore[misc]

@@ -10,8 +10,17 @@ import pytest
 from storage.checkpoints import CheckpointFolder
 from storage.errors import UserError
 from storage.files import read_json
+from storage.registry import ModelRegistry
 from tests.vocsep.training.training_runs import Child
-from vocsep.training.run_folder import CHECKPOINTS, FAILED, RunFolder, Status, open_run, with_settings_of
+from vocsep.training.run_folder import (
+    CHECKPOINTS,
+    FAILED,
+    RunFolder,
+    Status,
+    finished_version,
+    open_run,
+    with_settings_of,
+)
 
 CONFIG = {"width": 2, "augmentation": {"remix": 0.5, "pitch": 0.5}, "fine_tune": None}
 DATA = "d" * 64
@@ -181,15 +190,16 @@ def test_named_run_of_other_songs_is_refused(tmp_path: Path) -> None:
     assert str(old) in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "a file", "not JSON", "a list", "no settings"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "a file", "not JSON", "a list", "no settings", "a list of them"])
 def test_what_is_no_run_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "20200101-000000"
     if kind == "a file":
         path.write_text("words")
     elif kind != "missing":
         path.mkdir()
-    if kind in ("not JSON", "a list", "no settings"):
-        (path / "run.json").write_text({"not JSON": "{", "a list": "[]", "no settings": "{}"}[kind])
+    contents = {"not JSON": "{", "a list": "[]", "no settings": "{}", "a list of them": '{"config": []}'}
+    if kind in contents:
+        (path / "run.json").write_text(contents[kind])
     with pytest.raises(UserError) as error:
         opened(tmp_path, str(path))
     assert str(path) in str(error.value)
@@ -201,6 +211,25 @@ def test_named_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no intact checkpoint") as error:
         opened(tmp_path, str(old))
     assert str(old) in str(error.value)
+
+
+def test_finished_run_is_one_whose_model_is_there_and_whole(tmp_path: Path) -> None:
+    registry, runs = ModelRegistry(tmp_path / "models"), tmp_path / "runs"
+    assert finished_version(runs, registry) is None
+    for number, version in enumerate((1, 2, 3, 99, "2", None, -1), start=1):
+        run = opened(runs, "never")
+        run.write("finished", model_version=version)
+        run.close()
+        run.path.rename(runs / f"2020010{number}-000000")
+        if number <= 3:
+            registry.add({"w": np.ones(3, np.float32)}, {"number": number})
+    (runs / "20210101-000000").mkdir()
+    (runs / "20210101-000000" / "run.json").write_text("{")
+    assert finished_version(runs, registry) == 3
+    (registry.path / "0003" / "model.safetensors").write_bytes(b"damaged")
+    assert finished_version(runs, registry) == 2
+    shutil.rmtree(registry.path)
+    assert finished_version(runs, registry) is None
 
 
 # Damaged checkpoints
@@ -263,8 +292,9 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
         with_settings_of(str(tmp_path / "gone"), {})
 
 
-def test_settings_of_a_damaged_run_are_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", '{"settings": [1]}'])
+def test_settings_of_a_damaged_run_are_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError) as error:
         with_settings_of(str(tmp_path), {})
     assert str(tmp_path) in str(error.value)

@@ -1,5 +1,6 @@
 """What the head of a report says of a model, in words: how it is made, and what it was trained on."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -11,8 +12,8 @@ def model_facts(description: dict[str, Any]) -> dict[str, str]:
 
     def text(*place: str, unit: str = "") -> str:
         value = at(description, *place)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return f"{round(value, 2):.10g}{unit}"
+        if (held := number(value)) is not None:
+            return f"{round(held, 2):.10g}{unit}"
         return value + unit if isinstance(value, str) else ""
 
     songs = [len(_list(description, "data", split)) for split in ("train", "valid")]
@@ -54,6 +55,14 @@ def at(value: Any, *place: str) -> Any:
     for name in place:
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def number(value: Any) -> float | None:
+    """A finite number as it is; None for all else."""
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return value
+    return None
 
 
 def _list(value: Any, *place: str) -> list[Any]:

@@ -62,7 +62,9 @@ def write_report(
     plot_songs(folder / "songs.png", ordered)
     plot_over_time(folder / "over_time.png", example_songs(songs))
     write_atomically(folder / "report.md", report_markdown(summary, ordered).encode())
-    write_atomically(folder / "report.html", report_html(summary, ordered, examples or {}, folder).encode())
+    write_atomically(
+        folder / "report.html", report_html(summary, ordered, examples or {}, folder).encode(errors="replace")
+    )
     _point_latest(folder)
     return summary
 
