@@ -138,3 +138,8 @@ def check_picture(path: Path | io.BytesIO) -> None:
     pixels: NDArray[np.float32] = matplotlib.image.imread(io.BytesIO(content))
     assert min(pixels.shape[:2]) > 100
     assert len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0)) > 3
+
+
+def as_json(value: Any) -> Any:
+    """A value as it comes back from a file of strict JSON."""
+    return json.loads(json.dumps(value, allow_nan=False))
