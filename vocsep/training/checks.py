@@ -32,7 +32,7 @@ FIXED_BYTES = 220e6
 
 
 def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | None = None) -> None:
-    """Refuse songs that a model cannot be trained and validated on.
+    """Refuse songs that a model cannot be trained, validated and tested on.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | N
     Raises
     ------
     UserError
-        If there are no training or no validation songs, only one training song to remix, or a song that is in both
-        splits, by name or by the content of all its files.
+        If there are no training or no validation songs, only one training song to remix, or a validation or test song
+        that is drawn for training, by name or by the content of all its files.
     """
     train, valid = store.tracks("train"), store.tracks("valid")
     drawn = pool.tracks if pool else train
@@ -55,13 +55,14 @@ def check_songs(store: SpectrogramStore, config: TrainConfig, pool: SongPool | N
         raise UserError(f"{store.path}: one training song is too few to mix songs; add songs, or set remix to 0")
     names = {song_key(track.name): track.name for track in drawn}
     digests = [({source.sha256 for source in track.sources}, track.name) for track in drawn]
-    for track in valid:
+    for track in (*valid, *store.tracks("test")):
         own = {source.sha256 for source in track.sources}
         twins = (name for other, name in digests if same_files(own, other))
         twin = names.get(song_key(track.name)) or next(twins, None)
         if twin is not None:
+            purpose = "validation" if track.split == "valid" else "test"
             raise UserError(
-                f"{store.path}: validation song {track.name!r} is also a training song ({twin!r}); a model would be "
+                f"{store.path}: {purpose} song {track.name!r} is also a training song ({twin!r}); a model would be "
                 "scored on songs that it was trained on. Remove one of them and preprocess again"
             )
 

@@ -13,6 +13,7 @@ from storage.store import SpectrogramStore
 from tests.helpers import flip, one_line
 from tests.vocsep.training.training_runs import Arrays, quick, small_store, train
 from vocsep.models.architecture import UNetArchitecture
+from vocsep.patches.pool import SongPool
 from vocsep.training.checks import check_songs, check_sound, needed_bytes
 
 PAIR = ("train", "train", "valid")
@@ -80,9 +81,14 @@ def test_validation_song_that_is_in_training_under_a_name_spelt_otherwise_is_nam
     one_line(lambda: check_songs(store, quick()), repr(name), "'Shared song'")
 
 
-def test_songs_of_the_test_split_may_be_those_of_training(tmp_path: Path) -> None:
-    digests = ("a" * 64, "b" * 64, "c" * 64, "b" * 64)
-    check_songs(small_store(tmp_path / "store.zarr", (*PAIR, "test"), digests=digests), quick())
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_song_to_score_that_a_further_store_has_for_training_is_told_by_its_file(tmp_path: Path, split: str) -> None:
+    digests = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
+    store = small_store(tmp_path / "store.zarr", (*PAIR, split), digests=digests)
+    names = ("Five", "Six", "Seven")
+    other = small_store(tmp_path / "other.zarr", PAIR, names=names, digests=("e" * 64, "d" * 64, "f" * 64))
+    check_songs(store, quick())
+    one_line(lambda: check_songs(store, quick(), SongPool(store, other)), "'Song 4'", "'Six'")
 
 
 @pytest.mark.parametrize("source", ["vocals", "accompaniment"])
