@@ -43,11 +43,14 @@ def test_run_that_is_ended_leaves_nothing_or_its_leftovers_go_at_the_next(
     separator: Separator, tmp_path: Path, number: signal.Signals, workers: int | None
 ) -> None:
     add_model(tmp_path / "models", channels=2)
-    for name in ("one", "two"):
-        soundfile.write(tmp_path / f"{name}.wav", np.zeros((180 * RATE, 2), np.int16), RATE)
+    soundfile.write(tmp_path / "song.wav", np.zeros((180 * RATE, 2), np.int16), RATE)
+    # So many that the signal comes in time on a busy machine, too.
+    songs = [f"{index:02}.wav" for index in range(40)]
+    for song in songs:
+        os.link(tmp_path / "song.wav", tmp_path / song)
     options = ["--model", "1", "-o", "out", *([] if workers is None else ["--workers", str(workers)])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "vocsep", "separate", "one.wav", "two.wav", "--models", "models", *options],
+        [sys.executable, "-m", "vocsep", "separate", *songs, "--models", "models", *options],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         stderr=subprocess.PIPE,
