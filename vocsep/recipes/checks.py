@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from storage.errors import UserError
 from vocsep.arrays import Waveform
 from vocsep.datasets.layouts import open_dataset
+from vocsep.datasets.songs import song_key
 from vocsep.datasets.sources import read_sources
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.step import evaluate
 from vocsep.mapping import Map
+from vocsep.models.registry import open_registry
 from vocsep.progress import Progress
 from vocsep.recipes.config import MusicCheck
 from vocsep.separation.separator import Separator
@@ -35,11 +38,22 @@ def run_check(
     -------
     found
         `songs`, and `vocals_level_db` or `vocals_sdr_db`: figures by name.
+
+    Raises
+    ------
+    UserError
+        If the model was trained on one of the songs.
     """
-    if one.kind == "accompaniment":
+    is_instrumental = one.kind == "accompaniment"
+    songs = [song for song in open_dataset(dataset, one.kind).songs if is_instrumental or song.split == one.split]
+    held = open_registry(evaluation.models).open(evaluation.model).says("data", "train")
+    trained = {song_key(name) for name in held} if isinstance(held, list) else set()
+    if known := [song.name for song in songs if song_key(song.name) in trained]:
+        raise UserError(f"{one.name}: the model was trained on {known[0]!r}; take it out of the checks")
+    if is_instrumental:
         separator = Separator.load(evaluation.model, evaluation.models)
         levels = []
-        for song in open_dataset(dataset, one.kind).songs:
+        for song in songs:
             waveforms, sample_rate = read_sources(song, ("mixture",))
             mixture = waveforms["mixture"]
             levels.append(level_db(separator.separate(mixture, sample_rate)["vocals"], mixture))

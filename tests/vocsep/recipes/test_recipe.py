@@ -13,8 +13,10 @@ from storage.registry import ModelRegistry
 from tests.helpers import one_line
 from vocsep.evaluation.config import EvaluateConfig
 from vocsep.evaluation.step import evaluate
+from vocsep.mapping import serial
 from vocsep.models.torch_network import TorchNetwork, load_network
-from vocsep.recipes.config import Recipe, load_recipe
+from vocsep.recipes.checks import run_check
+from vocsep.recipes.config import MusicCheck, Recipe, load_recipe
 from vocsep.recipes.step import RecipeConfig, RecipeResult, check, make_model
 from vocsep.separation.separator import Separator
 
@@ -30,6 +32,8 @@ def config(folder: Path, demo_root: Path) -> RecipeConfig:
     (folder / "instrumentals").mkdir()
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (200_000, 2))
     soundfile.write(folder / "instrumentals" / "Waves.wav", noise, 44100)
+    (folder / "others").mkdir()
+    soundfile.write(folder / "others" / "Surf.wav", noise[::-1], 44100)
     recipe = {
         "title": "A small model",
         "sets": [
@@ -48,7 +52,7 @@ def config(folder: Path, demo_root: Path) -> RecipeConfig:
             {
                 "name": "still",
                 "source": "Other waves",
-                "path": str(folder / "instrumentals"),
+                "path": str(folder / "others"),
                 "kind": "accompaniment",
             },
         ],
@@ -94,7 +98,7 @@ def test_card_says_how_the_model_does_on_other_music(made: RecipeResult, folder:
     found = json.loads((folder / "model" / "model.json").read_text())["checks"]
     card = (folder / "model" / "README.md").read_text()
     rate = 44100
-    waves = soundfile.read(folder / "instrumentals" / "Waves.wav", dtype="float32")[0].T
+    waves = soundfile.read(folder / "others" / "Surf.wav", dtype="float32")[0].T
     vocals = Separator.load(str(folder / "work" / "models" / "0001")).separate(waves, rate)["vocals"]
     level = 10 * np.log10(np.square(vocals).sum() / np.square(waves).sum())
     assert found["still"]["vocals_level_db"] == {
@@ -115,6 +119,12 @@ def test_card_says_how_the_model_does_on_other_music(made: RecipeResult, folder:
     assert scored["vocals_sdr_db"]["median"] == pytest.approx(
         report.summary["rows"]["model"]["vocals"]["SDR"]["median"]
     )
+
+
+def test_music_that_the_model_was_trained_on_is_no_check(made: RecipeResult, folder: Path) -> None:
+    trained_on = MusicCheck(name="a", source="s", path=folder / "instrumentals", kind="accompaniment")
+    evaluation = EvaluateConfig(model="1", models=folder / "work" / "models")
+    one_line(lambda: run_check(trained_on, folder / "instrumentals", evaluation, None, serial), "'Waves'")
 
 
 def test_what_is_done_is_not_done_again_and_a_changed_recipe_begins_anew(
