@@ -117,7 +117,8 @@ def _songs(config: RecipeConfig, one: Music) -> Path:
 def _store(config: RecipeConfig, recipe: Recipe, one: SongSource, progress: Progress | None, map: Map) -> Path:
     """The store of a data set, brought up to date; songs that cannot be used are named and left out."""
     store = config.work / f"{one.name}.zarr"
-    wanted = PreprocessConfig(dataset=_songs(config, one), kind=one.kind, preset=recipe.preset, store=store)
+    # Pruned: songs that an earlier state of the recipe had would be trained on, too.
+    wanted = PreprocessConfig(dataset=_songs(config, one), kind=one.kind, preset=recipe.preset, store=store, prune=True)
     try:
         result = preprocess(wanted, progress=progress, map=map)
     except SomeFailed as some:

@@ -1,6 +1,7 @@
 """Recipes on the demo songs: from data sets to a model that can be shipped."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,22 @@ def test_what_is_done_is_not_done_again_and_a_changed_recipe_begins_anew(
     other.write_text(yaml.safe_dump(content))
     make_model(config.model_copy(update={"recipe": other}))
     assert ModelRegistry(folder / "work" / "models").versions() == [1, 2]
+
+
+def test_songs_that_left_a_set_are_not_trained_on(config: RecipeConfig, folder: Path, tmp_path: Path) -> None:
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    content = yaml.safe_load((folder / "recipe.yaml").read_text()) | {"checks": []}
+    content["sets"][1]["path"] = str(songs)
+    changed = RecipeConfig(recipe=tmp_path / "recipe.yaml", work=tmp_path / "work", output=tmp_path / "model")
+    for seed, name in enumerate(("Early", "Late")):
+        shutil.copy(folder / "others" / "Surf.wav", songs / f"{name}.wav")
+        content["training"]["seed"] = seed
+        changed.recipe.write_text(yaml.safe_dump(content))
+        make_model(changed)
+        trained = json.loads((changed.output / "model.json").read_text())["data"]["train"]
+        assert [song for song in trained if song in ("Early", "Late")] == [name]
+        (songs / f"{name}.wav").unlink()
 
 
 def test_recipe_in_the_repository_is_one() -> None:
