@@ -35,8 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
     power cut there is no empty file of the right name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        # Else a file would take the place of /dev/null.
+    if not path.is_dir() and not is_replaceable(path):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     try:
@@ -99,6 +98,15 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
     # Names of files that are not UTF-8 hold halves of letters; their escapes are JSON, too.
     write_atomically(path, text.encode(errors="backslashreplace") + b"\n")
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether a file can come to be at `path`: not where a folder or a device is, nor in the place of a link that names
+    an open file, such as /dev/stdout, whatever that leads to."""
+    links = [path, path.parent / path.readlink()] if path.is_symlink() else [path]
+    if any(link.parent.resolve().is_relative_to("/proc") for link in links):
+        return False
+    return path.is_file() or not path.exists()
 
 
 def is_file(path: Path) -> bool:

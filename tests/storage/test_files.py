@@ -86,6 +86,23 @@ def test_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "pipe"]
 
 
+def test_name_of_an_open_file_is_not_replaced_whatever_it_leads_to(tmp_path: Path) -> None:
+    link = tmp_path / "like-stdout"
+    with (tmp_path / "redirected").open("w") as file:
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        for path in (link, Path(f"/dev/fd/{file.fileno()}"), Path(f"/proc/self/fd/{file.fileno()}")):
+            with pytest.raises(OSError, match="not a regular file"):
+                write_atomically(path, b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "redirected").read_bytes() == b""
+    # A link of the user's own to a file, or to nothing, is as good a name as any.
+    for name in ("redirected", "nowhere"):
+        other = tmp_path / f"link-to-{name}"
+        other.symlink_to(tmp_path / name)
+        write_atomically(other, b"new")
+        assert other.read_bytes() == b"new"
+
+
 def test_write_to_a_full_disk_keeps_the_old_file_and_is_told_from_other_failures(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
         path = disk / "file"

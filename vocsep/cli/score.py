@@ -24,11 +24,11 @@ def score(
 ) -> None:
     """Score estimates."""
     from storage.errors import UserError, one_line
-    from storage.files import write_json
+    from storage.files import is_replaceable, write_json
     from vocsep.evaluation.score_folders import score_folders
     from vocsep.metrics.bsseval import METRICS
 
-    if output is not None and output.exists() and not output.is_file():
+    if output is not None and not is_replaceable(output):
         raise UserError(f"{output}: a folder or device; give a file, as in -o scores.json")
     scores = score_folders(references, estimates, window, hop)
     problem = None

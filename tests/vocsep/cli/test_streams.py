@@ -51,6 +51,14 @@ def test_output_that_cannot_be_written_is_one_line_and_costs_no_scores(folder: P
     assert (folder / "scores.json").exists()
 
 
+def test_standard_output_is_no_file_to_be_replaced(folder: Path) -> None:
+    done = score(folder, "-o /dev/stdout > printed")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: /dev/stdout: ")
+    assert Path("/dev/stdout").is_symlink()
+    assert (folder / "printed").read_bytes() == b""
+
+
 def test_letters_that_the_output_does_not_know_are_escaped(folder: Path) -> None:
     done = score(folder, PYTHONIOENCODING="latin-1")
     assert done.returncode == 0, done.stderr
