@@ -88,7 +88,8 @@ def say_what_to_do(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         logger = log.logger if flow_run.deployment_id else logging.getLogger("prefect.extra")
         logger.error("%s", state.message, extra=told)
     again = f"prefect flow-run retry {flow_run.id}" if flow_run.deployment_id else "the same command"
-    log.error("What was finished stays. Fix the cause, then resume with: %s", again)
+    was_stopped = state.is_cancelled() or state.is_crashed() or "stopped by SIG" in (state.message or "")
+    log.error("What was finished stays%s resume with: %s", ";" if was_stopped else ". Fix the cause, then", again)
     # A process that a signal ends sends nothing more.
     for handler in logging.getLogger("prefect.flow_runs").handlers:
         handler.flush()

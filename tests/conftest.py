@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,11 @@ def _imported_is_no_garbage() -> None:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the user's dataset or cluster by accident."""
+    """No test sees the user's dataset or cluster by accident, and programs are not deaf to SIGHUP under nohup."""
     for name in ("MUSDB_PATH", "DASK_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import run_forked
 from tests.helpers import free_port
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -66,17 +67,10 @@ def flows_environment(prefect_server: str, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def run_flows(flows_environment: dict[str, str]) -> Run:
-    """Run `python -m flows ...` in a folder, against the test server."""
+    """Do what `python -m flows ...` does in a folder, against the test server."""
 
     def run(folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "flows", *arguments],
-            cwd=folder,
-            env={**flows_environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        return run_forked("flows.cli", *arguments, folder=folder, environment={**flows_environment, **variables})
 
     return run
 
@@ -110,7 +104,7 @@ def trained(run_flows: Run, demo_root: Path, tmp_path_factory: pytest.TempPathFa
     shutil.copytree(demo_root, folder / "songs")
     preprocessing = ["preprocess", "--dataset", "songs", "--workers", "1"]
     # Every validation draws pictures, which takes longer than the steps.
-    training = ["train", "--steps", "40", "--batch-size", "8", "--validations", "2"]
+    training = ["train", "--steps", "40", "--batch-size", "8", "--width", "8", "--validations", "2"]
     result = run_flows(folder, *preprocessing, *training, "evaluate", "--dataset", "songs")
     assert result.returncode == 0, result.stdout + result.stderr
     (folder / "output.txt").write_text(result.stdout)

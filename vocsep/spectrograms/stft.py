@@ -85,3 +85,9 @@ def istft(spectrum: Complex, n_fft: int, hop_length: int, samples: int) -> Wavef
         spectrum.swapaxes(-1, -2), n_fft=n_fft, hop_length=hop_length, length=samples, dtype=np.float32
     )
     return waveform
+
+
+def compile_istft() -> None:
+    """Have librosa compile what `istft` needs: half a minute once after its installation, a second in every process."""
+    for channels in (1, 2):  # it is compiled apart for arrays whose rows follow each other
+        istft(np.zeros((channels, 100, 1025), dtype=np.complex64), n_fft=2048, hop_length=512, samples=99 * 512)

@@ -25,6 +25,7 @@ from storage.files import read_json
 from storage.store import SpectrogramStore
 from tests.flows.conftest import QUIET, clean_environment
 from tests.flows.prefect_api import found, last_step
+from tests.forked import run_forked
 from tests.helpers import beyond_loopback, free_port, listening
 
 ROOT = Path(flows.__file__).parents[1]
@@ -50,6 +51,10 @@ class Served:
             text=True,
             timeout=600,
         )
+
+    def flows(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """What `python -m flows ...` does."""
+        return run_forked("flows.cli", *arguments, folder=self.folder, environment=self.environment)
 
     def processes(self) -> dict[int, str]:
         """Numbers and command lines of all that `serve` started, and of what those started."""
@@ -123,7 +128,7 @@ def served(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     environment["PREFECT_WORKER_QUERY_SECONDS"] = "1"
     served = Served(folder, environment, free_port())
     try:
-        result = served.command("flows", "serve", "--port", str(served.port))
+        result = served.flows("serve", "--port", str(served.port))
         assert result.returncode == 0, result.stdout + result.stderr
         assert f"http://127.0.0.1:{served.port}" in result.stdout
         assert "prefect deployment run" in result.stdout
@@ -138,7 +143,7 @@ def served(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         served.post(f"deployments/{deployment}/schedules", [schedule])
         yield served
     finally:
-        served.command("flows", "stop")
+        served.flows("stop")
 
 
 def test_every_flow_has_a_deployment_and_train_and_retrain_run_one_at_a_time() -> None:
@@ -190,7 +195,7 @@ def test_weekly_retraining_is_off_until_it_is_turned_on_and_then_has_runs_on_sun
     (schedule,) = served.get("deployments/name/retrain/local")["schedules"]
     assert schedule["active"] is False
     assert served.runs("retrain") == []
-    result = served.command("flows", "schedule")
+    result = served.flows("schedule")
     assert result.returncode == 0, result.stderr
     assert "0 3 * * 0" in result.stdout
     wait_for(lambda: len(served.runs("retrain")) >= 3, "scheduled runs")
@@ -202,13 +207,13 @@ def test_weekly_retraining_is_off_until_it_is_turned_on_and_then_has_runs_on_sun
     assert all(run["parameters"]["config"]["training"] == {"max_minutes": 60} for run in served.runs("retrain"))
     # Serving anew, with everything running, changes nothing and does not turn it off.
     started = read_json(served.folder / "data/serve/serve.json")
-    result = served.command("flows", "serve", "--port", str(served.port))
+    result = served.flows("serve", "--port", str(served.port))
     assert result.returncode == 0, result.stdout + result.stderr
     assert read_json(served.folder / "data/serve/serve.json") == started
     assert {started["server"], started["worker"]} <= set(served.processes())
     assert served.get("deployments/name/retrain/local")["schedules"][0]["active"] is True
     assert "the weekly retraining is on; turn it off with: make unschedule" in result.stdout
-    assert served.command("flows", "schedule", "--off").returncode == 0
+    assert served.flows("schedule", "--off").returncode == 0
     assert served.get("deployments/name/retrain/local")["schedules"][0]["active"] is False
 
 
@@ -306,7 +311,7 @@ def test_runs_that_were_going_on_when_the_machine_went_down_are_ended_by_the_nex
     living = subprocess.Popen(command, env=served.environment | {"PREFECT__FLOW_RUN_ID": other})
     try:
         served.kill()
-        result = served.command("flows", "serve", "--port", str(served.port))
+        result = served.flows("serve", "--port", str(served.port))
         assert result.returncode == 0, result.stdout + result.stderr
         served.remember()
         assert served.state_of(run) == ("CRASHED", "Crashed")
@@ -342,7 +347,7 @@ def test_run_that_died_with_its_worker_is_ended_by_the_automation_and_can_be_ret
 
     # What the message says to do.
     assert "make serve" in message
-    result = served.command("flows", "serve", "--port", str(served.port))
+    result = served.flows("serve", "--port", str(served.port))
     assert result.returncode == 0, result.stdout + result.stderr
     served.remember()
     retry_training(served, run)
@@ -354,7 +359,7 @@ def test_stop_saves_the_training_and_ends_all_that_serve_started_and_nothing_els
         (folder,) = (served.folder / "data/runs").iterdir()
         assert read_json(folder / "run.json")["status"] == "running"
         assert len(served.processes()) >= 3
-        result = served.command("flows", "stop")
+        result = served.flows("stop")
         assert result.returncode == 0, result.stderr
         assert result.stdout == "stopped\n"
         assert served.processes() == {}
@@ -363,7 +368,7 @@ def test_stop_saves_the_training_and_ends_all_that_serve_started_and_nothing_els
         assert not (served.folder / "prefect.toml").exists()
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", served.port)) != 0
-        assert served.command("flows", "stop").stdout == "nothing was served from this folder\n"
+        assert served.flows("stop").stdout == "nothing was served from this folder\n"
     finally:
         other.kill()
         other.wait()
@@ -377,7 +382,7 @@ def test_port_that_is_taken_is_one_line(served: Served) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = served.command("flows", "serve", "--port", str(port))
+        result = served.flows("serve", "--port", str(port))
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: port {port} is taken by another program; ")
     assert result.stderr.count("\n") == 1
