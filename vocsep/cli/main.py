@@ -15,6 +15,7 @@ OTHERS = {
     "store": "Inspect, verify, repair and copy a spectrogram store.",
     "models": "The trained models, where they come from, and which of them is in use.",
     "score": "Score any estimates with BSSEval v4: no dataset, model or store needed.",
+    "screen": "Find the songs with singing in a folder of instrumentals, by listening with a model.",
     "doctor": "Check songs, objective and network: why a loss does not fall.",
     "env": "What to paste into a report of a problem: versions, machine, model and store.",
     "page": "Separate songs and listen to the stems in step, in a browser on this machine.",
