@@ -1,5 +1,7 @@
 """Flow `recipe`: make a model from a recipe's data sets, score it, and describe it."""
 
+import os
+
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -12,6 +14,8 @@ from vocsep.recipes import step
 from vocsep.recipes.step import RecipeConfig, RecipeResult
 from vocsep.tables import plain
 
+_NICENESS = 10
+
 
 def _name(config: RecipeConfig) -> str:
     """As in `recipe bundled`."""
@@ -22,6 +26,8 @@ def _name(config: RecipeConfig) -> str:
 @failing_in_one_line
 def make_model(config: RecipeConfig) -> RecipeResult:
     """Preprocess and score on Dask, train in this process."""
+    # It takes hours; whatever else the machine has to do comes first, also if this is tried again.
+    os.nice(max(0, _NICENESS - os.nice(0)))
     artifact = ProgressArtifact("recipe-progress", "Share of the songs that are done")
     with dask_map(None, "recipe") as mapped:
         result = step.make_model(config, progress=artifact.update, map=mapped)

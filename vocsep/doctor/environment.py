@@ -87,7 +87,7 @@ def _processor() -> dict[str, Any]:
     """Its name, and the instructions that torch may use."""
     import torch
 
-    from vocsep.training.group import pick_precision
+    from vocsep.models.precision import pick_precision
 
     names = [line.partition(":")[2].strip() for line in lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
     can = torch.cpu.get_capabilities()
@@ -95,7 +95,7 @@ def _processor() -> dict[str, Any]:
         "name": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "instructions": [name for name in _INSTRUCTIONS if can.get(name)],
-        "precision of training": pick_precision("cpu", "auto"),
+        "precision": pick_precision("cpu", "auto"),
     }
 
 

@@ -13,10 +13,10 @@ from vocsep.models.constant_masks import mask_loss
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import predict_mask
 from vocsep.models.objective import as_distance, minimized, oracle_mask
+from vocsep.models.precision import pick_precision
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.separation.separator import Separator
-from vocsep.training.group import pick_precision
 from vocsep.training.probe import Probe
 from vocsep.training.validation import load_song
 

@@ -24,9 +24,19 @@ INPUT_DOMAINS = {
     "log-unit": ("clipped and normalized logarithms", False),
     "raw-unit": ("clipped and normalized magnitudes", False),
 }
-TARGET_DOMAINS = {"source": "raw magnitudes", "oracle": "ratios of raw magnitudes", "log-ratio": "logarithms of ratios"}
+TARGET_DOMAINS = {
+    "in-phase": "raw magnitudes",
+    "source": "raw magnitudes",
+    "oracle": "ratios of raw magnitudes",
+    "log-ratio": "logarithms of ratios",
+}
 # Inputs whose domain suits a target: the scaled roots belong to the network, a ratio does not care for a common factor.
-SUITED = {"source": ("raw", "root"), "oracle": ("raw", "root", "raw-unit", "peak"), "log-ratio": ("log", "log-unit")}
+SUITED = {
+    "in-phase": ("raw", "root"),
+    "source": ("raw", "root"),
+    "oracle": ("raw", "root", "raw-unit", "peak"),
+    "log-ratio": ("log", "log-unit"),
+}
 CLIPPING = {"log-unit", "raw-unit"}
 INAUDIBLE_ENERGY = 0.01
 

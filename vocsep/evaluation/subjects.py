@@ -9,6 +9,7 @@ from vocsep.audio.reading import audio_info, decode
 from vocsep.datasets.songs import Song
 from vocsep.datasets.stems import song_stems
 from vocsep.separation.cache import cached_separator
+from vocsep.separation.separator import Separator
 from vocsep.separation.settings import SeparationSettings
 from vocsep.spectrograms.config import SpectrogramConfig, load_spectrogram_config
 
@@ -25,11 +26,16 @@ class ModelSubject:
     @property
     def spectrogram(self) -> SpectrogramConfig:
         """The model's own band and resolution."""
-        return cached_separator(self.registry, SeparationSettings(model=self.model)).spectrogram
+        return self._separator.spectrogram
 
     def estimate(self, song: Song, mixture: Waveform, sample_rate: int) -> dict[str, Waveform]:
         """Both sources of a song, each of the mixture's shape."""
-        return cached_separator(self.registry, SeparationSettings(model=self.model)).separate(mixture, sample_rate)
+        return self._separator.separate(mixture, sample_rate)
+
+    @property
+    def _separator(self) -> Separator:
+        # In float32, for scores that do not depend on the machine.
+        return cached_separator(self.registry, SeparationSettings(model=self.model, precision="32"))
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ class Objective(Settings):
     output: OutputName = Field(
         default="mask", description="What the network's numbers are: mask (sigmoid), log-mask, or magnitude."
     )
-    target: Literal["source", "oracle", "log-ratio"] = Field(
-        default="source",
-        description="What is compared: source (magnitudes), oracle (masks), or log-ratio (logarithms of masks).",
+    target: Literal["in-phase", "source", "oracle", "log-ratio"] = Field(
+        default="in-phase",
+        description="What is compared: source (magnitudes), in-phase (the part of them that is in phase with the "
+        "mixture), oracle (masks), or log-ratio (logarithms of masks).",
     )
     loss: Literal["snr", "l1", "mse"] = Field(
         default="snr",
@@ -41,6 +42,6 @@ class Objective(Settings):
     def _check(self) -> "Objective":
         if self.bias == "oracle" and self.output == "magnitude":
             raise ValueError("bias oracle fits outputs that are masks, not magnitude")
-        if self.loss == "snr" and self.target != "source":
+        if self.loss == "snr" and self.target not in ("in-phase", "source"):
             raise ValueError(f"loss snr compares magnitudes; with target {self.target} take l1 or mse")
         return self

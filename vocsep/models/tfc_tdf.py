@@ -17,6 +17,23 @@ def normalized(maps: int, layer: nn.Module) -> list[nn.Module]:
     return [nn.BatchNorm2d(maps), nn.ReLU(inplace=True), layer]
 
 
+class AcrossBins(nn.Linear):
+    """Fully connected layer along frequency of `(batch, maps, frames, bins)`, without biases."""
+
+    def __init__(self, bins: int, outputs: int) -> None:
+        super().__init__(bins, outputs, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`(batch, maps, frames, outputs)`, in the memory format of what comes in."""
+        batch, maps, frames, bins = hidden.shape
+        if not hidden.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(hidden)
+        # Convolutions keep maps last. A product per frame does, too; one of all frames would copy them there and back.
+        by_frame = hidden.permute(0, 2, 3, 1).reshape(batch * frames, bins, maps)
+        products = torch.bmm(self.weight.expand(batch * frames, -1, -1), by_frame)
+        return products.view(batch, frames, -1, maps).permute(0, 3, 1, 2)
+
+
 class Block(nn.Module):
     """Convolution over time and frequency, fully connected layers along frequency, and a second convolution."""
 
@@ -25,8 +42,8 @@ class Block(nn.Module):
         narrow = max(1, bins // BOTTLENECK)
         self.before = nn.Sequential(*normalized(maps, nn.Conv2d(maps, maps, 3, padding=1, bias=False)))
         self.across = nn.Sequential(
-            *normalized(maps, nn.Linear(bins, narrow, bias=False)),
-            *normalized(maps, nn.Linear(narrow, bins, bias=False)),
+            *normalized(maps, AcrossBins(bins, narrow)),
+            *normalized(maps, AcrossBins(narrow, bins)),
         )
         self.after = nn.Sequential(*normalized(maps, nn.Conv2d(maps, maps, 3, padding=1, bias=False)))
 

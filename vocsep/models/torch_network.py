@@ -13,6 +13,7 @@ from vocsep.config import validated
 from vocsep.models.architecture import parse_architecture, require_bins
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.networks import build_network
+from vocsep.models.precision import Precision
 from vocsep.spectrograms.config import SpectrogramConfig
 
 # Bytes of one number in a file of weights, at most, and of what precedes the numbers.
@@ -90,8 +91,9 @@ def folded(network: MaskModule) -> MaskModule:
 class TorchNetwork:
     """A network in evaluation mode as `vocsep.models.network.MaskNetwork`, on the device that it lies on."""
 
-    def __init__(self, network: MaskModule) -> None:
+    def __init__(self, network: MaskModule, precision: Precision = "float32") -> None:
         self._network = network
+        self._precision = precision
         self._device = next(network.parameters()).device
 
     @property
@@ -108,5 +110,7 @@ class TorchNetwork:
     def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
         """Masks of raw magnitudes (see `MaskNetwork`)."""
         batch = torch.from_numpy(magnitudes).to(self._device)
-        masks: Spectrogram = self._network(batch.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
-        return masks
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+            masks = self._network(batch.contiguous(memory_format=torch.channels_last))
+        found: Spectrogram = masks.float().cpu().numpy()
+        return found

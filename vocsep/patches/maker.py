@@ -1,6 +1,7 @@
 """Training patches from draws: reading them, changing pitch, tempo, level and channels, and mixing them."""
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -24,6 +25,12 @@ class Batch(NamedTuple):
     mixture: Tensor
     vocals: Tensor
     accompaniment: Tensor | None
+
+    def sources(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Mixture, a source and the rest: of the vocals, then of the accompaniment where there is one."""
+        yield self.mixture, self.vocals, self.accompaniment
+        if self.accompaniment is not None:
+            yield self.mixture, self.accompaniment, self.vocals
 
     def items(self, part: slice) -> "Batch":
         """Some of the patches, side by side in memory."""

@@ -1,5 +1,6 @@
 """The training songs of one or several stores, as patches are drawn from them."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,15 @@ import numpy.typing as npt
 from storage.manifest import TrackRecord
 from storage.patch_reader import PatchReader
 from storage.store import SpectrogramStore
-from vocsep.arrays import Floats
+from vocsep.arrays import Flags, Floats, Integers
+from vocsep.preprocessing.config import spectrogram_config
 
 DRAWN = ("vocals", "accompaniment")
 # Levels of a set are measured in the middles of this number of its songs.
 MEASURED_SONGS = 64
 MEASURED_FRAMES = 256
+# In dB of a full-scale tone; what is quieter is no singing.
+SILENCE_DB = -60.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,31 @@ class SongPool:
         levels = [self._level(index, source) for index in range(len(self.sets))]
         factors = [levels[0] / level if level and levels[0] else 1.0 for level in levels]
         return np.array([factors[index] for index in self._set_of], dtype=np.float32)
+
+    def is_silent(self, track: Integers, start: Integers, frames: Integers) -> Flags:
+        """Whether excerpts of songs have no vocals: all magnitudes below `SILENCE_DB` of a full-scale tone.
+
+        One entry per excerpt, in each argument: index of its song, its first frame, and the number of its frames.
+        """
+        return np.array([self._is_silent(*map(int, one)) for one in zip(track, start, frames, strict=True)])
+
+    def _is_silent(self, index: int, start: int, frames: int) -> bool:
+        track = self.tracks[index]
+        array = track.arrays["vocals"]
+        limit = np.array(self._limits[self._set_of[index]], dtype=array.dtype)
+        patch = np.empty((min(frames, track.frames - start), array.shape[2]), dtype=array.dtype)
+        for channel in range(track.channels):
+            self.reader(index).read(track, "vocals", channel, start, patch)
+            # Numbers from 0 on are in the order of their bits, which are compared faster; what is no number is above.
+            bits = f"i{patch.itemsize}"
+            if patch.view(bits).max() > limit.view(bits):
+                return False
+        return True
+
+    @functools.cached_property
+    def _limits(self) -> list[float]:
+        """The largest magnitude of silence in each set; a tone of amplitude 1 has a quarter of the FFT's length."""
+        return [spectrogram_config(one.store).n_fft / 4 * 10 ** (SILENCE_DB / 20) for one in self.sets]
 
     def _level(self, number: int, source: str) -> float:
         """Median over songs of a set of the root mean square of magnitudes in their middle; 0 if all are silent."""

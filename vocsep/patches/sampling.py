@@ -1,8 +1,10 @@
 """Which training patches a step sees: places in the songs, and how each is changed. No data is read here.
 
-The draws of a step depend on nothing but the songs' lengths, the settings, the seed and the step.
+The draws of a step depend on nothing but the songs' lengths, where they have singing, the settings, the seed and the
+step.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -12,6 +14,9 @@ from pydantic import Field
 from vocsep.arrays import Flags, Floats, Integers
 from vocsep.config import Settings
 from vocsep.patches.pool import DRAWN, SongPool
+
+# Times that a place without singing is drawn again: of songs with as much silence as singing, 1 in 8 patches has none.
+REDRAWS = 2
 
 
 class Augmentation(Settings):
@@ -72,6 +77,11 @@ class SourceDraws:
         """Some of the patches."""
         return SourceDraws(*(getattr(self, field.name)[part] for field in fields(self)))
 
+    def replaced(self, where: Flags, others: "SourceDraws") -> "SourceDraws":
+        """The same, but for some patches those of `others`."""
+        pairs = [(getattr(self, field.name), getattr(others, field.name)) for field in fields(self)]
+        return SourceDraws(*(np.where(where, other, own).astype(own.dtype) for own, other in pairs))
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -106,7 +116,8 @@ class PatchSampler:
 
     A song is drawn with a probability proportional to its length within its set, then a start frame uniformly over all
     possible ones, the last included; a song shorter than a patch is padded with zeros by the reader. A song that
-    has but one source is always mixed with another one.
+    has but one source is always mixed with another one. A place without singing is drawn again, `REDRAWS` times at
+    most: silence teaches little, and half of a song may be silent.
 
     Parameters
     ----------
@@ -114,9 +125,20 @@ class PatchSampler:
         The training songs.
     frames
         Frames per patch.
+    is_silent
+        Whether places have no singing: of songs, by their index, from first frames on, for numbers of frames.
     """
 
-    def __init__(self, pool: SongPool, *, batch_size: int, frames: int, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self,
+        pool: SongPool,
+        *,
+        batch_size: int,
+        frames: int,
+        augmentation: Augmentation,
+        seed: int,
+        is_silent: Callable[[Integers, Integers, Integers], Flags],
+    ) -> None:
         self._tracks = pool.tracks
         self._lengths = np.array([track.frames for track in pool.tracks], dtype=np.int64)
         self._channels = np.array([track.channels for track in pool.tracks], dtype=np.int64)
@@ -127,6 +149,7 @@ class PatchSampler:
         self._frames = frames
         self._augmentation = augmentation
         self._seed = seed
+        self._is_silent = is_silent
 
     def draw(self, step: int) -> Draws:
         """The patches of step `step`, counted from 0."""
@@ -134,16 +157,14 @@ class PatchSampler:
         remixed = random.random(self._batch_size) < self._augmentation.remix
         vocals = self._draw_source(random, "vocals")
         other = self._draw_source(random, "accompaniment")
+        phase = random.random(self._batch_size)
+        for _ in range(REDRAWS):
+            silent = self._is_silent(vocals.track, vocals.start, vocals.frames)
+            if not silent.any():
+                break
+            vocals = vocals.replaced(silent, self._draw_source(random, "vocals"))
         remixed |= ~self._has_mixture[vocals.track]
-        accompaniment = SourceDraws(
-            *(
-                np.where(remixed, getattr(other, field.name), getattr(vocals, field.name)).astype(
-                    getattr(other, field.name).dtype
-                )
-                for field in fields(SourceDraws)
-            )
-        )
-        return Draws(vocals, accompaniment, remixed, random.random(self._batch_size))
+        return Draws(vocals, vocals.replaced(remixed, other), remixed, phase)
 
     def places(self, draws: Draws) -> list[str]:
         """Where each patch comes from, for people: `Song (frame 12)`, or two of these joined by ` + `."""

@@ -15,7 +15,7 @@ CARD_NAME = "README.md"
 
 
 def write_bundle(
-    model: ModelVersion, recipe: Recipe, scores: dict[str, Any], checks: dict[str, Any], folder: Path
+    models: list[ModelVersion], recipe: Recipe, scores: dict[str, Any], checks: dict[str, Any], folder: Path
 ) -> None:
     """Write a model and its card to `folder`, which is replaced.
 
@@ -23,6 +23,8 @@ def write_bundle(
 
     Parameters
     ----------
+    models
+        Of the recipe's trainings; the last one is written.
     scores
         What `evaluate` found: its summary.
     checks
@@ -33,6 +35,7 @@ def write_bundle(
     UserError
         If a weight is too large for float16.
     """
+    model = models[-1]
     weights = {
         name: value.astype(np.float16) if value.dtype == np.float32 else value
         for name, value in model.load_weights().items()
@@ -40,9 +43,14 @@ def write_bundle(
     if large := [name for name, value in weights.items() if not np.isfinite(value).all()]:
         raise UserError(f"{model.path}: {large[0]} does not fit float16")
     description = {name: value for name, value in model.description.items() if name != WEIGHTS_DIGEST}
-    training = {name: value for name, value in description["training"].items() if name not in ("run", "extra")}
+    *earlier, training = [
+        {name: value for name, value in one.description["training"].items() if name not in ("run", "extra")}
+        for one in models
+    ]
     description |= {
         "training": training,
+        "earlier_trainings": earlier,
+        "history": _history(models),
         "recipe": {
             "title": recipe.title,
             "sets": [one.model_dump(mode="json", exclude={"path"}) for one in recipe.sets],
@@ -71,7 +79,7 @@ def require_bundle(folder: Path) -> None:
 
 def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -> str:
     """What people should know of the model, in markdown."""
-    architecture, training = description["architecture"], description["training"]
+    architecture, trainings = description["architecture"], [*description["earlier_trainings"], description["training"]]
     rows = [["", "vocals SDR, median", "95 %", "mean", "accompaniment SDR, median", "mean"]]
     for row, title in (("model", "this model"), ("mixture", "mixture (floor)"), ("irm1", "ideal ratio mask (ceiling)")):
         vocals, accompaniment = (scores["rows"][row][source]["SDR"] for source in ("vocals", "accompaniment"))
@@ -85,8 +93,7 @@ def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -
             f"# {recipe.title}",
             "",
             f"A {architecture['name']} network of width {architecture['width']} that separates vocals from "
-            f"accompaniment, trained for {training['steps_done']} steps of {training['batch_size']} patches "
-            f"({training['seconds'] / 60:.0f} minutes, {training['device']}).",
+            f"accompaniment, trained for {', then '.join(map(_extent, trainings))}.",
             "",
             "## Scores",
             "",
@@ -107,6 +114,21 @@ def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -
             "",
         ]
     )
+
+
+def _history(models: list[ModelVersion]) -> list[dict[str, float]]:
+    """The validations of all trainings, their steps counted from the first one's beginning."""
+    history: list[dict[str, float]] = []
+    before = 0
+    for one in models:
+        history += [point | {"step": before + point["step"]} for point in one.description["history"]]
+        before += one.description["training"]["steps_done"]
+    return history
+
+
+def _extent(training: dict[str, Any]) -> str:
+    minutes, device = training["seconds"] / 60, training["device"]
+    return f"{training['steps_done']} steps of {training['batch_size']} patches ({minutes:.0f} minutes, {device})"
 
 
 def _checks(recipe: Recipe, found: dict[str, Any]) -> list[str]:

@@ -42,20 +42,23 @@ class Music(Settings):
         return self
 
 
-class SongSource(Music):
-    """Songs to train on.
+class Shares(Settings):
+    """Share of all drawn vocals and accompaniments that comes from a set; None: by hours."""
+
+    vocals: float | None = Field(default=None, ge=0, le=1)
+    accompaniment: float | None = Field(default=None, ge=0, le=1)
+
+
+class SongSource(Music, Shares):
+    """Songs to train on; the first set has what the shares of the others leave.
 
     Attributes
     ----------
     licence
         For the model card: on what terms.
-    vocals, accompaniment
-        Share of all drawn vocals and accompaniments; not of the first set.
     """
 
     licence: str
-    vocals: float | None = Field(default=None, ge=0, le=1)
-    accompaniment: float | None = Field(default=None, ge=0, le=1)
 
 
 class MusicCheck(Music):
@@ -65,9 +68,31 @@ class MusicCheck(Music):
     ----------
     split
         The songs that are scored: test, or valid.
+    over
+        Of kind `vocals`: name of a check of kind `accompaniment` whose music the voices are laid over, as loud as it.
     """
 
     split: Literal["valid", "test"] = "test"
+    over: Slug | None = None
+
+    @model_validator(mode="after")
+    def _check_over(self) -> "MusicCheck":
+        if (self.kind == "vocals") != (self.over is not None):
+            raise ValueError(f"{self.name}: kind vocals and over go together")
+        return self
+
+
+class FurtherTraining(Settings):
+    """A training that goes on from the model of the one before.
+
+    Attributes
+    ----------
+    shares
+        Of sets that are drawn from more or less often than before, by name.
+    """
+
+    training: TrainConfig
+    shares: dict[Slug, Shares] = Field(default_factory=dict)
 
 
 class Recipe(Settings):
@@ -79,6 +104,8 @@ class Recipe(Settings):
         The first is the one whose validation and test songs the model is scored on.
     training
         Its `extra` stores are those of the other sets.
+    further
+        Trainings after the first, in order; the model is that of the last.
     checks
         Other kinds of music, none of which the model is trained on.
     """
@@ -87,15 +114,33 @@ class Recipe(Settings):
     preset: str = "fine"
     sets: tuple[SongSource, ...] = Field(min_length=1)
     training: TrainConfig = TrainConfig()
+    further: tuple[FurtherTraining, ...] = ()
     checks: tuple[MusicCheck, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         if len({one.name for one in (*self.sets, *self.checks)}) < len(self.sets) + len(self.checks):
             raise ValueError("two sets have the same name")
-        if self.training.extra:
+        if any(training.extra for training, _ in self.trainings()):
             raise ValueError("training.extra: the further stores of a recipe are its other sets")
+        if any(one.training.fine_tune is not None for one in self.further):
+            raise ValueError("further.training.fine_tune: goes on from the training before")
+        music = {one.name for one in self.checks if one.kind == "accompaniment"}
+        if without := [one for one in self.checks if one.over is not None and one.over not in music]:
+            raise ValueError(f"{without[0].name}: over {without[0].over}: no check of kind accompaniment")
+        others = {one.name for one in self.sets[1:]}
+        if unknown := sorted({name for one in self.further for name in one.shares} - others):
+            raise ValueError(f"further.shares: {unknown[0]} is none of the sets after the first")
         return self
+
+    def trainings(self) -> list[tuple[TrainConfig, dict[str, Shares]]]:
+        """Settings of all trainings, and the shares of the sets after the first in each."""
+        shares: dict[str, Shares] = {one.name: one for one in self.sets[1:]}
+        found = [(self.training, shares)]
+        for one in self.further:
+            shares = shares | one.shares
+            found.append((one.training, shares))
+        return found
 
 
 def load_recipe(path: Path) -> Recipe:

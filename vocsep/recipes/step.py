@@ -79,22 +79,13 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
     check(config)
     recipe = load_recipe(config.recipe)
     stores = [_store(config, recipe, one, progress, map) for one in recipe.sets]
-    extra = tuple(
-        ExtraStore(store=store, vocals=one.vocals, accompaniment=one.accompaniment)
-        for one, store in zip(recipe.sets[1:], stores[1:], strict=True)
-    )
-    # A changed recipe begins anew; the same one goes on, or is done.
-    runs = config.work / "runs" / value_digest(recipe.model_dump(mode="json", exclude={"title", "checks"}))[:16]
     models = config.work / "models"
-    version = finished_version(runs, open_registry(models))
-    if version is None:
-        training = recipe.training.model_copy(update={"extra": extra})
-        result = train(TrainJob(training=training, store=stores[0], models=models, runs=runs), promote=False)
-        assert result is not None
-        version = result.version
+    versions: list[str] = []
+    for count in range(len(recipe.trainings())):
+        versions.append(_trained(config, recipe, count, stores, versions[-1] if versions else None))
     first = recipe.sets[0]
     evaluation = EvaluateConfig(
-        model=str(version),
+        model=versions[-1],
         models=models,
         dataset=_songs(config, first),
         kind=first.kind,
@@ -102,12 +93,38 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
         reports=config.work / "reports",
     )
     report = evaluate(evaluation, progress=progress, map=map)
-    found = {one.name: run_check(one, _songs(config, one), evaluation, progress, map) for one in recipe.checks}
-    write_bundle(open_registry(models).open(str(version)), recipe, report.summary, found, config.output)
+    checked = {one.name: _songs(config, one) for one in recipe.checks}
+    found = {
+        one.name: run_check(one, checked[one.name], evaluation, progress, map, checked[one.over] if one.over else None)
+        for one in recipe.checks
+    }
+    trained = [open_registry(models).open(version) for version in versions]
+    write_bundle(trained, recipe, report.summary, found, config.output)
     scores = report.summary["rows"]["model"]
     return RecipeResult(
         str(config.output), report.report, scores["vocals"]["SDR"]["median"], scores["accompaniment"]["SDR"]["median"]
     )
+
+
+def _trained(config: RecipeConfig, recipe: Recipe, number: int, stores: list[Path], before: str | None) -> str:
+    """The version that a training of the recipe made, counted from 0, which goes on from the version before."""
+    models = config.work / "models"
+    # What was changed in a recipe, and what comes after that, begins anew; the rest goes on, or is done.
+    content = recipe.model_dump(mode="json", exclude={"title", "further", "checks"})
+    further = recipe.model_dump(mode="json")["further"][:number]
+    runs = config.work / "runs" / value_digest(content | {"further": further} if further else content)[:16]
+    version = finished_version(runs, open_registry(models))
+    if version is None:
+        training, shares = recipe.trainings()[number]
+        extra = tuple(
+            ExtraStore(store=store, vocals=shares[one.name].vocals, accompaniment=shares[one.name].accompaniment)
+            for one, store in zip(recipe.sets[1:], stores[1:], strict=True)
+        )
+        training = training.model_copy(update={"extra": extra, "fine_tune": before or training.fine_tune})
+        result = train(TrainJob(training=training, store=stores[0], models=models, runs=runs), promote=False)
+        assert result is not None
+        version = result.version
+    return str(version)
 
 
 def _songs(config: RecipeConfig, one: Music) -> Path:

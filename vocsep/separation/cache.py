@@ -11,7 +11,7 @@ from vocsep.separation.settings import SeparationSettings
 
 def cached_separator(models: Path, settings: SeparationSettings, threads: int | None = 1) -> Separator:
     """Separator by registry folder and settings (see `Separator.load`), kept for this process's next song."""
-    choices = tuple(settings.model_dump(include={"device", "engine", "overlap", "wiener"}).items())
+    choices = tuple(settings.model_dump(include={"device", "precision", "engine", "overlap", "wiener"}).items())
     if settings.engine == "onnx":
         return _loaded(Path(settings.model), models, None, choices, threads)
     opened = open_registry(models).open(settings.model)

@@ -14,6 +14,7 @@ from vocsep.cores import usable_threads
 from vocsep.memory import BLOCK_BYTES, affordable
 from vocsep.models.masks import Groups, default_groups, predict_block, predict_mask
 from vocsep.models.network import EngineName, MaskNetwork
+from vocsep.models.precision import WantedPrecision, pick_precision
 from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS as DEFAULT_MODELS
 from vocsep.progress import Progress
@@ -62,6 +63,7 @@ class Separator:
         models: Path = DEFAULT_MODELS,
         *,
         device: str = "auto",
+        precision: WantedPrecision = "auto",
         engine: EngineName = "torch",
         overlap: float = 0.0,
         wiener: bool = False,
@@ -77,6 +79,9 @@ class Separator:
             The registry that names are looked up in.
         device
             `auto`, `cpu`, `cuda` or `mps`, for the engine `torch`.
+        precision
+            Of the engine `torch`: `auto` takes bfloat16 where the device computes it natively, which is faster; `32`
+            gives the same stems on all devices, within rounding.
         engine
             What runs the network. `onnx` does without torch, on the CPU, from what `vocsep export` wrote.
         jobs
@@ -99,7 +104,8 @@ class Separator:
             from vocsep.spectrograms.fft_torch import TorchTransforms
 
             version = model if isinstance(model, ModelVersion) else open_registry(models).open(str(model))
-            network = TorchNetwork(folded(load_network(version)).to(pick_device(device)))
+            place = pick_device(device)
+            network = TorchNetwork(folded(load_network(version)).to(place), pick_precision(place.type, precision))
             description, where = version.description, str(version.path)
             transforms = TorchTransforms()
         spectrogram = validated(SpectrogramConfig, description.get("spectrogram"), where)

@@ -9,6 +9,7 @@ from vocsep.audio.formats import AudioFormat, BitDepth, BitRate
 from vocsep.config import Settings
 from vocsep.models.masks import MOST_OVERLAP
 from vocsep.models.network import EngineName
+from vocsep.models.precision import WantedPrecision
 from vocsep.separation.excerpt import Seconds, excerpt_label
 from vocsep.separation.outputs import OUTPUT_FIELDS
 
@@ -68,6 +69,9 @@ class SeparationSettings(Settings):
     )
     engine: EngineName = Field(default="torch", description="torch, or onnx (of an exported model, without torch).")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    precision: WantedPrecision = Field(
+        default="auto", description="Of torch: auto (bfloat16 where the device has it natively: faster), 32 or bf16."
+    )
 
     @field_validator("stems")
     @classmethod

@@ -22,6 +22,7 @@ def patch_sampler(config: TrainConfig, pool: SongPool) -> PatchSampler:
         frames=PATCH_FRAMES,
         augmentation=config.augmentation,
         seed=config.seed,
+        is_silent=pool.is_silent,
     )
 
 
@@ -38,7 +39,7 @@ class StepBatches:
             tier,
             frames=PATCH_FRAMES,
             seed=config.seed,
-            with_accompaniment="accompaniment" in config.targets,
+            with_accompaniment=config.compares_accompaniment,
             # The thread that works ahead of the steps would take turns with theirs.
             threads=1 if tier.name == "stream" else torch.get_num_threads(),
         )

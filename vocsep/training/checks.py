@@ -12,13 +12,13 @@ from vocsep.datasets.songs import same_files, song_key
 from vocsep.memory import usable_memory
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import step_values
+from vocsep.models.precision import Precision, pick_precision
 from vocsep.patches.pool import SongPool
 from vocsep.paths import ALL_BINS_STORE
 from vocsep.preprocessing.config import spectrogram_config, store_of_all_bins
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
-from vocsep.training.group import Precision, pick_precision
 from vocsep.training.parts import parts_of
 
 # Fitted to the peaks of U-Nets of width 16 to 56 and of the default network, within 12 %. Per weight: itself, two

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from vocsep.config import Settings
 from vocsep.models.architecture import MOST_MAPS, NetworkName
 from vocsep.models.objective_config import Objective
+from vocsep.models.precision import WantedPrecision
 from vocsep.patches.sampling import Augmentation
 from vocsep.training.songs import ExtraStore
 
@@ -31,7 +32,7 @@ class TrainConfig(Settings):
     """How a model is trained.
 
     The budget is `steps`, `epochs` and `max_minutes`; whichever is used up first ends the run. An epoch is as many
-    patches as lie side by side in the training songs. With none of them: 450 steps, or 15 minutes where the machine is
+    patches as lie side by side in the training songs. With none of them: 1000 steps, or 15 minutes where the machine is
     slow.
     """
 
@@ -40,9 +41,9 @@ class TrainConfig(Settings):
     max_minutes: float | None = Field(
         default=None,
         gt=0,
-        description="Budget in minutes. Without any budget: 450 steps, some 5 minutes of two cores, at most 15.",
+        description="Budget in minutes. Without any budget: 1000 steps, 5 to 10 minutes of two cores, at most 15.",
     )
-    batch_size: int = Field(default=16, ge=1, description="Patches of 128 frames per step, over all processes.")
+    batch_size: int = Field(default=8, ge=1, description="Patches of 128 frames per step, over all processes.")
     optimizer: Literal["muon", "adam", "adamw"] = Field(
         default="muon", description="muon, adam or adamw; default: muon of tfc-tdf, adam of unet."
     )
@@ -93,7 +94,7 @@ class TrainConfig(Settings):
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and patches.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto takes a GPU if any.")
     devices: int = Field(default=1, ge=1, description="Processes, one per GPU or share of the CPU, on this machine.")
-    precision: Literal["auto", "32", "bf16"] = Field(
+    precision: WantedPrecision = Field(
         default="auto", description="auto takes bfloat16 where the machine computes it natively."
     )
     data: Literal["auto", "device", "host", "stream"] = Field(
@@ -115,6 +116,11 @@ class TrainConfig(Settings):
         if self.batch_size % self.devices:
             raise ValueError(f"devices {self.devices} cannot share a batch_size of {self.batch_size} evenly")
         return self
+
+    @property
+    def compares_accompaniment(self) -> bool:
+        """Whether what the network gives is compared with something that the accompaniment is needed for."""
+        return "accompaniment" in self.targets or self.objective.target == "in-phase"
 
     def identity(self) -> dict[str, Any]:
         """All settings that decide what a step does, as JSON-like values; a run cannot go on with others."""

@@ -13,6 +13,7 @@ from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from vocsep.cores import limit_torch_threads
 from vocsep.memory import give_back_memory
+from vocsep.models.precision import pick_precision
 from vocsep.models.torch_network import pick_device
 from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import open_tier
@@ -23,7 +24,7 @@ from vocsep.training.budget import Budget
 from vocsep.training.checks import check_bins, check_bytes, check_memory, check_songs, check_sound
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_model, training_digest
-from vocsep.training.group import join_group, leave_group, pick_precision
+from vocsep.training.group import join_group, leave_group
 from vocsep.training.initial_network import initial_network
 from vocsep.training.loop import run_training
 from vocsep.training.processes import place
@@ -69,7 +70,7 @@ def fit(
     progress: Progress | None = None,
     promote: bool = True,
 ) -> TrainResult | None:
-    """Train a model and add the weights that scored best on the validation songs to the registry.
+    """Train a model and add the weights that scored best on the validation songs, on average, to the registry.
 
     The new model becomes the champion if there is none, or if it scores better on the store's validation songs (see
     `promote_if_better`); without `promote` the champion stays what it is.
@@ -199,7 +200,7 @@ def _register(
 def _sources(config: TrainConfig) -> tuple[str, ...]:
     """The spectrograms that training reads."""
     sources = ["vocals"]
-    if config.augmentation.remix > 0 or "accompaniment" in config.targets:
+    if config.augmentation.remix > 0 or config.compares_accompaniment:
         sources.append("accompaniment")
     if config.augmentation.remix < 1:
         sources.append("mixture")

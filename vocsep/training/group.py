@@ -3,33 +3,17 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
+from vocsep.models.precision import Precision
 from vocsep.patches.maker import Batch
 from vocsep.training.processes import Place, place
 
-Precision = Literal["bfloat16", "float32"]
 # While the first process validates, the others wait.
 LONGEST_WAIT = timedelta(hours=1)
-
-
-def pick_precision(device: str, wanted: str) -> Precision:
-    """The precision of matrix products; `auto` takes bfloat16 only where the hardware computes it.
-
-    On CPUs without bfloat16 instructions autocast is many times slower than float32.
-    """
-    if wanted == "auto":
-        if device == "cuda":
-            wanted = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
-        elif device == "cpu":
-            capabilities = torch.cpu.get_capabilities()
-            wanted = "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32"
-        else:
-            wanted = "32"
-    return "bfloat16" if wanted == "bf16" else "float32"
 
 
 @dataclass(frozen=True)

@@ -124,11 +124,11 @@ class TrainingBar:
             100, "train", "%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         )
 
-    def update(self, used: float, step: int, steps_per_second: float, loss: float, best_sdr_db: float | None) -> None:
-        """Show where the run is; `used` is the used share of the budget."""
-        best = "-" if best_sdr_db is None else f"{best_sdr_db:.2f} dB"
+    def update(self, used: float, step: int, steps_per_second: float, loss: float, best_mean: float | None) -> None:
+        """Show where the run is; `used` is the used share of the budget, `best_mean` the best mean SDR in dB so far."""
+        best = "-" if best_mean is None else f"{best_mean:.2f} dB"
         self._bar.set_postfix_str(
-            f"step {step}, {steps_per_second:.1f} steps/s, loss {loss:.4f}, best {best}", refresh=False
+            f"step {step}, {steps_per_second:.1f} steps/s, loss {loss:.4f}, best mean {best}", refresh=False
         )
         self._bar.update(100 * used - self._bar.n)
 

@@ -16,10 +16,11 @@ from storage.errors import UserError, one_line
 from storage.files import write_json
 from storage.store import SpectrogramStore
 from vocsep.models.mask_module import MaskModule
-from vocsep.models.objective import as_distance, minimized
+from vocsep.models.objective import as_distance, minimized, truth
 from vocsep.models.objective_config import Objective
 from vocsep.patches.maker import Batch
 from vocsep.progress import Progress
+from vocsep.spectrograms.stft import compile_istft
 from vocsep.training.batches import StepBatches
 from vocsep.training.budget import SETTLED_SHARE, Budget
 from vocsep.training.config import TrainConfig
@@ -90,6 +91,7 @@ def run_training(
         parts = stack.enter_context(closing(BatchParts(group, network, loss_of, share, threads)))
         feed = stack.enter_context(closing(batches.from_step(course.step)))
         if run is not None:
+            compile_istft()  # else the first validation would: too large a share of the time for others to follow
             course.floor_sdr_db = validate(store, None, threads=songs_at_a_time).sdr_db
             run.write("running", settings=config.model_dump(mode="json"))
             rows = stack.enter_context(closing(TrainingLog(run.path, course.step)))
@@ -107,21 +109,22 @@ def run_training(
         def score() -> None:
             """Validate in the first process, and tell the others."""
             nonlocal told
-            started, sdr_db, estimates = time.monotonic(), 0.0, {}
+            started, scores, estimates = time.monotonic(), (0.0, 0.0), {}
             if run is not None:
                 average.network.eval()
                 scored = cast(MaskModule, average.network)
                 result = validate(store, scored, keep_songs=config.shown_songs, threads=songs_at_a_time)
-                sdr_db, estimates = result.sdr_db, result.estimates
-            sdr_db = group.from_first(sdr_db)
-            schedule.on_validation(sdr_db)
-            is_best = course.validated(sdr_db)
+                scores, estimates = (result.sdr_db, result.mean_sdr_db), result.estimates
+            sdr_db, mean_sdr_db = group.from_first(scores)
+            schedule.on_validation(mean_sdr_db)
+            is_best = course.validated(sdr_db, mean_sdr_db)
             if run is not None:
                 if is_best:
                     course.best_weights = weights_of(average.network)
                 rows.write(course.step, budget.seconds_used, {"valid/sdr_db": sdr_db})
                 rows.show(course.step, store, estimates)
-                bar.say(f"  step {course.step}: validation SDR {sdr_db:.2f} dB, loss {course.loss:.4f}")
+                scored_as = f"validation SDR {sdr_db:.2f} dB (mean {mean_sdr_db:.2f})"
+                bar.say(f"  step {course.step}: {scored_as}, loss {course.loss:.4f}")
             course.validation_seconds += time.monotonic() - started
             course.seconds = budget.seconds_used
             told = (course.step, time.perf_counter(), told[2])
@@ -184,11 +187,11 @@ def run_training(
                 rate = (course.step - first_step) / max(1e-9, course.seconds - first_second)
                 if not is_rated and budget.used_seconds(course.seconds - first_second) >= SETTLED_SHARE:
                     is_rated = True
-                    line = slowness(budget, course.step, course.seconds, rate, config.batch_size)
+                    line = slowness(budget, course.step, course.seconds, rate, config.batch_size, group.precision)
                     if line is not None:
                         bar.warn(line)
-                best_sdr_db = course.best_sdr_db if course.history else None
-                bar.update(course.used, course.step, rate, course.loss, best_sdr_db)
+                best_mean = course.best_mean_sdr_db if course.history else None
+                bar.update(course.used, course.step, rate, course.loss, best_mean)
                 if progress is not None:
                     progress(course.used, 1.0)
             if stop_signal:
@@ -201,9 +204,11 @@ def run_training(
 def batch_loss(objective: Objective, network: MaskModule, batch: Batch) -> Tensor:
     """What is minimized of a batch: a scalar, the mean over the targets."""
     mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
-    sources = [network.kept(source) for source in batch[1:] if source is not None]
-    estimates = network.estimates(mixture)
-    losses = [minimized(objective, *pair) for pair in zip(estimates, sources, strict=True)]
+    truths = (truth(objective, *part) for part in batch.sources())
+    losses = [
+        minimized(objective, estimate, network.kept(true))
+        for estimate, true in zip(network.estimates(mixture), truths, strict=False)
+    ]
     return torch.stack(losses).mean()
 
 

@@ -19,7 +19,7 @@ from vocsep.patches.maker import Batch
 from vocsep.training.group import Group
 
 # Smaller parts read the weights more often, larger ones leave too little to share. Devices take whole batches.
-PART_PATCHES = 8
+PART_PATCHES = 4
 
 Loss = Callable[[MaskModule, Batch], Tensor]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from storage.store import SpectrogramStore
 from vocsep.cores import limit_torch_threads
 from vocsep.models.mask_module import MaskModule
-from vocsep.models.objective import distance
+from vocsep.models.objective import distance, truth
 from vocsep.models.registry import open_registry
 from vocsep.patches.maker import PatchMaker
 from vocsep.patches.pool import SongPool
@@ -29,7 +29,8 @@ class Probe:
     network
         With the weights that the run begins with, on the CPU.
     mixture, vocals
-        Patches of the first steps `(patches, channels, frames, bins)`.
+        Patches of the first steps `(patches, channels, frames, bins)`; with the target `in-phase` that part of the
+        vocals.
     """
 
     config: TrainConfig
@@ -65,8 +66,12 @@ def open_probe(config: TrainConfig, store: SpectrogramStore, steps: int) -> Prob
     torch.manual_seed(config.seed)
     network = initial_network(config, store, open_registry(store.path), pool, sampler)
     maker = PatchMaker(
-        StreamTier(pool, config.channels), frames=PATCH_FRAMES, seed=config.seed, with_accompaniment=False
+        StreamTier(pool, config.channels),
+        frames=PATCH_FRAMES,
+        seed=config.seed,
+        with_accompaniment=config.compares_accompaniment,
     )
     batches = [maker.make(sampler.draw(step)) for step in range(steps)]
-    mixture, vocals = torch.cat([batch.mixture for batch in batches]), torch.cat([batch.vocals for batch in batches])
+    mixture = torch.cat([batch.mixture for batch in batches])
+    vocals = torch.cat([truth(config.objective, *next(batch.sources())) for batch in batches])
     return Probe(config, network, mixture, vocals)

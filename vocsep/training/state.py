@@ -29,8 +29,9 @@ class Course:
         Share of the budget, and of its time.
     loss
         Smoothed over the steps.
-    best_sdr_db, best_weights
-        Of the best validation so far.
+    best_sdr_db, best_mean_sdr_db, best_weights
+        Of the validation so far with the highest mean over the songs. Their median, which is what people are told,
+        jumps more from one validation to the next.
     history
         One entry per validation.
     validations
@@ -44,6 +45,7 @@ class Course:
     used_seconds: float = 0.0
     loss: float = 0.0
     best_sdr_db: float = float("-inf")
+    best_mean_sdr_db: float = float("-inf")
     best_weights: Weights = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     validations: int = 0
@@ -58,6 +60,7 @@ class Course:
             "seconds": self.seconds,
             "used": self.used,
             "best_sdr_db": self.best_sdr_db if self.history else None,
+            "best_mean_sdr_db": self.best_mean_sdr_db if self.history else None,
             "history": self.history,
             "validations": self.validations,
             "validation_seconds": self.validation_seconds,
@@ -70,7 +73,10 @@ class Course:
     ) -> None:
         """Go on from a checkpoint's state, perhaps with another budget and number of validations."""
         self.step, self.best_weights, self.history = step, best_weights, list(state["history"])
-        self.best_sdr_db = state["best_sdr_db"] if self.history else float("-inf")
+        if self.history:
+            self.best_sdr_db = state["best_sdr_db"]
+            # Checkpoints that were saved before the mean decided have the median alone.
+            self.best_mean_sdr_db = state.get("best_mean_sdr_db", self.best_sdr_db)
         self.loss, self.seconds = state["loss"], state["seconds"]
         self.validation_seconds, self.without_better = state["validation_seconds"], state["without_better"]
         # With a larger budget than before, what was used is a smaller share of it.
@@ -83,12 +89,14 @@ class Course:
         """Share of the time that validations took."""
         return self.validation_seconds / max(1e-9, self.seconds)
 
-    def validated(self, sdr_db: float) -> bool:
+    def validated(self, sdr_db: float, mean_sdr_db: float) -> bool:
         """Take note of a validation; whether it is the best so far."""
-        is_best = sdr_db > self.best_sdr_db
+        is_best = mean_sdr_db > self.best_mean_sdr_db
         self.without_better = 0 if is_best else self.without_better + 1
-        self.best_sdr_db = max(self.best_sdr_db, sdr_db)
-        self.history.append({"step": self.step, "valid_sdr_db": sdr_db, "train_loss": self.loss})
+        if is_best:
+            self.best_sdr_db, self.best_mean_sdr_db = sdr_db, mean_sdr_db
+        scores = {"valid_sdr_db": sdr_db, "valid_mean_sdr_db": mean_sdr_db}
+        self.history.append({"step": self.step, **scores, "train_loss": self.loss})
         return is_best
 
 

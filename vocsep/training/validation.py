@@ -20,11 +20,24 @@ from vocsep.spectrograms.masking import apply_mask
 
 @dataclass(frozen=True)
 class Validation:
-    """SDR in dB of all validation songs together, of each, and the estimates that were asked for, by track id."""
+    """SDR in dB of all validation songs together, of each, and the estimates that were asked for, by track id.
+
+    Attributes
+    ----------
+    sdr_db
+        Median over the songs that can be scored.
+    song_sdr_db
+        NaN of songs whose vocals are silent.
+    """
 
     sdr_db: float
     song_sdr_db: dict[str, float]
     estimates: dict[str, Waveform] = field(default_factory=dict)
+
+    @property
+    def mean_sdr_db(self) -> float:
+        """Mean over the songs that can be scored."""
+        return float(np.nanmean(list(self.song_sdr_db.values())))
 
 
 def load_song(store: SpectrogramStore, track: TrackRecord) -> tuple[Waveform, Waveform]:

@@ -93,9 +93,8 @@ def test_whole_song_measures_of_every_row_are_those_of_its_estimates(evaluated: 
             mixture, sources, sample_rate, fine, power=1 if power == 1 else 2, full_band=full_band
         )
     else:
-        estimates = cached_separator(models, SeparationSettings(model="1" if row == "model" else "2")).separate(
-            mixture, sample_rate
-        )
+        settings = SeparationSettings(model="1" if row == "model" else "2", precision="32")
+        estimates = cached_separator(models, settings).separate(mixture, sample_rate)
     for source in SOURCES:
         true, estimate = (stems[source].astype(np.float64).ravel() for stems in (sources, estimates))
         song_sdr = 10 * np.log10(true @ true / ((estimate - true) @ (estimate - true)))

@@ -237,7 +237,7 @@ def scores_of_saved(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("saved")
     add_model(folder / "models")
     dataset = open_dataset(demo_root)
-    separate = cached_separator(folder / "models", SeparationSettings(model="1")).separate
+    separate = cached_separator(folder / "models", SeparationSettings(model="1", precision="32")).separate
     for song in dataset.split("test"):
         sources, sample_rate = read_sources(song, ("mixture",))
         write_stems(folder / "float" / "test" / song.name, separate(sources["mixture"], sample_rate), sample_rate)

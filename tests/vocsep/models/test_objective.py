@@ -20,10 +20,12 @@ from vocsep.models.objective import (
     distance,
     distances,
     fitting_bias,
+    in_phase,
     l1,
     minimized,
     mse,
     oracle_mask,
+    truth,
 )
 from vocsep.models.objective_config import Objective
 
@@ -127,6 +129,58 @@ def test_silent_mixture_gives_no_nan_whatever_the_choices() -> None:
 
 
 # Targets and losses
+
+
+def random_spectra(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vocals and rest, complex, and far apart in level in many places."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = 10 ** (2 * torch.randn((2, 3, 2, 8, 16), generator=generator))
+    vocals, rest = levels * torch.randn((2, 3, 2, 8, 16), dtype=torch.complex64, generator=generator)
+    return vocals, rest
+
+
+def test_in_phase_is_the_real_part_of_the_source_along_the_mixture() -> None:
+    vocals, rest = random_spectra(7)
+    mixture = vocals + rest
+    expected = (vocals * mixture.conj()).real / mixture.abs()
+    found = in_phase(mixture.abs(), vocals.abs(), rest.abs())
+    # Where one of the two is far louder, the difference of their squares keeps few digits of the other.
+    torch.testing.assert_close(found, expected, rtol=0, atol=float(mixture.abs().max()) * 1e-6)
+    assert (found < 0).any()
+
+
+def test_no_mask_leaves_a_smaller_error_of_the_complex_source_than_in_phase() -> None:
+    vocals, rest = random_spectra(8)
+    mixture = vocals + rest
+    best = (in_phase(mixture.abs(), vocals.abs(), rest.abs()) / mixture.abs()).clamp(0, 1)
+
+    def error(mask: torch.Tensor) -> torch.Tensor:
+        return (mask * mixture - vocals).abs().double()
+
+    for mask in torch.linspace(0, 1, 101):
+        assert (error(best) <= error(mask.expand_as(best)) * (1 + 1e-3) + 1e-3 * mixture.abs()).all()
+
+
+def test_in_phase_of_silence_is_zero_and_never_more_than_the_source() -> None:
+    mixture = torch.tensor([0.0, 0.0, 1.0, 1e-6, 2.0])
+    source = torch.tensor([0.0, 3.0, 5.0, 1.0, 2.0])
+    rest = torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0])
+    found = in_phase(mixture, source, rest)
+    assert found[0] == found[1] == 0
+    assert (found.abs() <= source).all()
+    assert found[4] == pytest.approx(2, rel=1e-6)
+
+
+@pytest.mark.parametrize("target", ["source", "oracle", "log-ratio"])
+def test_truth_of_other_targets_is_the_source(target: str) -> None:
+    mixture, source = torch.rand(2, 1, 2, 3, 4)
+    objective = Objective.model_validate({"target": target, "loss": "l1"})
+    assert truth(objective, mixture, source, None) is source
+
+
+def test_truth_of_in_phase_is_that_part() -> None:
+    mixture, source, rest = torch.rand(3, 1, 2, 3, 4)
+    assert torch.equal(truth(Objective(), mixture, source, rest), in_phase(mixture, source, rest))
 
 
 def test_oracle_mask_is_the_clipped_ratio() -> None:

@@ -12,7 +12,7 @@ from storage.registry import ModelRegistry
 from vocsep.models.architecture import TfcTdfArchitecture, parse_architecture
 from vocsep.models.export import export_model
 from vocsep.models.masks import predict_block, predict_mask
-from vocsep.models.tfc_tdf import TfcTdf
+from vocsep.models.tfc_tdf import AcrossBins, TfcTdf
 from vocsep.models.torch_network import TorchNetwork, folded, load_network
 from vocsep.spectrograms.config import load_spectrogram_config
 
@@ -70,6 +70,27 @@ def test_every_bin_is_seen_from_every_bin() -> None:
     for seen_from in (0, 100, 255):
         (gradient,) = torch.autograd.grad(network(magnitudes)[0, 0, 8, seen_from], magnitudes, retain_graph=True)
         assert (gradient[0, 0].abs().amax(dim=0) > 0).all()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_layer_across_bins_is_a_product_along_frequency_and_keeps_the_memory_format(
+    memory_format: torch.memory_format,
+) -> None:
+    torch.manual_seed(0)
+    layer = AcrossBins(12, 5)
+    hidden = torch.rand(3, 4, 7, 12).contiguous(memory_format=memory_format).requires_grad_()
+    products = layer(hidden)
+    assert products.is_contiguous(memory_format=memory_format)
+    wanted = torch.einsum("gf,bctf->bctg", layer.weight, hidden)
+    torch.testing.assert_close(products, wanted)
+    weighting = torch.rand_like(wanted)
+    inputs = (hidden, layer.weight)
+    for found, expected in zip(
+        torch.autograd.grad((products * weighting).sum(), inputs),
+        torch.autograd.grad((wanted * weighting).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_masks_of_blocks_are_those_of_the_whole_song() -> None:

@@ -31,7 +31,10 @@ EVERYTHING = Augmentation(
 def sampler(
     store: SpectrogramStore, augmentation: Augmentation = EVERYTHING, batch_size: int = 12, frames: int = FRAMES
 ) -> PatchSampler:
-    return PatchSampler(SongPool(store), batch_size=batch_size, frames=frames, augmentation=augmentation, seed=5)
+    pool = SongPool(store)
+    return PatchSampler(
+        pool, batch_size=batch_size, frames=frames, augmentation=augmentation, seed=5, is_silent=pool.is_silent
+    )
 
 
 def maker(

@@ -1,6 +1,7 @@
 """Which patches a step sees, and how they are changed."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,18 +20,31 @@ NOTHING = Augmentation(remix=0, gain=0, swap=0, pitch=0, tempo=0)
 SONGS = ((9, 1), (20, 2), (3, 1), (4, 2))  # frames and channels
 
 
+def never_silent(track: Array, start: Array, frames: Array) -> Array:
+    """All songs have singing everywhere."""
+    return np.zeros(len(track), dtype=bool)
+
+
 def sampler(
     songs: tuple[tuple[int, int], ...] = SONGS,
     *,
     batch_size: int = 16,
     frames: int = 4,
     seed: int = 0,
+    is_silent: Callable[[Array, Array, Array], Array] = never_silent,
     **changed: Any,
 ) -> PatchSampler:
     """Of songs with so many frames and channels; nothing is changed but what is asked for."""
     tracks = [record(length, channels, number) for number, (length, channels) in enumerate(songs, start=1)]
     augmentation = Augmentation.model_validate(NOTHING.model_dump() | changed)
-    return PatchSampler(pool_of(*tracks), batch_size=batch_size, frames=frames, augmentation=augmentation, seed=seed)
+    return PatchSampler(
+        pool_of(*tracks),
+        batch_size=batch_size,
+        frames=frames,
+        augmentation=augmentation,
+        seed=seed,
+        is_silent=is_silent,
+    )
 
 
 def chosen(name: str, value: float) -> dict[str, Any]:
@@ -89,6 +103,22 @@ def test_neither_the_global_random_numbers_nor_the_settings_of_one_change_move_t
     after = columns(sampler(remix=0.5, gain=0.7, pitch=0.3).draw(0))
     for name in ("remixed", "phase", "vocals.track", "vocals.start", "accompaniment.start"):
         assert np.array_equal(before[name], after[name]), name
+
+
+def test_places_that_are_silent_are_drawn_again_and_no_other_draw_moves() -> None:
+    def is_silent(track: Array, start: Array, frames: Array) -> Array:
+        silent: Array = (track == 1) & (start < 8)
+        return silent
+
+    everything: dict[str, Any] = {"remix": 0.5, "gain": 0.5, "swap": 0.5, "pitch": 0.5, "tempo": 0.5}
+    before, after = (joined(sampler(**everything, is_silent=one), 50) for one in (never_silent, is_silent))
+    kept = ~is_silent(before["vocals.track"], before["vocals.start"], before["vocals.frames"])
+    assert 0.2 < kept.mean() < 0.9
+    for name, values in before.items():
+        assert np.array_equal(after[name][kept], values[kept]), name
+    others = before["remixed"]
+    for name in (name for name in before if name.startswith("accompaniment.") or name in ("remixed", "phase")):
+        assert np.array_equal(after[name][others], before[name][others]), name
 
 
 # Shares of several processes

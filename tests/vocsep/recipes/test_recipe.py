@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import yaml
 
 from storage.errors import UserError
@@ -35,6 +36,8 @@ def config(folder: Path, demo_root: Path) -> RecipeConfig:
     soundfile.write(folder / "instrumentals" / "Waves.wav", noise, 44100)
     (folder / "others").mkdir()
     soundfile.write(folder / "others" / "Surf.wav", noise[::-1], 44100)
+    (folder / "voices").mkdir()
+    soundfile.write(folder / "voices" / "Hum.wav", 0.01 * np.sin(np.arange(16_000) / 5), 8000)
     recipe = {
         "title": "A small model",
         "sets": [
@@ -55,6 +58,13 @@ def config(folder: Path, demo_root: Path) -> RecipeConfig:
                 "source": "Other waves",
                 "path": str(folder / "others"),
                 "kind": "accompaniment",
+            },
+            {
+                "name": "spoken",
+                "source": "A voice over the waves",
+                "path": str(folder / "voices"),
+                "kind": "vocals",
+                "over": "still",
             },
         ],
         "training": {"steps": 4, "width": 4, "batch_size": 4, "validations": 1, "ema": 0, "shown_songs": 0},
@@ -100,7 +110,7 @@ def test_card_says_how_the_model_does_on_other_music(made: RecipeResult, folder:
     card = (folder / "model" / "README.md").read_text()
     rate = 44100
     waves = soundfile.read(folder / "others" / "Surf.wav", dtype="float32")[0].T
-    vocals = Separator.load(str(folder / "work" / "models" / "0001")).separate(waves, rate)["vocals"]
+    vocals = Separator.load(str(folder / "work" / "models" / "0001"), precision="32").separate(waves, rate)["vocals"]
     level = 10 * np.log10(np.square(vocals).sum() / np.square(waves).sum())
     assert found["still"]["vocals_level_db"] == {
         "median": pytest.approx(level, abs=0.01),
@@ -122,25 +132,105 @@ def test_card_says_how_the_model_does_on_other_music(made: RecipeResult, folder:
     )
 
 
+def test_voice_is_scored_over_the_music_of_another_check_as_loud_as_it(made: RecipeResult, folder: Path) -> None:
+    found = json.loads((folder / "model" / "model.json").read_text())["checks"]["spoken"]
+    rate = 44100
+    music = soundfile.read(folder / "others" / "Surf.wav", dtype="float32")[0].T[:, : 2 * rate]
+    hum = soxr.resample(soundfile.read(folder / "voices" / "Hum.wav", dtype="float32")[0], 8000, rate)
+    hum = np.stack([hum, hum]) * np.sqrt(np.square(music).sum() / (2 * np.square(hum).sum()))
+    separator = Separator.load(str(folder / "work" / "models" / "0001"), precision="32")
+    separated = separator.separate(music + hum, rate)["vocals"]
+    scores = [
+        10 * np.log10(np.square(hum[:, part]).sum() / np.square(separated[:, part] - hum[:, part]).sum())
+        for part in (slice(0, rate), slice(rate, 2 * rate))
+    ]
+    assert found == {
+        "songs": 1,
+        "vocals_sdr_db": dict.fromkeys(("median", "mean"), pytest.approx(np.mean(scores), abs=0.01)),
+    }
+    assert "A voice over the waves" in (folder / "model" / "README.md").read_text()
+
+
+def test_voice_without_music_to_lay_it_over_is_refused(config: RecipeConfig, folder: Path) -> None:
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    content["checks"] = content["checks"][2:]
+    wrong = folder / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(content))
+    one_line(lambda: load_recipe(wrong), "over still")
+    del content["checks"][0]["over"]
+    wrong.write_text(yaml.safe_dump(content))
+    one_line(lambda: load_recipe(wrong), "kind vocals and over")
+
+
 def test_music_that_the_model_was_trained_on_is_no_check(made: RecipeResult, folder: Path) -> None:
     trained_on = MusicCheck(name="a", source="s", path=folder / "instrumentals", kind="accompaniment")
     evaluation = EvaluateConfig(model="1", models=folder / "work" / "models")
     one_line(lambda: run_check(trained_on, folder / "instrumentals", evaluation, None, serial), "'Waves'")
 
 
+def test_further_trainings_go_on_from_the_one_before(made: RecipeResult, config: RecipeConfig, folder: Path) -> None:
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    later = content["training"] | {"steps": 2, "learning_rate": 1e-6}
+    content["further"] = [{"training": later, "shares": {"waves": {"accompaniment": 0.25}}}]
+    content["checks"] = []
+    other = folder / "further.yaml"
+    other.write_text(yaml.safe_dump(content))
+    models = ModelRegistry(folder / "work" / "models")
+    before = models.versions()
+    result = make_model(config.model_copy(update={"recipe": other, "output": folder / "further"}))
+    # The first training is not done again.
+    (added,) = set(models.versions()) - set(before)
+    first, last = models.open("1"), models.open(str(added))
+    assert last.description["training"]["fine_tune"] == "1"
+    (extra,) = last.description["training"]["extra"]
+    assert extra["accompaniment"] == 0.25
+    # At this rate the weights are those of the first, and no others.
+    held, wanted = last.load_weights(), first.load_weights()
+    for name in (name for name, value in wanted.items() if value.ndim > 1):
+        np.testing.assert_allclose(held[name], wanted[name], rtol=0, atol=1e-4)
+    description = json.loads((Path(result.model) / "model.json").read_text())
+    assert [one["steps_done"] for one in (*description["earlier_trainings"], description["training"])] == [4, 2]
+    earlier, later = (one.description["history"] for one in (first, last))
+    assert description["history"] == [*earlier, *(point | {"step": 4 + point["step"]} for point in later)]
+    assert [point["step"] for point in description["history"]] == [4, 6]
+    card = (Path(result.model) / "README.md").read_text()
+    assert "trained for 4 steps of 4 patches" in card
+    assert "then 2 steps of 4 patches" in card
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"shares": {"demo": {"vocals": 0.5}}}, "further.shares: demo"),
+        ({"training": {"fine_tune": "3"}}, "further.training.fine_tune"),
+        ({"training": {"extra": ["data/other.zarr"]}}, "training.extra"),
+    ],
+)
+def test_further_trainings_that_contradict_the_recipe_are_refused(
+    config: RecipeConfig, folder: Path, change: dict[str, object], reason: str
+) -> None:
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    content["further"] = [{"training": {}} | change]
+    wrong = folder / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(content))
+    one_line(lambda: load_recipe(wrong), reason)
+
+
 def test_what_is_done_is_not_done_again_and_a_changed_recipe_begins_anew(
     made: RecipeResult, config: RecipeConfig, folder: Path
 ) -> None:
+    models = ModelRegistry(folder / "work" / "models")
+    held = models.versions()
     before = (folder / "work" / "models" / "0001" / "model.safetensors").stat().st_mtime_ns
     assert make_model(config) is not None
-    assert ModelRegistry(folder / "work" / "models").versions() == [1]
+    assert models.versions() == held
     assert (folder / "work" / "models" / "0001" / "model.safetensors").stat().st_mtime_ns == before
     content = yaml.safe_load((folder / "recipe.yaml").read_text())
     content["training"]["seed"] = 7
     other = folder / "other.yaml"
     other.write_text(yaml.safe_dump(content))
     make_model(config.model_copy(update={"recipe": other}))
-    assert ModelRegistry(folder / "work" / "models").versions() == [1, 2]
+    assert models.versions() == [*held, held[-1] + 1]
 
 
 def test_songs_that_left_a_set_are_not_trained_on(config: RecipeConfig, folder: Path, tmp_path: Path) -> None:

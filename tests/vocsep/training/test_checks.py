@@ -169,7 +169,7 @@ def memory(name):
 config = TrainConfig(network="unet", width=40)
 architecture = UNetArchitecture(channels=1, width=40)
 mixture = torch.rand(16, 1, 128, 128)
-batch = Batch(mixture, mixture * 0.3, None)
+batch = Batch(mixture, mixture * 0.3, mixture * 0.7)
 group = Group(torch.device("cpu"), "float32")
 # What an optimizer imports when it is first made is no memory of the network.
 new_optimizer(config, torch.nn.Linear(1, 1), group.device)

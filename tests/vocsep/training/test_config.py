@@ -59,7 +59,7 @@ def test_wrong_or_unknown_setting_is_refused_by_its_name(wrong: dict[str, Any]) 
 
 
 def test_devices_that_cannot_share_a_batch_are_refused_before_they_start() -> None:
-    with pytest.raises(ValidationError, match="devices 99 cannot share a batch_size of 16 evenly"):
+    with pytest.raises(ValidationError, match="devices 99 cannot share a batch_size of 8 evenly"):
         TrainConfig(devices=99)
     assert TrainConfig(devices=8).devices == 8
 
@@ -138,7 +138,7 @@ def test_schedule_of_both_goes_by_the_steps_where_they_end_first_also_after_a_sl
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, "450 steps or 15 minutes"),
+        ({}, "1000 steps or 15 minutes"),
         ({"max_minutes": 0.5}, "0.5 minutes"),
         ({"steps": 500}, "500 steps"),
         ({"steps": 500, "max_minutes": 90}, "500 steps or 90 minutes"),

@@ -15,13 +15,13 @@ from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
 from tests.vocsep.models.small_models import unet
 from tests.vocsep.training.training_runs import are_equal, fit_plainly, quick, scripted, small_store, train, weights_of
+from vocsep.models.precision import pick_precision
 from vocsep.models.torch_network import load_network
 from vocsep.models.unet import UNet
 from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.training.description import describe_model, training_digest
 from vocsep.training.fit import TrainResult, fit
-from vocsep.training.group import pick_precision
 from vocsep.training.validation import load_song, median_frame_sdr, validate
 
 TRAIN_AND_VALID = ("train", "train", "valid")
@@ -59,7 +59,7 @@ def test_model_is_in_the_registry_and_its_files_load_again(run: tuple[TrainResul
     registry = ModelRegistry(folder / "models")
     assert registry.versions() == [result.version] == [1]
     assert Path(result.model_path) == registry.open("1").path
-    separator = Separator.load(registry.open("1"), device="cpu")
+    separator = Separator.load(registry.open("1"), device="cpu", precision="32")
     waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 22050)).astype(np.float32)
     vocals = separator.separate(waveform, 44100)["vocals"]
     assert np.isfinite(vocals).all()
@@ -240,7 +240,7 @@ def test_network_of_two_targets_is_saved_loaded_and_separates(store: Spectrogram
     result = train(store, tmp_path, targets=("vocals", "accompaniment"), **settings)
     model = ModelRegistry(tmp_path / "models").open("1")
     assert model.description["targets"] == ["vocals", "accompaniment"]
-    separator = Separator.load(model, device="cpu")
+    separator = Separator.load(model, device="cpu", precision="32")
     assert separator.network.targets == 2
     (track,) = store.tracks("valid")
     mixture, vocals = load_song(store, track)
@@ -292,6 +292,23 @@ def test_run_ends_when_validations_are_no_better_for_as_long_as_patience_lasts(
     assert result.valid_sdr_db == 2.5
     assert 16 <= result.steps <= 17
     assert ModelRegistry(tmp_path / "models").versions() == [1]
+
+
+def test_weights_of_the_highest_mean_are_kept_and_their_median_is_told(
+    store: SpectrogramStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [(0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (2.0, 2.0, 9.0), (3.5, 3.5, 3.5)]
+    monkeypatch.setattr("vocsep.training.loop.validate", scripted(scores))
+    plain: dict[str, Any] = {"ema": 0, "schedule": "constant", "warmup": 0}
+    result = train(store, tmp_path, steps=9, validations=3, **plain)
+    history = read_json(Path(result.run_folder) / "run.json")["history"]
+    assert [(entry["step"], entry["valid_sdr_db"]) for entry in history] == [(3, 3.0), (6, 2.0), (9, 3.5)]
+    assert [entry["valid_mean_sdr_db"] for entry in history] == pytest.approx([3.0, 13 / 3, 3.5])
+    assert result.valid_sdr_db == 2.0
+    assert ModelRegistry(tmp_path / "models").open("1").description["metrics"]["valid_sdr_db"] == 2.0
+    monkeypatch.setattr("vocsep.training.loop.validate", scripted([0.0, 1.0]))
+    until_then = train(store, tmp_path / "until then", steps=6, validations=1, **plain)
+    assert are_equal(weights_of(result), weights_of(until_then))
 
 
 def test_minutes_end_in_a_validated_model_in_time(store: SpectrogramStore, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def network_of(dropout: float = 0.0) -> MaskModule:
 
 def batch_of(size: int) -> Batch:
     mixture = torch.rand(size, 1, 64, 128, generator=torch.Generator().manual_seed(1))
-    return Batch(mixture, mixture * torch.linspace(0.1, 0.9, size)[:, None, None, None], None)
+    share = torch.linspace(0.1, 0.9, size)[:, None, None, None]
+    return Batch(mixture, mixture * share, mixture * (1 - share).sqrt())
 
 
 def learned(network: MaskModule, batch: Batch, threads: int, seed: int = 5) -> tuple[float, dict[str, Tensor]]:
@@ -44,15 +45,14 @@ def learned(network: MaskModule, batch: Batch, threads: int, seed: int = 5) -> t
 @pytest.mark.parametrize("size", [1, 8, 16, 21, 24])
 def test_gradients_and_statistics_are_the_means_of_parts_in_plain_torch(size: int) -> None:
     network = network_of().double()
-    single = batch_of(size)
-    batch = Batch(single.mixture.double(), single.vocals.double(), None)
+    batch = Batch(*(part.double() for part in batch_of(size) if part is not None))
     count = max(1, size // PART_PATCHES)
     loss, expected = 0.0, {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
     for part in range(count):
         alone = copy.deepcopy(network).train()
         for norm in batch_norms(alone):
             norm.momentum = 0.1 * len(range(part, size, count)) / size  # shares of one step of 0.1
-        own = Batch(batch.mixture[part::count], batch.vocals[part::count], None)
+        own = Batch(*(each[part::count] for each in batch if each is not None))
         part_loss = LOSS(alone, own)
         part_loss.backward()  # type: ignore[no-untyped-call]
         share = len(own.mixture) / size

@@ -233,6 +233,7 @@ def test_best_and_history_of_a_stopped_run_come_back(store: SpectrogramStore, tm
     before = checkpoint_of(run).state
     assert [entry["step"] for entry in before["history"]] == [3, 6]
     assert before["best_sdr_db"] == max(entry["valid_sdr_db"] for entry in before["history"])
+    assert before["best_mean_sdr_db"] == pytest.approx(before["best_sdr_db"])
     result = train(store, tmp_path, resume="auto", steps=12, validations=4)
     history = read_json(run / "run.json")["history"]
     assert [entry["step"] for entry in history] == [3, 6, 9, 12]

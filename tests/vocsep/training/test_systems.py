@@ -50,7 +50,7 @@ def test_systems_are_those_of_the_table() -> None:
 
 def test_default_objective_is_the_l1_distance_of_magnitudes_with_scaled_roots() -> None:
     assert TrainConfig().objective == Objective(
-        input="root", output="mask", target="source", loss="snr", bins="even", bias=None
+        input="root", output="mask", target="in-phase", loss="snr", bins="even", bias=None
     )
 
 
@@ -66,7 +66,7 @@ def test_every_system_trains_is_saved_and_separates(name: str | None, store: Spe
     result = train(store, tmp_path, **settings)
     assert np.isfinite(result.valid_sdr_db)
     model = ModelRegistry(tmp_path / "models").open("1")
-    separator = Separator.load(model, device="cpu")
+    separator = Separator.load(model, device="cpu", precision="32")
     assert model.description["objective"] == TrainConfig.model_validate(settings).objective.model_dump(mode="json")
     waveform = 0.3 * np.random.default_rng(0).standard_normal((1, 4000)).astype(np.float32)
     mask = separator.mask(waveform, 1000)

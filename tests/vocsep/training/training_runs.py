@@ -273,10 +273,15 @@ def _child(output: Path, environment: dict[str, str], target: Callable[..., None
     target(*arguments)
 
 
-def scripted(scores: Sequence[float]) -> Callable[..., Validation]:
-    """A `validate` that gives one score after the other; the first is the floor's."""
+def scripted(scores: Sequence[float | tuple[float, ...]]) -> Callable[..., Validation]:
+    """A `validate` that gives one score after the other, or the scores of songs; the first are the floor's."""
     following = iter(scores)
-    return lambda store, network, keep_songs=0, threads=1: Validation(next(following), {})
+
+    def validate(*_: Any, **__: Any) -> Validation:
+        songs = np.atleast_1d(next(following)).tolist()
+        return Validation(float(np.median(songs)), {str(number): score for number, score in enumerate(songs)})
+
+    return validate
 
 
 def _fit(store: Path, folder: Path, resume: str, changed: dict[str, Any]) -> None:
