@@ -23,6 +23,8 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
+from benchmarks import require_ffmpeg
+
 Floats = NDArray[Any]
 
 RATE = 44_100
@@ -49,6 +51,7 @@ def main() -> None:
 
 def compare(dataset: Path | None, seconds: float, rounds: int) -> None:
     """Print the table and the JSON line."""
+    require_ffmpeg("museval")
     samples = int(seconds * RATE)
     references = real_songs(Path(dataset), samples) if dataset else synthetic_song(samples)
     estimates = ideal_ratio_mask(references)

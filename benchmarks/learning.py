@@ -36,6 +36,7 @@ from vocsep.demo.dataset import make_demo
 from vocsep.models.architecture import UNetArchitecture
 from vocsep.models.mask_module import InputScaling, MaskModule
 from vocsep.models.masks import predict_mask
+from vocsep.models.precision import pick_precision
 from vocsep.models.registry import open_registry
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.patches.maker import Batch
@@ -49,7 +50,7 @@ from vocsep.spectrograms.masking import apply_mask
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
-from vocsep.training.group import Group, pick_precision
+from vocsep.training.group import Group
 from vocsep.training.initial_network import initial_network
 from vocsep.training.loop import batch_loss
 from vocsep.training.optimizer import new_optimizer

@@ -14,6 +14,7 @@ ratios are medians over the rounds of the ratios within one.
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -33,13 +34,14 @@ from vocsep.mapping import Outcome, pooled
 from vocsep.metrics.bsseval import bss_eval
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import build_network
+from vocsep.models.precision import pick_precision
 from vocsep.patches.maker import Batch
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.track import preprocess_song
 from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.training.config import TrainConfig
-from vocsep.training.group import Group, pick_precision
+from vocsep.training.group import Group
 from vocsep.training.loop import batch_loss
 from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
@@ -101,8 +103,9 @@ def _ratio(first: list[float], second: list[float]) -> float:
 
 @contextlib.contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """So many programs that only compute."""
-    loops = [subprocess.Popen(["sh", "-c", "while :; do :; done"], start_new_session=True) for _ in range(count)]
+    """So many programs that only compute, as long as this one lives."""
+    script = f"while kill -0 {os.getpid()}; do i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done; done 2>/dev/null"
+    loops = [subprocess.Popen(["sh", "-c", script], start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:
@@ -123,7 +126,7 @@ def rate(way: str, network_name: str, seconds: float) -> float:
     group = Group(torch.device("cpu"), pick_precision("cpu", "auto"))
     network = build_network(architecture, config.dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mixture = torch.rand(config.batch_size, 2, 128, 512)
-    batch = Batch(mixture, mixture * 0.3, None)
+    batch = Batch(mixture, mixture * 0.3, mixture * 0.8)
     loss = partial(batch_loss, config.objective)
     optimizer = new_optimizer(config, network, group.device)
     threads = torch.get_num_threads()

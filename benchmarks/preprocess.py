@@ -34,6 +34,7 @@ import av
 import numpy as np
 from distributed import Client
 
+from benchmarks import require_ffmpeg
 from benchmarks.evaluation import peak_megabytes
 from flows.cluster import dask_client, map_songs
 from vocsep.datasets.layouts import open_dataset
@@ -68,6 +69,7 @@ def main() -> None:
     if arguments.peak:
         print(peak_of(arguments.peak))
         return
+    require_ffmpeg("musdb")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "demo"
         if arguments.dataset is None:

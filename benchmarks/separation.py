@@ -25,11 +25,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.separation_choices import Bfloat16Network
 from vocsep.arrays import Spectrogram, Waveform
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.reading import decode, decode_blocks
@@ -63,24 +63,24 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="length of the song")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every contender")
     arguments = parser.parse_args()
-    network, config = the_model(arguments.models, arguments.model)
+    network, architecture, config = the_model(arguments.models, arguments.model)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         waveform = the_song(arguments.song, folder, arguments.minutes)
         print(f"{arguments.minutes:g} minutes, stereo, {RATE} Hz; {JOBS} threads on {usable_cores()} cores")
-        seconds = measure(network, config, waveform, folder, arguments.rounds)
+        seconds = measure(network, architecture, config, waveform, folder, arguments.rounds)
     report(seconds, 60 * arguments.minutes)
 
 
-def the_model(models: Path | None, name: str) -> tuple[MaskModule, SpectrogramConfig]:
-    """Network in evaluation mode, and what it sees."""
+def the_model(models: Path | None, name: str) -> tuple[MaskModule, dict[str, Any], SpectrogramConfig]:
+    """Network in evaluation mode, the description of its architecture, and what it sees."""
     if models is None:
         torch.manual_seed(0)
-        return build_network(
-            TfcTdfArchitecture(channels=2, bins=512, scaled_bins=512, input="root")
-        ).eval(), load_spectrogram_config("fine")
+        architecture = TfcTdfArchitecture(channels=2, bins=512, scaled_bins=512, input="root")
+        return build_network(architecture).eval(), architecture.model_dump(mode="json"), load_spectrogram_config("fine")
     model = open_registry(models).open(name)
-    return load_network(model), SpectrogramConfig.model_validate(model.description["spectrogram"])
+    config = SpectrogramConfig.model_validate(model.description["spectrogram"])
+    return load_network(model), model.description["architecture"], config
 
 
 def the_song(path: Path | None, folder: Path, minutes: float) -> Waveform:
@@ -98,7 +98,12 @@ def the_song(path: Path | None, folder: Path, minutes: float) -> Waveform:
 
 
 def measure(
-    network: MaskModule, config: SpectrogramConfig, waveform: Waveform, folder: Path, rounds: int
+    network: MaskModule,
+    architecture: dict[str, Any],
+    config: SpectrogramConfig,
+    waveform: Waveform,
+    folder: Path,
+    rounds: int,
 ) -> dict[str, float]:
     """Median wall seconds of every contender."""
     files = {kind: folder / f"song.{kind}" for kind in ("wav", "mp3")}
@@ -112,7 +117,7 @@ def measure(
         for segment in segments([waveform], RATE, config)
     ]
     onnx = folder / "network.onnx"
-    write_onnx(folded(network), config.bins, {"architecture": {"channels": network.channels, "targets": 1}}, onnx)
+    write_onnx(folded(network), config.bins, {"architecture": architecture}, onnx)
     contenders: dict[str, Callable[[], object]] = {
         f"separate_{kind}": partial(
             separate, file, folder / "out", Separator(fast, config, jobs=JOBS, transforms=TorchTransforms())
@@ -125,7 +130,7 @@ def measure(
         "forward_unfolded": partial(forward, TorchNetwork(network), blocks),
         "forward_channels_first": partial(forward, _Plain(folded(network)), blocks),
         "forward_both_threads": partial(forward_one_by_one, fast, blocks),
-        "forward_bfloat16": partial(forward, Bfloat16Network(folded(network)), blocks),
+        "forward_bfloat16": partial(forward, TorchNetwork(folded(network), "bfloat16"), blocks),
         "forward_onnx": partial(forward, OnnxNetwork(onnx), blocks),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}

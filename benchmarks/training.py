@@ -40,6 +40,7 @@ from vocsep.datasets.layouts import open_dataset
 from vocsep.demo.dataset import make_demo
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.networks import build_network
+from vocsep.models.precision import pick_precision
 from vocsep.models.torch_network import pick_device
 from vocsep.patches.maker import Batch
 from vocsep.patches.pool import SongPool
@@ -52,7 +53,7 @@ from vocsep.spectrograms.config import PATCH_FRAMES, load_spectrogram_config
 from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
-from vocsep.training.group import Group, pick_precision
+from vocsep.training.group import Group
 from vocsep.training.loop import batch_loss
 from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
@@ -213,7 +214,7 @@ class ZarrItems(Dataset[tuple[Arrays, ...]]):
     def collate(self, items: list[tuple[Arrays, ...]]) -> Batch:
         """A batch."""
         mixture, vocals, accompaniment = (torch.from_numpy(np.stack(patches)) for patches in zip(*items, strict=True))
-        return Batch(mixture, vocals, accompaniment if "accompaniment" in self._config.targets else None)
+        return Batch(mixture, vocals, accompaniment if self._config.compares_accompaniment else None)
 
     def _draw(self, random: np.random.Generator) -> tuple[str, int, int]:
         frames = np.array([track[1] for track in self._tracks])
