@@ -114,7 +114,7 @@ def measure(
     fast = TorchNetwork(folded(network))
     blocks = [
         segment.magnitudes[None] if network.channels == 2 else segment.magnitudes[:, None]
-        for segment in segments([waveform], RATE, config)
+        for segment in segments([waveform], RATE, config, network.context_frames)
     ]
     onnx = folder / "network.onnx"
     write_onnx(folded(network), config.bins, {"architecture": architecture}, onnx)

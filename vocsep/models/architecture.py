@@ -1,12 +1,12 @@
 """What a model file says of its network: enough to build it again."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from storage.errors import UserError
 from vocsep.config import Settings
-from vocsep.models.objective_config import InputName, OutputName
+from vocsep.models.objective_config import PEAK_REACH, InputName, OutputName
 from vocsep.spectrograms.config import SpectrogramConfig
 
 NetworkName = Literal["unet", "tfc-tdf"]
@@ -33,6 +33,9 @@ class NetworkArchitecture(Settings):
         Whether the lowest of the bins that come in stays outside; it gets the mask of the second.
     """
 
+    reached_frames: ClassVar[int]
+    """How far the layers reach from a multiple of their strides, and from the frame after one; a multiple of them."""
+
     channels: Literal[1, 2]
     width: int = Field(ge=1, le=MOST_MAPS)
     targets: Literal[1, 2] = 1
@@ -55,10 +58,16 @@ class NetworkArchitecture(Settings):
             raise ValueError("scaled_bins goes with the input root, and with no other")
         return self
 
+    @property
+    def context_frames(self) -> int:
+        """Frames before and after a block that decide its masks; it begins at a multiple of the strides."""
+        return self.reached_frames + (PEAK_REACH if self.input == "peak" else 0)
+
 
 class UNetArchitecture(NetworkArchitecture):
     """Of `vocsep.models.unet.UNet`."""
 
+    reached_frames = 192
     name: Literal["unet"] = "unet"
     width: int = Field(default=16, ge=1, le=MOST_MAPS)
 
@@ -66,6 +75,7 @@ class UNetArchitecture(NetworkArchitecture):
 class TfcTdfArchitecture(NetworkArchitecture):
     """Of `vocsep.models.tfc_tdf.TfcTdf`; its layers along frequency are made for this number of `bins`."""
 
+    reached_frames = 96
     name: Literal["tfc-tdf"] = "tfc-tdf"
     width: int = Field(default=24, ge=1, le=MOST_MAPS)
     bins: int = Field(ge=1, le=MOST_BINS)

@@ -46,7 +46,7 @@ class MaskModule(nn.Module, ABC):
 
     Attributes
     ----------
-    channels, targets, input, output, drops_dc
+    channels, targets, input, output, drops_dc, context_frames
         See `vocsep.models.architecture.NetworkArchitecture`.
     scaling
         Learned scaling of the input `root`; None for others.
@@ -67,6 +67,7 @@ class MaskModule(nn.Module, ABC):
         self.input = architecture.input
         self.output = architecture.output
         self.drops_dc = architecture.drops_dc
+        self.context_frames = architecture.context_frames
         self.scaling = None if architecture.scaled_bins is None else InputScaling(architecture.scaled_bins)
 
     @abstractmethod

@@ -9,12 +9,9 @@ from vocsep.arrays import Spectrogram
 from vocsep.models.network import MaskNetwork
 from vocsep.spectrograms.config import PATCH_FRAMES
 
-# The network sees blocks of a song, each with this much context on both sides that is thrown away afterwards. Blocks
-# and context are multiples of every network's strides (at most 64), and from there none reaches further than 191
-# frames, so that the mask is that of the whole song at once. (The input `peak` looks 64 frames further: there masks may
-# differ by some 1e-5.)
+# The network sees blocks of a song, each with `context_frames` on both sides that are thrown away afterwards. They are
+# multiples of every network's strides (at most 64), so that the mask is that of the whole song at once.
 BLOCK_FRAMES = 1536
-CONTEXT_FRAMES = 192
 
 PATCHES_AT_ONCE = 16
 MOST_OVERLAP = 0.9
@@ -30,6 +27,11 @@ def default_groups(channels: int) -> Groups:
     return [tuple(range(min(channels, 2))), *((channel,) for channel in range(2, channels))]
 
 
+def context_frames(network: MaskNetwork, overlap: float = 0.0) -> int:
+    """Frames before and after a block that decide its mask; see `predict_block` for `overlap`."""
+    return PATCH_FRAMES if overlap else network.context_frames
+
+
 def predict_mask(
     network: MaskNetwork, magnitudes: Spectrogram, groups: Groups | None = None, overlap: float = 0.0
 ) -> Spectrogram:
@@ -37,13 +39,13 @@ def predict_mask(
 
     See `predict_block`.
     """
-    frames = magnitudes.shape[1]
+    frames, context = magnitudes.shape[1], context_frames(network, overlap)
     mask = np.empty(magnitudes.shape, dtype=np.float32)
     for start in range(0, frames, BLOCK_FRAMES):
         stop = min(start + BLOCK_FRAMES, frames)
-        left = max(0, start - CONTEXT_FRAMES)
+        left = max(0, start - context)
         mask[:, start:stop] = predict_block(
-            network, magnitudes[:, left : stop + CONTEXT_FRAMES], left, slice(start, stop), groups, overlap
+            network, magnitudes[:, left : stop + context], left, slice(start, stop), groups, overlap
         )
     return mask
 
@@ -65,7 +67,7 @@ def predict_block(
     Parameters
     ----------
     magnitudes
-        Raw magnitudes of the song from frame `first` on: `CONTEXT_FRAMES` before the block and after it, or fewer where
+        Raw magnitudes of the song from frame `first` on: `context_frames` before the block and after it, or fewer where
         the song begins and ends.
     block
         Frames of the song that a mask is wanted for.

@@ -23,6 +23,11 @@ class MaskNetwork(Protocol):
         """1: masks of the vocals; 2: of vocals and accompaniment."""
         ...
 
+    @property
+    def context_frames(self) -> int:
+        """Frames before and after a block that decide its masks (see `NetworkArchitecture`)."""
+        ...
+
     def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
         """Masks `(batch, targets * channels, frames, bins)` of raw magnitudes `(batch, channels, frames, bins)`.
 

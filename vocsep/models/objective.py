@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vocsep.models.objective_config import Objective, OutputName
+from vocsep.models.objective_config import PEAK_REACH, Objective, OutputName
 
 EPSILON = 1e-8
 LOWEST_LOG, HIGHEST_LOG = -12.0, 2.0
-# Half a training patch: how far around itself a frame of a longer song looks for its peak.
-PEAK_REACH = 64
 
 # Inputs: what the network makes of raw magnitudes. (`root` has weights: `vocsep.models.mask_module.InputScaling`.)
 

@@ -8,6 +8,8 @@ from vocsep.config import Settings
 
 InputName = Literal["root", "raw", "log", "log-unit", "raw-unit", "peak"]
 OutputName = Literal["mask", "log-mask", "magnitude"]
+# Half a training patch: how far around itself a frame of a longer song looks for its peak, with the input `peak`.
+PEAK_REACH = 64
 
 
 class Objective(Settings):

@@ -77,6 +77,7 @@ class OnnxNetwork:
             self.description: dict[str, Any] = json.loads(metadata[METADATA_KEY])
             architecture = parse_architecture(self.description["architecture"])
             self._channels, self._targets = architecture.channels, architecture.targets
+            self._context_frames = architecture.context_frames
         except Exception as error:  # ONNX Runtime's errors have no common class
             raise _no_network(path, error) from None
 
@@ -89,6 +90,11 @@ class OnnxNetwork:
     def targets(self) -> int:
         """Sources that there are masks for."""
         return self._targets
+
+    @property
+    def context_frames(self) -> int:
+        """Frames before and after a block that decide its masks."""
+        return self._context_frames
 
     def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
         """Masks of raw magnitudes (see `MaskNetwork`)."""

@@ -106,6 +106,11 @@ class TorchNetwork:
         """Sources that there are masks for."""
         return self._network.targets
 
+    @property
+    def context_frames(self) -> int:
+        """Frames before and after a block that decide its masks."""
+        return self._network.context_frames
+
     @torch.inference_mode()
     def __call__(self, magnitudes: Spectrogram) -> Spectrogram:
         """Masks of raw magnitudes (see `MaskNetwork`)."""

@@ -12,7 +12,7 @@ from vocsep.arrays import Spectrogram, Waveform
 from vocsep.config import validated
 from vocsep.cores import usable_threads
 from vocsep.memory import BLOCK_BYTES, affordable
-from vocsep.models.masks import Groups, default_groups, predict_block, predict_mask
+from vocsep.models.masks import Groups, context_frames, default_groups, predict_block, predict_mask
 from vocsep.models.network import EngineName, MaskNetwork
 from vocsep.models.precision import WantedPrecision, pick_precision
 from vocsep.models.registry import open_registry
@@ -188,6 +188,7 @@ class Separator:
             self.spectrogram,
             groups,
             block_mask,
+            context_frames=context_frames(self.network, self.overlap),
             refine=self.wiener,
             transforms=self.transforms,
             jobs=self.jobs,

@@ -122,10 +122,12 @@ class _Kept:
             self.start += self.blocks.pop(0).shape[1]
 
 
-def segments(blocks: Iterable[Waveform], sample_rate: int, config: SpectrogramConfig) -> Iterator[Segment]:
+def segments(
+    blocks: Iterable[Waveform], sample_rate: int, config: SpectrogramConfig, context_frames: int
+) -> Iterator[Segment]:
     """Cut a song that comes in blocks of `(channels, samples)` into segments; memory stays that of a few.
 
-    There is at least one block with at least one sample.
+    There is at least one block with at least one sample. Magnitudes have `context_frames` more on both sides.
     """
     n_fft, hop_length = own_rate_stft(sample_rate, config)
     own_per_frame = (sample_rate * config.hop_length) / (config.sample_rate * hop_length)
@@ -150,14 +152,14 @@ def segments(blocks: Iterable[Waveform], sample_rate: int, config: SpectrogramCo
     def cut(stop: int, is_last: bool) -> Segment:
         nonlocal magnitudes, first, start
         joined = np.concatenate(magnitudes, axis=1)
-        left = max(0, start - masks.CONTEXT_FRAMES)
+        left = max(0, start - context_frames)
         own_start = first_own_frame(start)
         own_stop = max(own_start, 1 + kept.stop // hop_length) if is_last else first_own_frame(stop)
         # A frame is centered: it covers half a window before its sample and after it.
         begin, end = own_start * hop_length - n_fft // 2, (own_stop - 1) * hop_length + n_fft // 2
         finished = kept.stop if is_last else own_stop * hop_length - n_fft // 2
         segment = Segment(
-            joined[:, left - first : stop + 1 + masks.CONTEXT_FRAMES - first],
+            joined[:, left - first : stop + 1 + context_frames - first],
             left,
             slice(start, stop),
             slice(start, min(stop + 1, total)),
@@ -165,7 +167,7 @@ def segments(blocks: Iterable[Waveform], sample_rate: int, config: SpectrogramCo
             kept.take(begin, end),
             slice(max(0, begin) - begin, finished - begin),
         )
-        start, first = stop, max(0, stop - masks.CONTEXT_FRAMES)
+        start, first = stop, max(0, stop - context_frames)
         magnitudes = [joined[:, first - total :].copy()]
         kept.drop_before(finished)
         return segment
@@ -174,7 +176,7 @@ def segments(blocks: Iterable[Waveform], sample_rate: int, config: SpectrogramCo
         block = np.abs(drop_bin(spectrum, config))
         magnitudes.append(block)
         total += block.shape[1]
-        while total > start + masks.BLOCK_FRAMES + masks.CONTEXT_FRAMES + 1:
+        while total > start + masks.BLOCK_FRAMES + context_frames + 1:
             yield cut(start + masks.BLOCK_FRAMES, is_last=False)
     while start + masks.BLOCK_FRAMES < total:
         yield cut(start + masks.BLOCK_FRAMES, is_last=False)
@@ -270,6 +272,7 @@ def separate_stream(
     groups: Groups,
     block_mask: BlockMask,
     *,
+    context_frames: int,
     refine: bool,
     transforms: Transforms,
     jobs: int,
@@ -280,6 +283,8 @@ def separate_stream(
     ----------
     groups
         Channels of the file that belong together (see `masks.Groups`).
+    context_frames
+        What `block_mask` needs on both sides of a block.
     refine
         Whether the multichannel Wiener filter refines the vocals; else the mask is applied as it is.
     transforms
@@ -291,7 +296,7 @@ def separate_stream(
     def filtered(workers: Executor) -> Iterator[Filtered]:
         waiting: deque[Future[Filtered]] = deque()
         try:
-            for segment in segments(blocks, sample_rate, config):
+            for segment in segments(blocks, sample_rate, config, context_frames):
                 waiting.append(
                     workers.submit(filter_segment, segment, sample_rate, config, groups, block_mask, refine, transforms)
                 )

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from storage.errors import UserError
 from tests.vocsep.models.small_models import lively
 from vocsep.models import masks
+from vocsep.models.architecture import parse_architecture
+from vocsep.models.mask_module import MaskModule
 from vocsep.models.masks import default_groups, predict_block, predict_mask
+from vocsep.models.networks import build_network
 from vocsep.models.torch_network import TorchNetwork, folded
 
 Array = NDArray[Any]
@@ -19,6 +22,12 @@ Array = NDArray[Any]
 
 def network(channels: int, **options: Any) -> TorchNetwork:
     return TorchNetwork(lively(channels, **options))
+
+
+def of_name(name: str, input: str) -> MaskModule:
+    torch.manual_seed(0)
+    content = {"name": name, "channels": 1, "width": 2, "input": input} | ({"bins": 64} if name == "tfc-tdf" else {})
+    return build_network(parse_architecture(content)).eval()
 
 
 def in_one_pass(channels: int, batch: Array, **options: Any) -> Array:
@@ -47,17 +56,32 @@ def test_mask_made_block_by_block_is_that_of_one_pass_over_the_whole_song(
     np.testing.assert_allclose(mask, whole, rtol=0, atol=1e-5)
 
 
-def test_network_reaches_no_further_than_the_context_from_a_multiple_of_its_strides() -> None:
-    reach = lively(1)
+@pytest.mark.parametrize("name", ["unet", "tfc-tdf"])
+def test_network_reaches_no_further_than_its_context_from_a_multiple_of_its_strides(name: str) -> None:
+    network = of_name(name, "raw")
+    context = network.context_frames
+    assert context % network.frame_stride == 0
     start, stop = 512, 640
     magnitudes = torch.rand(1, 1, 1216, 64, requires_grad=True)
     # A block, and the one frame more that a stretched mask needs.
-    reach(magnitudes)[:, :, start : stop + 1].sum().backward()
+    network(magnitudes)[:, :, start : stop + 1].sum().backward()
     assert magnitudes.grad is not None
     seen = magnitudes.grad.abs().sum(dim=(0, 1, 3)).nonzero()[:, 0]
-    assert start - int(seen.min()) <= masks.CONTEXT_FRAMES
-    assert int(seen.max()) - stop <= masks.CONTEXT_FRAMES
-    assert int(seen.max()) - stop > masks.CONTEXT_FRAMES - 64  # no more than is needed
+    assert start - int(seen.min()) <= context
+    assert int(seen.max()) - stop <= context
+    assert int(seen.max()) - stop > context - network.frame_stride  # no more than is needed
+
+
+@pytest.mark.parametrize("name", ["unet", "tfc-tdf"])
+def test_loudest_frame_beyond_the_context_does_not_change_a_mask_that_is_made_of_shares_of_the_peak(name: str) -> None:
+    network = of_name(name, "peak")
+    magnitudes = torch.rand(1, 1, 1216, 64)
+    with torch.inference_mode():
+        mask = network(magnitudes)[:, :, 512:641]
+        for frame, changes in ((511 - network.context_frames, False), (511 - 64, True)):
+            louder = magnitudes.clone()
+            louder[:, :, frame] = 10
+            assert ((network(louder)[:, :, 512:641] - mask).abs().max() > 1e-6) == changes
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -147,7 +171,8 @@ def test_any_block_with_its_context_has_the_mask_that_it_has_in_the_whole_song(
 ) -> None:
     magnitudes = song(1, 900, bins=64)
     block = slice(64 * start, min(900, 64 * (start + blocks) + 1))
-    left, right = max(0, block.start - masks.CONTEXT_FRAMES), block.stop + masks.CONTEXT_FRAMES
+    context = network(1).context_frames
+    left, right = max(0, block.start - context), block.stop + context
     part = predict_block(network(1), magnitudes[:, left:right], left, block, overlap=overlap)
     whole = predict_mask(network(1), magnitudes, overlap=overlap)
     np.testing.assert_allclose(part, whole[:, block], rtol=0, atol=1e-5)

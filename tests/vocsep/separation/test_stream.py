@@ -63,7 +63,17 @@ def streamed(
 
     blocks = in_blocks(waveform, sizes)
     return list(
-        separate_stream(blocks, sample_rate, config, groups, block_mask, refine=refine, transforms=transforms, jobs=2)
+        separate_stream(
+            blocks,
+            sample_rate,
+            config,
+            groups,
+            block_mask,
+            context_frames=network.context_frames,
+            refine=refine,
+            transforms=transforms,
+            jobs=2,
+        )
     )
 
 
@@ -171,7 +181,7 @@ def test_every_own_frame_lies_in_one_segment_and_every_model_frame_in_one_block(
     monkeypatch.setattr(masks, "BLOCK_FRAMES", 64)
     for sample_rate in (8000, 44100, 47_999):
         waveform = music(4, 2, sample_rate, seconds=7.0)
-        cut = list(segments(in_blocks(waveform, [4321]), sample_rate, PRESETS["fine"]))
+        cut = list(segments(in_blocks(waveform, [4321]), sample_rate, PRESETS["fine"], context_frames=192))
         hop = own_rate_stft(sample_rate, PRESETS["fine"])[1]
         edges = [segment.own_frames for segment in cut]
         assert [edge.start for edge in edges] == [0, *(edge.stop for edge in edges[:-1])]
