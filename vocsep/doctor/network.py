@@ -17,6 +17,7 @@ from vocsep.models.precision import pick_precision
 from vocsep.models.torch_network import TorchNetwork
 from vocsep.preprocessing.config import spectrogram_config
 from vocsep.separation.separator import Separator
+from vocsep.training.optimizer import new_optimizer
 from vocsep.training.probe import Probe
 from vocsep.training.validation import load_song
 
@@ -155,11 +156,10 @@ def _learn_by_heart(
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     mixture, vocals = probe.mixture[:1, :, :FRAMES], network.kept(probe.vocals[:1, :, :FRAMES])
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    optimizer = new_optimizer(probe.config, network, torch.device("cpu"))
     losses = []
     for step in range(steps):
-        if least is not None:
-            optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        optimizer.param_groups[0]["lr"] = rate if least is None else rate * (1 - step / steps)
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=pick_precision("cpu", "auto") == "bfloat16"):
             estimate = network.estimates(mixture)[0]
