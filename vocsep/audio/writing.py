@@ -124,9 +124,9 @@ class _PyavEncoder:
         """Encode `(channels, samples)`."""
         samples: np.ndarray[Any, Any] = block
         if self._format == "s16":
-            samples = _integers(block, 15).astype(np.int16)
+            samples = _whole(block, 15).astype(np.int16)
         elif self._format == "s32":
-            samples = _integers(block, 23) << 8
+            samples = _whole(block, 23).astype(np.int32) << 8
         interleaved = np.stack(tuple(samples), axis=-1).reshape(1, -1)  # four times as fast as copying samples.T
         frame = av.AudioFrame.from_ndarray(interleaved, format=self._format, layout=self._layout)
         frame.sample_rate = self._rate
@@ -209,10 +209,13 @@ class _OggEncoder:
         self._output.close()
 
 
-def _integers(block: Waveform, bits: int) -> "np.ndarray[Any, np.dtype[np.int32]]":
-    """Samples times `2**bits`, rounded; what is beyond full scale is cut off."""
+def _whole(block: Waveform, bits: int) -> Waveform:
+    """Samples times `2**bits`, rounded; what is beyond full scale is cut off. Up to 23 bits, float32 is exact."""
     scale = float(1 << bits)
-    return np.rint(np.clip(block.astype(np.float64) * scale, -scale, scale - 1)).astype(np.int32)
+    with np.errstate(over="ignore"):
+        scaled = block * np.float32(scale)
+    np.clip(scaled, -scale, scale - 1, out=scaled)
+    return np.rint(scaled, out=scaled)
 
 
 _ATTACHED = av.stream.Disposition.attached_pic
