@@ -1,5 +1,6 @@
 """Commands in processes of their own that are there at once: forked from one that has imported what they need."""
 
+import contextlib
 import gc
 import importlib
 import multiprocessing
@@ -16,21 +17,56 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["vocsep.cli.main", "vocsep.training.step", "vocsep.evaluation.step", "torch._dynamo"])
 
 
+class Forked:
+    """`main` of a module as a program with these arguments, in `folder`; used as `subprocess.Popen` is."""
+
+    def __init__(self, module: str, *arguments: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self.args = [module, *arguments]
+        self._place = tempfile.TemporaryDirectory()
+        self._printed = [Path(self._place.name, name) for name in ("output", "errors")]
+        given = (module, arguments, str(folder), dict(environment), *map(str, self._printed))
+        self._process = processes.Process(target=_run, args=given)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self) -> tuple[str, str]:
+        """What it printed, on stdout and stderr, when it has ended."""
+        self._process.join(600)
+        if self._process.exitcode is None:
+            self.kill()
+            raise AssertionError(f"still there after 600 s: {self.args}")
+        output, errors = (path.read_text() if path.exists() else "" for path in self._printed)
+        return output, errors
+
+    def close(self) -> None:
+        """End it, and forget what it printed."""
+        self.kill()
+        self._process.join()
+        self._place.cleanup()
+
+
 def run_forked(
     module: str, *arguments: str, folder: Path, environment: Mapping[str, str]
 ) -> "subprocess.CompletedProcess[str]":
     """What `main` of a module does as a program with these arguments, in `folder`."""
-    with tempfile.TemporaryDirectory() as place:
-        printed = [Path(place, name) for name in ("output", "errors")]
-        given = (module, arguments, str(folder), dict(environment), *map(str, printed))
-        process = processes.Process(target=_run, args=given)
-        process.start()
-        process.join(600)
-        if process.exitcode is None:
-            process.kill()
-            raise AssertionError(f"still there after 600 s: {module} {arguments}")
-        output, errors = (path.read_text() for path in printed)
-        return subprocess.CompletedProcess([module, *arguments], process.exitcode, output, errors)
+    with contextlib.closing(Forked(module, *arguments, folder=folder, environment=environment)) as command:
+        output, errors = command.communicate()
+        assert command.returncode is not None
+        return subprocess.CompletedProcess(command.args, command.returncode, output, errors)
 
 
 def _run(

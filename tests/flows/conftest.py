@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import run_forked
+from tests.forked import Forked, run_forked
 from tests.helpers import free_port
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -76,19 +76,13 @@ def run_flows(flows_environment: dict[str, str]) -> Run:
 
 
 @contextlib.contextmanager
-def flow_process(folder: Path, environment: dict[str, str], *arguments: str) -> "Iterator[subprocess.Popen[str]]":
-    """`python -m flows ...` while it runs; it is killed at the end."""
-    command = [sys.executable, "-m", "flows", *arguments]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
-    try:
+def flow_process(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[Forked]:
+    """What `python -m flows ...` does, while it runs; it is killed at the end."""
+    with contextlib.closing(Forked("flows.cli", *arguments, folder=folder, environment=environment)) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
-def wait_until(reached: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+def wait_until(reached: Callable[[], bool], process: Forked) -> None:
     """Wait until a running process got somewhere."""
     deadline = time.monotonic() + 600
     while not reached():

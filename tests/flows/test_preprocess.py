@@ -20,7 +20,7 @@ from storage.lock import holder, lock_path, store_lock
 from storage.store import SpectrogramStore
 from tests.disk import fill, small_disk
 from tests.flows.conftest import Run, clean_environment, flow_process, wait_until
-from tests.forked import run_forked
+from tests.forked import Forked, run_forked
 from tests.helpers import tree
 from tests.stores import shard_times, track_folders
 from vocsep.datasets.layouts import open_dataset
@@ -31,8 +31,6 @@ from vocsep.spectrograms.config import load_spectrogram_config
 
 FINE = StoreConfig(spectrogram=load_spectrogram_config("fine"))
 SONGS = 30
-
-Flow = subprocess.Popen[str]
 
 # Runs, each in a forked process, so that none waits for imports; killed some time after it wrote so many tracks, unless
 # that is never. The first one is in this process and loads whatever is loaded on first use.
@@ -160,7 +158,7 @@ def test_store_after_20_kills_at_random_moments_and_a_finishing_run_is_that_of_a
 # --- the real flow --------------------------------------------------------------------------------------
 
 
-def dask_workers(flow: Flow) -> list[int]:
+def dask_workers(flow: Forked) -> list[int]:
     """Processes of a flow's Dask workers."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -171,7 +169,7 @@ def dask_workers(flow: Flow) -> list[int]:
     return found
 
 
-def wait_for_tracks(store: Path, count: int, flow: Flow) -> None:
+def wait_for_tracks(store: Path, count: int, flow: Forked) -> None:
     wait_until(lambda: len(track_folders(store)) >= count, flow)
 
 
@@ -217,7 +215,7 @@ def test_disk_that_fills_up_stops_the_flow_in_one_line_and_the_next_run_goes_on(
         with flow_process(tmp_path, flows_environment, *arguments) as flow:
             wait_for_tracks(store, 6, flow)
             fill(disk / "filler")
-            output, errors = flow.communicate(timeout=600)
+            output, errors = flow.communicate()
         assert flow.returncode == 2, output + errors
         error = errors[errors.rindex("error: ") :]
         assert error.count("\n") == 1

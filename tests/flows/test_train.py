@@ -43,7 +43,7 @@ def stop(command: list[str], folder: Path, environment: dict[str, str], number: 
     with flow_process(folder, environment, *command) as process:
         wait_until(lambda: last_step(folder / "data/runs") >= after, process)
         process.send_signal(number)
-        output = "".join(process.communicate(timeout=600))
+        output = "".join(process.communicate())
     assert process.returncode == 128 + number, output
     assert "Traceback" not in output
     assert output.count("stopped by ") == 1, output
