@@ -215,7 +215,8 @@ def _whole(block: Waveform, bits: int) -> Waveform:
     with np.errstate(over="ignore"):
         scaled = block * np.float32(scale)
     np.clip(scaled, -scale, scale - 1, out=scaled)
-    return np.rint(scaled, out=scaled)
+    whole: Waveform = np.rint(scaled, out=scaled)
+    return whole
 
 
 _ATTACHED = av.stream.Disposition.attached_pic
