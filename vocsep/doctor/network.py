@@ -25,7 +25,7 @@ from vocsep.training.validation import load_song
 # loss must fall.
 FRAMES, ONE_BATCH_STEPS, ONE_BATCH_FALL = 64, 250, 0.9
 # Learning rates of the range test; each starts anew.
-RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 RANGE_STEPS = 40
 # A rate is judged by its share of the best one's progress, and by its remaining loss as a multiple of the best one's.
 GOOD_SHARE, POOR_SHARE = 0.8, 0.6
