@@ -1,4 +1,4 @@
-"""Which training patches a step sees: places in the songs, and how each is changed. No data is read here.
+"""Which training patches a step sees: places in the songs, and how each is changed.
 
 The draws of a step depend on nothing but the songs' lengths, where they have singing, the settings, the seed and the
 step.
