@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 processes = multiprocessing.get_context("forkserver")
-# The first optimizer imports torch._dynamo, for seconds.
-processes.set_forkserver_preload(["vocsep.cli.main", "vocsep.training.step", "vocsep.evaluation.step", "torch._dynamo"])
+processes.set_forkserver_preload(["tests.preloaded"])
 
 
 class Forked:

@@ -79,7 +79,7 @@ def test_export_that_differs_from_the_model_is_refused_and_leaves_no_file(
     # The exporter gets another network than the one that it is compared with.
     monkeypatch.setattr(export, "folded", lambda network: lively(1, seed=5))
     with pytest.raises(UserError, match="differ") as error:
-        export_model("1", models, "onnx", tmp_path / "wrong.onnx")
+        export_model("1", models, "torch", tmp_path / "wrong.pt2")
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
