@@ -9,11 +9,23 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.preloaded"])
+ROOT = Path(__file__).parents[1]
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["tests.preloaded"])
+
+
+def forked(target: Callable[..., object], *arguments: Any) -> ForkServerProcess:
+    """A process of a function, not started yet."""
+    with contextlib.chdir(ROOT):  # a test's folder has nothing to preload
+        forkserver.ensure_running()
+    return _processes.Process(target=target, args=arguments)
 
 
 class Forked:
@@ -23,8 +35,7 @@ class Forked:
         self.args = [module, *arguments]
         self._place = tempfile.TemporaryDirectory()
         self._printed = [Path(self._place.name, name) for name in ("output", "errors")]
-        given = (module, arguments, str(folder), dict(environment), *map(str, self._printed))
-        self._process = processes.Process(target=_run, args=given)
+        self._process = forked(_run, module, arguments, str(folder), dict(environment), *map(str, self._printed))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from storage.checkpoints import CheckpointFolder
 from storage.errors import UserError
+from tests.forked import forked
 from tests.helpers import flip
 
 Arrays = dict[str, NDArray[Any]]
 
 STATE = {"best": 4.25, "history": [{"step": 3, "sdr": -1.5}], "note": "Zoë", "nothing": None, "seconds": 1e-7}
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["storage.checkpoints"])
 
 
 def some_arrays(seed: int, size: int = 12) -> Arrays:
@@ -212,8 +210,8 @@ def test_kill_at_any_moment_of_writing_leaves_the_last_checkpoint_that_was_saved
     random.seed(0)
     saved, interrupted = 0, 0
     for _ in range(12):
-        ours, theirs = _processes.Pipe(duplex=False)
-        process = _processes.Process(target=save_forever, args=(tmp_path, saved + 1, theirs))
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        process = forked(save_forever, tmp_path, saved + 1, theirs)
         process.start()
         theirs.close()
         assert ours.poll(60)
@@ -256,8 +254,8 @@ def save_under_limit(path: Path, limit: int, pipe: Connection) -> None:
 
 def test_write_that_fails_is_an_error_and_leaves_what_was_there(folder: CheckpointFolder) -> None:
     before = names(folder)
-    ours, theirs = _processes.Pipe(duplex=False)
-    process = _processes.Process(target=save_under_limit, args=(folder.path, 50_000, theirs))
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = forked(save_under_limit, folder.path, 50_000, theirs)
     process.start()
     process.join(600)
     assert process.exitcode == 0

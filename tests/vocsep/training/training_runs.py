@@ -24,7 +24,7 @@ from storage.files import read_json
 from storage.manifest import SourceFile
 from storage.registry import ModelRegistry
 from storage.store import SpectrogramStore
-from tests.forked import processes
+from tests.forked import forked
 from tests.tracks import write_track
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.spectrograms.config import SpectrogramConfig
@@ -172,7 +172,7 @@ class Child:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._output = folder / f"output-{time.monotonic_ns()}.txt"
-        self._process = processes.Process(target=_child, args=(self._output, environment, target, *arguments))
+        self._process = forked(_child, self._output, environment, target, *arguments)
         self._process.start()
 
     @property
