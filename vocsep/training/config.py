@@ -32,7 +32,7 @@ class TrainConfig(Settings):
     """How a model is trained.
 
     The budget is `steps`, `epochs` and `max_minutes`; whichever is used up first ends the run. An epoch is as many
-    patches as lie side by side in the training songs. With none of them: 1000 steps, or 15 minutes where the machine is
+    patches as lie side by side in the training songs. With none of them: 1300 steps, or 15 minutes where the machine is
     slow.
     """
 
@@ -41,7 +41,7 @@ class TrainConfig(Settings):
     max_minutes: float | None = Field(
         default=None,
         gt=0,
-        description="Budget in minutes. Without any budget: 1000 steps, 5 to 10 minutes of two cores, at most 15.",
+        description="Budget in minutes. Without any budget: 1300 steps, 4 to 13 minutes of two cores, at most 15.",
     )
     batch_size: int = Field(default=8, ge=1, description="Patches of 128 frames per step, over all processes.")
     optimizer: Literal["muon", "adam", "adamw"] = Field(
