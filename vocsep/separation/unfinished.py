@@ -60,8 +60,11 @@ def _locked_folder(output: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:  # a second signal cuts the first attempt short: a pool ends its workers when one of them is gone
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(descriptor)
 
 
 def _sweep(output: Path) -> None:
