@@ -40,9 +40,17 @@ def made_folders(folders: Iterable[Path]) -> Iterator[None]:
                 raise one_line(folder, "written", error) from None
         yield
     finally:
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        try:
+            _remove_empty(made)
+        finally:  # see `_locked_folder`
+            _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those of some folders that are empty, the last first."""
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
