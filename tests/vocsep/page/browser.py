@@ -79,6 +79,28 @@ async () => {
   return [rows, time];
 }
 """
+# As on a busy machine: every 11th time that the audio thread is told something, 100 ms later than meant.
+_HOLD_UP = """
+() => {
+  let calls = 0;
+  const told = [
+    [AudioParam, "setValueAtTime", "linearRampToValueAtTime", "setTargetAtTime", "setValueCurveAtTime"],
+    [AudioBufferSourceNode, "start"],
+    [AudioScheduledSourceNode, "stop"],
+  ];
+  for (const [{ prototype }, ...names] of told) {
+    for (const name of names) {
+      const call = prototype[name];
+      prototype[name] = function (...values) {
+        calls += 1;
+        const until = calls % 11 === 0 ? performance.now() + 100 : 0;
+        while (performance.now() < until);
+        return call.apply(this, values);
+      };
+    }
+  }
+}
+"""
 
 
 @contextmanager
@@ -129,6 +151,25 @@ def of_sound(page: Page, expression: str) -> Any:
     return page.evaluate(
         f"(() => {{ const {{ sound }} = document.querySelector('{_PLAYER}').vocsep; return {expression}; }})()"
     )
+
+
+def now(page: Page) -> float:
+    """Where the player is, in seconds."""
+    seconds: float = of_sound(page, "sound.seconds")
+    return seconds
+
+
+def seek(page: Page, seconds: float) -> None:
+    """Click on the waveform of the vocals."""
+    box = page.locator(".lane.vocals .time").bounding_box()
+    duration = of_sound(page, "sound.duration")
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * seconds / duration, box["y"] + 20)
+
+
+def hold_up(page: Page) -> None:
+    """Let the page tell the audio thread things late now and then, as a busy machine does."""
+    page.evaluate(_HOLD_UP)
 
 
 def shown_time(page: Page) -> tuple[float, float, bool]:

@@ -20,9 +20,12 @@ from tests.vocsep.page.browser import (
     Visit,
     chromium,
     drop,
+    hold_up,
+    now,
     of_sound,
     place_of,
     recorded,
+    seek,
     shown_time,
     start_recording,
     until,
@@ -99,19 +102,6 @@ def sine(page: RunningPage) -> str:
     song = page.upload("tone.flac", encoded(np.stack([tone, tone]).astype(np.float32)))
     assert page.ended(song)["state"] == "done"
     return song
-
-
-def seek(tab: Page, seconds: float) -> None:
-    """Click on the waveform of the vocals."""
-    box = tab.locator(".lane.vocals .time").bounding_box()
-    duration = of_sound(tab, "sound.duration")
-    assert box is not None
-    tab.mouse.click(box["x"] + box["width"] * seconds / duration, box["y"] + 20)
-
-
-def now(tab: Page) -> float:
-    seconds: float = of_sound(tab, "sound.seconds")
-    return seconds
 
 
 def recorded_from(tab: Page, seconds: float, length: float) -> tuple[Samples, float]:
@@ -210,8 +200,11 @@ def test_a_loop_repeats_to_the_sample(visit: Callable[..., Visit], song: str) ->
     expect(tab.locator(".loop-text")).to_be_empty()
 
 
-def test_nothing_clicks(visit: Callable[..., Visit], sine: str) -> None:
+@pytest.mark.parametrize("is_held_up", [False, True])
+def test_nothing_clicks(visit: Callable[..., Visit], sine: str, is_held_up: bool) -> None:
     tab = visit(bypass_csp=True).tab(f"/#songs/{sine}/1")
+    if is_held_up:
+        hold_up(tab)
     tab.locator(".play").click()
     wait_until_sounding(tab)
     tab.keyboard.press("1")

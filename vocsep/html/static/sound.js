@@ -2,8 +2,9 @@
 //
 // All stems of a piece start in one go at one time of the audio clock, whole samples apart from the piece before, so
 // that they cannot drift. Levels change by ramps, and jumps (seeks, loops) dip for a few milliseconds: nothing clicks.
-// A ramp begins a little later than now: the audio thread may be ahead of what is known of it here, and a ramp that
-// begins in its past would be a jump.
+// Between a look at the audio clock and the last call for that time, the page can be held up for longer than any margin.
+// So fades are curves, which last as long when they begin late; a stem is let in after all stems were told in time; and
+// what fades out is stopped much later.
 
 const AHEAD_SECONDS = 6;
 const LEAD_SECONDS = 0.08;
@@ -11,6 +12,7 @@ const MARGIN_SECONDS = 0.03;
 const FADE_SECONDS = 0.012;
 const SEAM_SECONDS = 0.004;
 const LEVEL_SECONDS = 0.012;
+const STOP_SECONDS = 1;
 const LOOK_MS = 250;
 const PIECES_HELD = 4;
 
@@ -28,7 +30,7 @@ export class Sound extends EventTarget {
     this.cursor = null; // what is scheduled next
     this.endTime = null;
     this.sources = new Set();
-    this.fades = []; // of what sounds since the last jump: a pair of gains for each track
+    this.fades = []; // of what sounds since the last jump: three gains for each track
     this.generation = 0;
   }
 
@@ -122,9 +124,9 @@ export class Sound extends EventTarget {
     if (generation !== this.generation) return;
     this.cursor = { frame, time: null };
     this.fades = this.tracks.map((track) => {
-      const [enter, leave] = [new GainNode(this.context), new GainNode(this.context)];
-      enter.connect(leave).connect(track.input);
-      return { enter: enter.gain, leave: leave.gain, input: enter };
+      const [enter, seam, leave] = [0, 1, 1].map((gain) => new GainNode(this.context, { gain }));
+      enter.connect(seam).connect(leave).connect(track.input);
+      return { enter: enter.gain, seam: seam.gain, leave: leave.gain, input: enter };
     });
     await this.#fill(generation);
   }
@@ -150,15 +152,10 @@ export class Sound extends EventTarget {
     const { cursor, loop } = this;
     const now = this.context.currentTime;
     const asked = performance.now();
-    if (cursor.time === null || cursor.time < now + SEAM_SECONDS) {
-      // At the beginning, or where a piece came late: all stems wait alike.
+    const isFirst = cursor.time === null;
+    if (isFirst) {
       const rate = this.context.sampleRate;
       cursor.time = Math.ceil((now + LEAD_SECONDS) * rate) / rate;
-      for (const { enter } of this.fades) {
-        enter.setValueAtTime(0, cursor.time);
-        enter.linearRampToValueAtTime(1, cursor.time + FADE_SECONDS);
-      }
-      this.runs.push({ time: cursor.time, frame: cursor.frame });
     }
     const pieceStart = Math.floor(cursor.frame / this.pieceFrames) * this.pieceFrames;
     const isInLoop = loop && cursor.frame < loop.stop;
@@ -174,19 +171,21 @@ export class Sound extends EventTarget {
       };
       this.sources.add(source);
     });
-    if (now + (performance.now() - asked) / 1000 + SEAM_SECONDS > cursor.time) {
-      // Held up before the last stem was told: some begin too late, each as it comes. All of them again.
+    // Some browsers' clock does not move meanwhile.
+    const told = Math.max(this.context.currentTime, now + (performance.now() - asked) / 1000);
+    if (told + SEAM_SECONDS > cursor.time) {
+      // The piece came late, or the last stem was told late: each begins as it comes. All of them again.
       this.#begin(cursor.frame);
       return;
+    }
+    if (isFirst) {
+      for (const { enter } of this.fades) enter.setValueCurveAtTime([0, 1], cursor.time, FADE_SECONDS);
+      this.runs.push({ time: cursor.time, frame: cursor.frame });
     }
     cursor.frame = stop;
     cursor.time += seconds;
     if (isInLoop && stop === loop.stop) {
-      for (const { enter } of this.fades) {
-        enter.setValueAtTime(1, cursor.time - SEAM_SECONDS);
-        enter.linearRampToValueAtTime(0, cursor.time);
-        enter.linearRampToValueAtTime(1, cursor.time + SEAM_SECONDS);
-      }
+      for (const { seam } of this.fades) seam.setValueCurveAtTime([1, 0, 1], cursor.time - SEAM_SECONDS, 2 * SEAM_SECONDS);
       cursor.frame = loop.start;
       this.runs.push({ time: cursor.time, frame: loop.start });
     } else if (stop >= this.frames) {
@@ -202,11 +201,8 @@ export class Sound extends EventTarget {
     this.cursor = null;
     this.endTime = null;
     const time = this.context.currentTime + MARGIN_SECONDS;
-    for (const { leave } of this.fades) {
-      leave.setValueAtTime(1, time);
-      leave.linearRampToValueAtTime(0, time + FADE_SECONDS);
-    }
-    for (const source of this.sources) source.stop(time + FADE_SECONDS);
+    for (const { leave } of this.fades) leave.setValueCurveAtTime([1, 0], time, FADE_SECONDS);
+    for (const source of this.sources) source.stop(time + STOP_SECONDS);
     this.sources.clear();
     this.fades = [];
   }
