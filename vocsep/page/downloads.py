@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _BLOCK_BYTES = 1 << 18
+# Of the 255 that most file systems take, with room for " - accompaniment.flac" and a number.
+_MOST_TITLE_BYTES = 200
 # What some file system refuses, or a shell takes for more than a name.
 _UNUSABLE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 
@@ -14,7 +16,7 @@ def title(name: str) -> str:
     """A song's name without its ending, as a part of a file's name on any system."""
     plain = _UNUSABLE.sub("_", name.removesuffix(".stem.mp4"))
     stem = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", plain).strip(" .")
-    return stem[:120] or "song"
+    return stem.encode()[:_MOST_TITLE_BYTES].decode(errors="ignore").rstrip() or "song"
 
 
 def download_name(song: str, stem: str, file: str) -> str:

@@ -37,6 +37,7 @@ from vocsep.html.pages import player_script
 
 RATE = 44_100
 SECONDS = 9.0
+MOST_MB = 5
 PICTURES = "VOCSEP_PAGE_PICTURES"
 
 expect.set_options(timeout=WAIT_MS)
@@ -57,7 +58,7 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (report / "report.html").write_text(
         f"<h1>Evaluation</h1><script>document.title = 'ran'</script><script type=\"module\">{player_script()}</script>"
     )
-    options = ("--models", str(root / "models"), "--reports", str(root / "reports"))
+    options = ("--models", str(root / "models"), "--reports", str(root / "reports"), "--most-mb", str(MOST_MB))
     with running_page(root / "songs", *options) as running:
         yield running
 
@@ -116,12 +117,14 @@ def test_a_dropped_song_plays_is_downloaded_and_survives_a_reload(
     visit: Callable[..., Visit], page: RunningPage, mixture: Samples
 ) -> None:
     tab = visit().tab()
-    drop(tab, {"../dropped <i>song</i>.flac": encoded(mixture[:, : 3 * RATE]), "bad.mp3": b"no sound" * 500})
+    refused = {"bad.mp3": b"no sound" * 500, "empty.mp3": b"", "large.mp3": bytes((MOST_MB + 1) * 1_000_000)}
+    drop(tab, {"../dropped <i>song</i>.flac": encoded(mixture[:, : 3 * RATE]), **refused})
     # Its name is text, whatever is in it, and the first song that is separated opens by itself.
     expect(tab.locator(".player .title")).to_have_text(
         "dropped <i>song<_i>.flac".replace("<_i>", "</i>").split("/")[-1]
     )
-    expect(tab.locator(".song .state.error")).to_contain_text("bad.mp3: ")
+    for text in ("bad.mp3: ", "empty.mp3: is empty", "large.mp3: has 6 MB; at most 5 MB are taken"):
+        expect(tab.locator(".song .state.error", has_text=text)).to_be_visible()
     expect(tab.locator(".lane.vocals canvas")).to_be_visible()
     expect(tab.locator("#said")).not_to_be_empty()
     tab.get_by_role("button", name="play (space)").click()

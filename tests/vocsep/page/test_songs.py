@@ -113,10 +113,12 @@ def test_names_are_shown_in_one_line_of_letters(name: str, shown: str) -> None:
         ("Mr. Blue", "Mr. Blue - vocals.wav"),
         ("...", "song - vocals.wav"),
         ("曲.ogg", "曲 - vocals.wav"),
+        ("a" + "曲" * 100, "a" + "曲" * 66 + " - vocals.wav"),  # of three bytes each; file systems take 255
     ],
 )
 def test_downloads_are_called_after_the_song(name: str, file: str) -> None:
     assert download_name(name, "vocals", "vocals.wav") == file
+    assert len(download_name(name, "accompaniment", "accompaniment.flac").encode()) < 255
     assert "/" not in title(name)
 
 

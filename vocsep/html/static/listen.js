@@ -7,7 +7,7 @@ import { Sound } from "./sound.js";
 const SKIP_SECONDS = 5;
 const KEYS = [
   ["Space", "play and pause"], ["← →", "5 s back and forth; with Shift 1 s"], ["Home", "to the beginning"],
-  ["1 to 9", "hear that lane alone"], ["L", "no loop"],
+  ["1 to 9", "hear that lane alone"], ["[ ]", "the loop begins, ends here"], ["L", "no loop"],
 ];
 
 /** A piece of mp3 in base64, without the margins on both its sides. */
@@ -80,6 +80,8 @@ class FilePlayer {
       ArrowLeft: () => this.seek(this.sound.seconds - skip),
       ArrowRight: () => this.seek(this.sound.seconds + skip),
       Home: () => this.seek(0),
+      "[": () => (this.from = this.sound.seconds),
+      "]": () => this.sound.setLoop(this.from ?? 0, this.sound.seconds),
       l: () => this.sound.setLoop(null, null),
     };
     return actions[key] ?? null;

@@ -46,6 +46,7 @@ async function refresh() {
     player ??= new Player(state.limits.chunk_seconds);
     byId("player").vocsep = player; // what sounds can be measured from outside
     document.body.dataset.ready = "";
+    songs.mostBytes = state.limits.bytes;
     songs.show(state.songs);
     follow(state.songs);
     const prefect = byId("prefect");

@@ -8,6 +8,7 @@ export class Songs {
   /** `on` hears `open` (a song and a take), `options` (gives those chosen) and `changed` (ask the server again). */
   constructor(on) {
     this.on = on;
+    this.mostBytes = Infinity;
     this.list = byId("list");
     this.rows = new Map();
     this.uploads = [];
@@ -94,7 +95,7 @@ export class Songs {
       upload.bar.value = share;
       upload.text.textContent = `sending, ${Math.round(100 * share)} %`;
     };
-    upload.stop = api.upload(upload.file, upload.options, onProgress, (error) => {
+    const onEnd = (error) => {
       this.sending = 0;
       this.uploads = this.uploads.filter((one) => one !== upload);
       if (error && error !== "stopped") {
@@ -106,7 +107,17 @@ export class Songs {
       } else upload.element.remove();
       this.on.changed();
       this.#sendNext();
-    });
+    };
+    const refused = this.#refused(upload.file);
+    if (refused) onEnd(refused);
+    else upload.stop = api.upload(upload.file, upload.options, onProgress, onEnd);
+  }
+
+  /** Why the server would not take a file; it need not be asked then. */
+  #refused({ name, size }) {
+    if (!size) return `${name}: is empty`;
+    const [own, most] = [size, this.mostBytes].map((bytes) => Math.round(bytes / 1e6).toLocaleString("en"));
+    return size > this.mostBytes ? `${name}: has ${own} MB; at most ${most} MB are taken` : "";
   }
 
   #songRow(song) {
@@ -188,7 +199,8 @@ export class Songs {
       }));
     }
     if (take.state === "done") {
-      const speed = take.wall_seconds ? `, ${Math.round(take.seconds / take.wall_seconds)} × real time` : "";
+      const times = take.wall_seconds ? Math.round(take.seconds / take.wall_seconds) : 0;
+      const speed = times ? `, ${times} × real time` : "";
       text.textContent = `${clock(take.seconds)}, ${name}${speed}`;
       parts.unshift(h("button", {
         type: "button", className: "listen", textContent: "▶ listen", "aria-label": `listen to ${song.name}, ${name}`,
