@@ -115,6 +115,7 @@ def test_onnx_separates_without_importing_torch_and_gives_the_same_stems(tmp_pat
     [
         (("--format", "wma"), "format"),
         (("--bit-depth", "8"), "bit_depth"),
+        (("--preset", "slow"), "'fast' or 'best'"),
         (("--format", "mp3", "--bit-depth", "16"), "bit depth"),
         (("--stems", "drums"), "stems"),
         (("--format", "flac", "--bitrate", "320"), "mp3, ogg and m4a can"),

@@ -201,6 +201,12 @@ def test_precision_is_bfloat16_exactly_where_the_processor_computes_it(models: P
     np.testing.assert_array_equal(default["vocals"], expected["vocals"])
 
 
+def test_presets_are_names_of_precisions_and_options_given_as_well_win() -> None:
+    assert SeparationSettings(preset="fast") == SeparationSettings().model_copy(update={"preset": "fast"})
+    assert SeparationSettings(preset="best").precision == "32"
+    assert SeparationSettings(preset="best", precision="bf16").precision == "bf16"
+
+
 def test_device_that_is_not_there_is_one_line(models: Path) -> None:
     for device in ("cuda:77", "nonsense"):
         with pytest.raises(UserError, match=device) as error:
