@@ -15,6 +15,7 @@ import pytest
 import typer
 import yaml
 
+import benchmarks.report
 import flows.cli
 import vocsep.cli.main
 
@@ -164,6 +165,16 @@ def test_messages_of_the_troubleshooting_guide_begin_messages_of_the_code() -> N
     assert len(quoted) >= 40
     known = messages()
     assert [one for one in quoted if not any(message.startswith(one) for message in known)] == []
+
+
+def test_measured_figures_come_from_the_kept_results() -> None:
+    page = (ROOT / "docs/benchmarks.md").read_text("utf-8")
+    assert page == benchmarks.report.page()  # otherwise: make bench ARGS=--page
+    card = (ROOT / "vocsep/models/bundled/README.md").read_text("utf-8")  # made with the model
+    expected = (ROOT / "README.md").read_text("utf-8").partition("## What to expect")[2].partition("\n## ")[0]
+    figures = re.findall(r"-?\d+\.\d\d|\d,\d{3}", expected)
+    assert len(figures) >= 16
+    assert [one for one in figures if not re.search(rf"(?<![\d.-]){one}(?!\d)", page + card)] == []
 
 
 def test_the_installation_guide_ends_with_commands_that_work(tmp_path: Path) -> None:
