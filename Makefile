@@ -2,7 +2,7 @@
 # make test                    the tests
 #
 # Variables: MUSDB_PATH (dataset; unset: demo songs), PRESET, MAX_MINUTES, STEPS, EPOCHS, MODEL, INPUT, OUTPUT, STORE,
-# WORKERS, KIND, SEED, SKIP_FAILED=1 (go on without songs that fail), PORT (of serve and page), ARGS (further options of the step),
+# WORKERS, KIND, SEED, SKIP_FAILED=1 (continue without songs that fail), PORT (of serve and page), ARGS (further options of the step),
 # PYTHON (interpreter for the virtual environment).
 
 SHELL := /bin/bash
@@ -69,7 +69,7 @@ separate: setup ## Separate INPUT (a file or folder) into OUTPUT (data/separated
 	@$(if $(INPUT),,echo "INPUT is missing, as in: make separate INPUT=song.mp3" >&2; exit 2)
 	@$(BIN)/vocsep separate "$(INPUT)" $(call option,output,OUTPUT) $(call option,model,MODEL) $(ARGS)
 
-page: setup ## Separate songs and listen to the stems in a browser (PORT, 4280); Ctrl-C ends it.
+page: setup ## Separate songs and listen to the stems in a browser (PORT, 4280); Ctrl-C stops it.
 	@$(BIN)/vocsep page $(call option,port,PORT) $(ARGS)
 
 compare: setup ## Train the systems of the original analysis side by side; report in data/comparison.
@@ -82,13 +82,13 @@ doctor: setup ## Say what is wrong with a training set-up: CONFIG (a system or a
 serve: setup ## Start Prefect's server, all deployments and a worker on this machine (PORT, 4200); see docs/guides/unattended.md.
 	@$(BIN)/python -m flows serve $(call option,port,PORT) $(ARGS)
 
-stop: setup ## End exactly what `make serve` started; runs save what they have.
+stop: setup ## Stop exactly what `make serve` started; trainings save themselves first.
 	@$(BIN)/python -m flows stop
 
-model: setup ## Make the bundled model again from recipes/bundled.yaml (hours; goes on where it was stopped).
+model: setup ## Make the bundled model again from recipes/bundled.yaml (takes hours; resumes when run again).
 	@$(BIN)/python -m flows recipe recipes/bundled.yaml $(ARGS)
 
-retrain: setup ## Take in new songs, train, and let a model that is better on the test songs become the champion.
+retrain: setup ## Add new songs, train, and let a model that is better on the test songs become the champion.
 	@$(BIN)/python -m flows retrain $(PREPROCESS_OPTIONS) $(BUDGET_OPTIONS) $(ARGS)
 
 schedule: setup ## Turn on the weekly retraining of `make serve` (off again: make unschedule).
@@ -106,7 +106,7 @@ lint: setup ## Check style, types and import rules.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-bench: setup ## Run the benchmarks on an idle machine and write docs/benchmarks.md; goes on where it was stopped.
+bench: setup ## Run the benchmarks on an idle machine and write docs/benchmarks.md; resumes when run again.
 	@$(BIN)/python -m benchmarks.report $(ARGS)
 
 docs: setup ## Build the documentation in site/; no network is needed.

@@ -1,6 +1,6 @@
 """`pip install ... 2>&1 | setup_progress.py LOG CONSTRAINTS`: how far pip is, what it downloads, and what is wrong.
 
-All that pip says goes to LOG. Only the standard library is there yet.
+All that pip says goes to LOG. Only the standard library is installed yet.
 """
 
 import re

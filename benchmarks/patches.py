@@ -6,7 +6,7 @@ A store of stereo songs of 3 to 4 minutes is written through `track_writer` into
 given). A patch is a place drawn at random: 128 frames of 512 bins in both channels, made float32. `vocsep` is what
 training does where the songs do not fit into memory: `StreamTier.excerpts` gathers a batch of 16 places, then the
 kernel fills the patches. `memmap` copies the same slices, `zarr` reads them through zarr-python. All use one thread,
-read the same places in turns and end with the same values. Rates are medians over the turns. The store lies in the page
+read the same places in turns and end with the same values. Rates are medians over the turns. The store is in the page
 cache, and every page has been touched once: this is what reading costs when the disk costs nothing.
 """
 
@@ -42,7 +42,7 @@ Array = NDArray[Any]
 
 
 class Places(NamedTuple):
-    """Where the patches of a batch lie: songs, and their first frames."""
+    """Where the patches of a batch are: songs, and their first frames."""
 
     track: NDArray[np.int64]
     start: NDArray[np.int64]

@@ -12,7 +12,7 @@ workers that have started and have imported what they need. All read the same fi
 - `musdb_librosa` reads a song's mixture, vocals and accompaniment with musdb, resamples and transforms them with
   librosa and saves their magnitudes with numpy. It is slow: one song per worker, in at most two rounds.
 
-The workers share whatever cores this process may use: two of them say something only with two idle cores. Memory is
+The workers share the cores that this process may use: two of them say something only with two idle cores. Memory is
 the peak of a fresh process that does one song of `--memory-minutes`.
 """
 

@@ -161,7 +161,7 @@ class Clock:
         return time.perf_counter(), self.batches.seconds_waited if self.batches else 0.0
 
     def look(self, step: int) -> None:
-        """Look at the clock: between two batches' starts lies one step and one batch's making."""
+        """Look at the clock: between two batches' starts are one step and the making of one batch."""
         if step == WARM_UP:
             self._begun = self._now()
         elif step == WARM_UP + self.steps:

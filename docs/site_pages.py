@@ -1,4 +1,4 @@
-"""Pages of the site that are made while it is built: the reference, from the code, and files from beside docs/.
+"""Pages of the site that are made while it is built: the reference, from the code, and files from outside docs/.
 
 A hook of MkDocs; see mkdocs.yml. Nothing that it makes is written into docs/.
 """
@@ -22,42 +22,42 @@ from vocsep.cli.main import app
 from vocsep.config import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-BESIDE = {
+OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "LICENSE": "LICENSE.txt",
     "recipes/bundled.yaml": "bundled.yaml",
     "vocsep/models/bundled/README.md": "bundled-model.md",
 }
-"""Files of the repository that the site holds too, and their places there."""
+"""Files of the repository that the site contains too, and their places there."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that docs/ does not hold."""
+    """Add the pages that docs/ does not contain."""
     generated = {"reference/cli.md": cli_page, "reference/settings.md": settings_page, "reference/api.md": api_page}
     for place, page in generated.items():
         files.append(File.generated(config, place, content=page()))
-    for source, place in BESIDE.items():
+    for source, place in OUTSIDE.items():
         files.append(File.generated(config, place, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links lead to where the site has what they name: in the repository they hold as they are written."""
+    """Let links lead to where the site has what they name; as written they are right in the repository."""
     place = page.file.src_uri
-    source = {there: here for here, there in BESIDE.items()}.get(place, f"docs/{place}")
+    source = {there: here for here, there in OUTSIDE.items()}.get(place, f"docs/{place}")
 
     def moved(link: re.Match[str]) -> str:
         path, anchor = link["path"], link["anchor"] or ""
         target = os.path.normpath(PurePosixPath(source).parent / path)
-        there = BESIDE.get(target) or target.removeprefix("docs/")
+        there = OUTSIDE.get(target) or target.removeprefix("docs/")
         return f"]({os.path.relpath(there, PurePosixPath(place).parent)}{anchor})"
 
     return re.sub(r"\]\((?P<path>[^():#\s]+)(?P<anchor>#[^)\s]*)?\)", moved, markdown)
 
 
 def api_page() -> str:
-    """What `import vocsep` offers, by mkdocstrings; the fields of settings are a page of their own."""
+    """What `import vocsep` offers, by mkdocstrings; the fields of settings are on a separate page."""
     lines = [
         "# Python",
         "",
@@ -172,6 +172,6 @@ def type_name(annotation: Any) -> str:
 
 
 def cell(text: str) -> str:
-    """Text as it stands in a table of Markdown."""
+    """Text escaped for a table of Markdown."""
     text = re.sub(r"([|*_\[\]])", r"\\\1", text.replace("<", "&lt;").replace(">", "&gt;"))
     return re.sub(r"\s+", " ", text).strip()

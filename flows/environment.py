@@ -56,7 +56,7 @@ def set_defaults() -> None:
 
 
 def no_proxy_for_loopback() -> None:
-    """Have this process and those that it starts speak to this machine directly, whatever proxies the variables name.
+    """Have this process and those that it starts connect to this machine directly, without proxies.
 
     A proxy that Prefect's HTTP client cannot use, such as a SOCKS one, fails even where it would not be asked.
     """
@@ -80,7 +80,7 @@ def _is_usable(proxy: str) -> bool:
 
 
 def _forget_gone_server() -> None:
-    """Remove the address that `serve` left if nothing is there any more, as after the machine went down."""
+    """Remove the address that `serve` left if nothing answers there any more, as after the machine went down."""
     if not PREFECT_TOML.is_file():
         return
     text = PREFECT_TOML.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How a run ends that failed or was told to: a failure that a user can fix is one line, and the last one says how to
+"""How a run ends that failed or was stopped: a failure that a user can fix is one line, and the last one says how to
 continue. Prefect itself would report it four times over, with its own tracebacks."""
 
 import asyncio

@@ -26,7 +26,7 @@ def _name(config: RecipeConfig) -> str:
 @failing_in_one_line
 def make_model(config: RecipeConfig) -> RecipeResult:
     """Preprocess and score on Dask, train in this process."""
-    # It takes hours; whatever else the machine has to do comes first, also if this is tried again.
+    # It takes hours: everything else on the machine comes first, on a retry too.
     os.nice(max(0, _NICENESS - os.nice(0)))
     artifact = ProgressArtifact("recipe-progress", "Share of the songs that are done")
     with dask_map(None, "recipe") as mapped:

@@ -21,7 +21,7 @@ def _name(config: RetrainConfig) -> str:
 @flow(name="retrain", flow_run_name=flow_run_name(_name), **HOOKS)
 @failing_in_one_line
 def retrain(config: RetrainConfig = RetrainConfig()) -> RetrainResult:  # noqa: B008 (Prefect reads it)
-    """Take in new, changed and removed songs, train a challenger, and promote it if it is better than the champion."""
+    """Add new and changed songs, drop removed ones, train a challenger, promote it if it beats the champion."""
     tasks = Steps(
         preprocess=lambda wanted: result_of(preprocess_songs, wanted),
         train=lambda job: result_of(fit_model, job, promote=False),

@@ -34,7 +34,7 @@ def chunk_fault(descriptor: int, record: ArrayRecord, compressor: str) -> str:
         if offset == length == _NO_CHUNK:
             continue
         if offset + length > record.bytes:
-            return "a chunk lies outside"
+            return "a chunk is outside"
         header = os.pread(descriptor, min(length, _LONGEST_HEADER), offset)
         if (zstd_size(header) if compressor == "zstd" else blosc_size(header)) != wanted:
             return "a chunk of another size"

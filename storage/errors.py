@@ -12,7 +12,7 @@ class InvalidInput(UserError, ValueError):
 
 
 class NotFound(UserError, FileNotFoundError):
-    """A file, folder, store or model that is not there."""
+    """A missing file, folder, store or model."""
 
 
 class DamagedError(UserError):

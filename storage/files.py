@@ -102,7 +102,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def is_replaceable(path: Path) -> bool:
     """Whether a file can come to be at `path`: not where a folder or a device is, nor in the place of a link that names
-    an open file, such as /dev/stdout, whatever that leads to."""
+    an open file, such as /dev/stdout, and what it leads to."""
     links = [path, path.parent / path.readlink()] if path.is_symlink() else [path]
     if any(link.parent.resolve().is_relative_to("/proc") for link in links):
         return False
@@ -110,7 +110,7 @@ def is_replaceable(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; no name is too odd or too long to ask for."""
+    """Whether a file exists; no name is too odd or too long to ask for."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -192,7 +192,7 @@ def telling_full_disk(where: object, advice: str) -> Iterator[None]:
 
 def save_arrays(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
     """Write arrays as safetensors; `OSError` if that fails, as for any other file."""
-    # The library makes a file that only its owner may read, whatever the user's umask says.
+    # The library makes a file that only its owner may read, despite the user's umask.
     path.touch()
     mode = path.stat().st_mode
     try:

@@ -79,7 +79,7 @@ def problems(path: Path, on_bytes: Callable[[int, int], object] | None = None) -
 
 
 def drop_damaged(path: Path) -> tuple[SpectrogramStore, list[TrackRecord], set[str]]:
-    """Drop whatever `problems` names from the store at `path`; only under the store's lock.
+    """Drop everything that `problems` names from the store at `path`; only under the store's lock.
 
     Of a manifest that was edited, what agrees with the stored files stays.
 

@@ -63,7 +63,7 @@ class ArrayRecord(Record):
 
 
 class TrackRecord(Record):
-    """A finished track: what it was made from and what lies in the store; `metadata_crc32c` is of its `zarr.json`."""
+    """A finished track: what it was made from and what is in the store; `metadata_crc32c` is of its `zarr.json`."""
 
     id: str
     name: str
@@ -87,7 +87,7 @@ class TrackRecord(Record):
 
 
 class Manifest(BaseModel):
-    """Content of a store. A track that is not named here does not exist, whatever lies on disk.
+    """Content of a store. A track that is not named here does not exist, even if it is on disk.
 
     `config` holds the spectral configuration and all else that decides the stored values; `dataset` says where the
     songs came from (its kind and root folder); `metadata` has the CRC-32C of every `zarr.json` that belongs to no
@@ -151,14 +151,14 @@ class Manifest(BaseModel):
 
 
 def shard_path(folder: str, name: str, dimensions: int) -> str:
-    """Where the shard of an array lies in a track's folder; relative to what the folder is relative to."""
+    """Where the shard of an array is in a track's folder; relative to what the folder is relative to."""
     return "/".join([folder, name, "c", *["0"] * dimensions])
 
 
 def record_fault(key: str, track: TrackRecord) -> str:
     """What is wrong with the record of a track, in words; empty if nothing is.
 
-    Split and id alone say where a track lies: a record with another place, or with impossible sizes, must not be
+    Split and id alone say where a track is: a record with another place, or with impossible sizes, must not be
     followed.
     """
     if key != track.id or not _FOLDER.fullmatch(key):

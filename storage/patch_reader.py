@@ -47,7 +47,7 @@ class PatchReader:
         Raises
         ------
         IndexError
-            If `channel` or `start` lies outside the track.
+            If `channel` or `start` is outside the track.
         DamagedError
             If the shard is missing or damaged.
         """

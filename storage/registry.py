@@ -219,7 +219,7 @@ class ModelRegistry:
         return next((reigns[:count] for count in counts if self.is_intact(reigns[count - 1].version)), [])
 
     def is_intact(self, version: int) -> bool:
-        """Whether a version is there, and its files are those that were saved."""
+        """Whether a version exists, and its files are those that were saved."""
         with contextlib.suppress(UserError):
             self.open(str(version)).verify()
             return True

@@ -28,7 +28,7 @@ Array = npt.NDArray[np.generic]
 
 
 def contiguous_index(shape: tuple[int, ...], chunk_length: int, item_bytes: int) -> bytes:
-    """Shard index (with its checksum) of an uncompressed shard whose chunks lie in C order."""
+    """Shard index (with its checksum) of an uncompressed shard whose chunks are in C order."""
     whole = padded_shape(shape, chunk_length)
     chunk_bytes = math.prod(chunk_shape(shape, chunk_length)) * item_bytes
     chunks = whole[0] * (whole[1] // chunk_length)
@@ -80,7 +80,7 @@ class ZarrShard:
 
 
 def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
-    """The array whose shard lies at `path`: a read-only memory map where its chunks lie uncompressed in C order.
+    """The array whose shard is at `path`: a read-only memory map where its chunks are uncompressed in C order.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def open_shard(path: Path, record: ArrayRecord) -> Array | ZarrShard:
 
 
 def _is_in_order(descriptor: int, size: int, record: ArrayRecord) -> bool:
-    """Whether the chunks of an uncompressed shard lie in C order."""
+    """Whether the chunks of an uncompressed shard are in C order."""
     item_bytes = np.dtype(record.dtype).itemsize
     if size != shard_bytes(record.shape, record.chunk_length, item_bytes):
         return False

@@ -77,7 +77,7 @@ def require_own_folders(path: Path) -> None:
 
 
 class Store(ABC):
-    """A manifest, wherever it lies; one process adds tracks to it, and saves it now and then.
+    """A manifest, wherever it is; one process adds tracks to it, and saves it now and then.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ class SpectrogramStore(Store):
 
     @classmethod
     def open(cls, path: Path) -> "SpectrogramStore":
-        """Open an existing store and check that every shard that the manifest names is there in its full size.
+        """Open an existing store and check that every shard that the manifest names exists in its full size.
 
         Raises
         ------
@@ -224,7 +224,7 @@ class SpectrogramStore(Store):
             remove(stray)
 
     def strays(self) -> list[Path]:
-        """What lies in the store and belongs to no track that the manifest names: it was left by killed writers.
+        """What is in the store but belongs to no track that the manifest names: killed writers left it.
 
         Links are named, and not followed.
         """
@@ -284,7 +284,7 @@ def write_groups(path: Path, manifest: Manifest) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted; nothing where there is none, or a link."""
+    """What is in a folder, sorted; nothing if it is missing or a link."""
     return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
 
 

@@ -1,4 +1,4 @@
-"""Writing one track of a store: arrays grow block by block in a folder that is renamed when all of it is there."""
+"""Writing one track of a store: arrays grow block by block in a folder that is renamed when it is complete."""
 
 import contextlib
 import math
@@ -140,7 +140,7 @@ class TrackWriter:
             compressors=_compressor(self._compression, kind),
             fill_value=0,
             dimension_names=("channel", "frame", "bin") if len(shape) == 3 else ("channel", "sample"),
-            # Silence gets its chunks and its shard too: a shard that is not there is a lost one.
+            # Silence gets its chunks and its shard too: a missing shard is a lost one.
             config={"write_empty_chunks": True},
         )
         self._arrays[name] = (
@@ -151,7 +151,7 @@ class TrackWriter:
         return self._arrays[name]
 
     def finish(self, track_path: str) -> dict[str, ArrayRecord]:
-        """Complete every array; returns the manifest's records of them, for a track that will lie at `track_path`."""
+        """Complete every array; returns the manifest's records of them, for a track that will be at `track_path`."""
         records = {}
         for name, array in self._arrays.items():
             array.complete()

@@ -84,7 +84,7 @@ def preview_root() -> Path:
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training songs and two test songs of 4 to 5 s, as MUSDB18 stems; not to be changed."""
-    # Several processes (`-n`) have folders beside each other, and whoever asks second waits for the first.
+    # Several processes (`-n`) have sibling folders, and the second that asks waits for the first.
     several = "PYTEST_XDIST_WORKER" in os.environ
     root = (tmp_path_factory.getbasetemp().parent if several else tmp_path_factory.mktemp("songs")) / "demo"
     make_demo(root, train_songs=4, test_songs=2, seconds=(4.0, 5.0), workers=1)

@@ -1,4 +1,4 @@
-"""Commands in processes of their own that are there at once: forked from one that has imported what they need."""
+"""Commands in separate processes that start at once: forked from one that has imported what they need."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""What many tests ask: the line that a mistake gives, what lies in a folder, one flipped bit, decibels, processes."""
+"""What many tests ask: the line that a mistake gives, what is in a folder, one flipped bit, decibels, processes."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What lies in a store's folder."""
+"""What is in a store's folder."""
 
 from pathlib import Path
 

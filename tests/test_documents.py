@@ -37,7 +37,7 @@ def relative(path: Path) -> str:
 
 
 def blocks(path: Path, *languages: str) -> list[str]:
-    """What stands in a document's fenced blocks of these languages."""
+    """What is in a document's fenced blocks of these languages."""
     return [content for language, content in BLOCK.findall(path.read_text("utf-8")) if language in languages]
 
 
@@ -146,7 +146,7 @@ def test_python_examples_compile_and_their_imports_are_there(document: Path) -> 
 
 
 def messages() -> set[str]:
-    """All text in the code, with `…` for what is put in; parts that stand beside each other are one."""
+    """All text in the code, with `…` for what is put in; adjacent parts are one."""
     found = set()
     for folder in ("vocsep", "storage", "flows"):
         for path in (ROOT / folder).rglob("*.py"):

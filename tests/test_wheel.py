@@ -134,7 +134,7 @@ def test_the_main_job_and_separating_with_the_bundled_model(installed: Installed
     (songs / "train" / "Broken.stem.mp4").write_bytes(b"no song")
     small = ("--steps", "2", "--validations", "1", "--batch-size", "2", "--remix", "0")
     network = ("--network", "unet", "--width", "1", "--channels", "1")
-    # Preprocesses in processes of its own, trains, evaluates.
+    # Preprocesses in separate processes, trains, evaluates.
     told = installed.vocsep("retrain", "--dataset", "songs", "--workers", "2", "--skip-failed", *small, *network)
     # Two steps make no better model than the one that comes with vocsep.
     assert "The bundled model stays in use" in told

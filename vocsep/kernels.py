@@ -1,7 +1,7 @@
 """Compiled code: magnitudes on their way into a store, and patches on their way out of it.
 
 What takes many operations on whole arrays waits for memory. Here a row, or one channel of a patch, goes through all of
-them while it lies in the processor's caches, which takes a third of the time.
+them while it is in the processor's caches, which takes a third of the time.
 
 All compiled functions are in this file, since numba keeps what it has compiled until the file changes.
 """
@@ -135,7 +135,7 @@ class StoredRows(NamedTuple):
 
 @njit(nogil=True)
 def _place(index: int, old: int, new: int) -> tuple[int, np.float32]:
-    """Where one of `new` places lies among `old` ones: the place before it, and the way to the next in [0, 1)."""
+    """Where one of `new` places is among `old` ones: the place before it, and the way to the next in [0, 1)."""
     place = max(0.0, (index + 0.5) * (old / new) - 0.5)
     before = min(int(place), old - 1)
     return before, np.float32(place - before if before < old - 1 else 0.0)

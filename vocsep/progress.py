@@ -45,7 +45,7 @@ def progress_on_bar(description: str, unit: str, **options: Any) -> Iterator[Pro
 
 
 def _terminal_columns() -> int:
-    """Width of the terminal on standard error; 0 without one, and for one that does not tell (in containers)."""
+    """Width of the terminal on standard error; 0 without one, and for one that does not say (in containers)."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):

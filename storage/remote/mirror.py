@@ -62,7 +62,7 @@ def fetch(url: str, cache: Path, *, splits: Collection[str] = SPLITS, on_bytes: 
 
 
 def _forget(folder: Path, wanted: Manifest) -> None:
-    """Name only tracks that stay as they are, and delete whatever belongs to none that is wanted."""
+    """Name only tracks that stay as they are, and delete files of no wanted track."""
     if (folder / MANIFEST_NAME).exists():
         try:
             held = Manifest.load(folder)

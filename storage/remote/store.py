@@ -104,7 +104,7 @@ class RemoteStore(Store):
         Raises
         ------
         UserError
-            As `open`; if a store is there that was made with another configuration.
+            As `open`; if an existing store was made with another configuration.
         """
         held = cls.find(url)
         if held is not None:
@@ -169,7 +169,7 @@ class RemoteStore(Store):
             self._version = _version(put["e_tag"], put["version"])
 
     def sweep(self) -> None:
-        """Delete objects that the manifest does not name: those of dropped tracks, and whatever is a day old.
+        """Delete objects that the manifest does not name: those of dropped tracks, and any that is a day old.
 
         Younger ones may belong to a track that is being uploaded.
         """
@@ -295,7 +295,7 @@ def drop_damaged(url: str, on_bytes: OnBytes | None = None) -> list[str]:
 def push(path: Path, url: str, on_bytes: OnBytes | None = None) -> int:
     """Make the store at `url` equal to the one at `path`; only tracks that differ are uploaded.
 
-    A push that was killed goes on where it was at most `save_interval_seconds` before.
+    A killed push resumes where it was at most `save_interval_seconds` before.
 
     Returns
     -------

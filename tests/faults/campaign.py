@@ -84,7 +84,7 @@ class Stores:
                 tell(number)
 
     def holds(self, folder: Path, told: set[int]) -> bool:
-        """Whether all that was told is there, whole."""
+        """Whether all that was reported exists, intact."""
         path = folder / "s.zarr"
         tracks = SpectrogramStore.open(path).manifest.tracks
         with store_lock(path):
@@ -199,13 +199,13 @@ def survives(check: Callable[[], bool]) -> str:
     """`survived`, or `lost` where something is not as it should be or cannot be read."""
     try:
         return "survived" if check() else "lost"
-    except Exception as error:  # whatever it is, it is what the campaign looks for
+    except Exception as error:  # any error is what the campaign looks for
         print(f"lost: {type(error).__name__}: {error}", file=sys.stderr)
         return "lost"
 
 
 def kills(subject: Subject, number: int, draw: random.Random) -> Iterator[str]:
-    """Kill whoever works, again and again in the same folder."""
+    """Kill the working process, again and again in the same folder."""
     with tempfile.TemporaryDirectory() as folder:
         subject.prepare(Path(folder))
         told: set[int] = set()

@@ -30,7 +30,7 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """API URL of a real server with a home of its own."""
+    """API URL of a real server with its own home."""
     home = tmp_path_factory.mktemp("prefect")
     port = free_port()
     environment = {**clean_environment(), **QUIET, "PREFECT_HOME": str(home)}

@@ -156,7 +156,7 @@ def test_a_broken_song_is_named_and_the_others_are_kept(trained: Path, tmp_path:
 def test_an_existing_dask_cluster_writes_the_same_bytes_and_gives_the_same_scores(
     trained: Path, tmp_path: Path, run_flows: Run, flows_environment: dict[str, str]
 ) -> None:
-    """Scheduler and workers are processes of their own, in folders of their own."""
+    """Scheduler and workers are separate processes, in separate folders."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     dask = [sys.executable, "-m", "distributed.cli.dask_"]

@@ -32,8 +32,8 @@ from vocsep.spectrograms.config import load_spectrogram_config
 FINE = StoreConfig(spectrogram=load_spectrogram_config("fine"))
 SONGS = 30
 
-# Runs, each in a forked process, so that none waits for imports; killed some time after it wrote so many tracks, unless
-# that is never. The first one is in this process and loads whatever is loaded on first use.
+# Runs, each in a forked process, so none waits for imports; killed some time after it wrote this many tracks, unless
+# that is never. The first one is in this process and loads what is loaded on first use.
 RUNS = """
 import contextlib, json, os, signal, sys, time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The flow `retrain` as a user runs it: killed in every stage, it goes on, and does nothing twice."""
+"""The flow `retrain` as a user runs it: killed in every stage, it resumes, and does nothing twice."""
 
 import contextlib
 import shutil

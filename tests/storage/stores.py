@@ -1,4 +1,4 @@
-"""Small stores, and writers of them in processes of their own."""
+"""Small stores, and writers of them in separate processes."""
 
 import subprocess
 from pathlib import Path

@@ -54,13 +54,13 @@ def test_links_among_leftovers_go_and_what_they_lead_to_stays(
     (store.path / TEMPORARY_FOLDER).symlink_to(outside)
     (store.path / "train" / "linked").symlink_to(outside)
     (store.path / ".manifest.json.0123").symlink_to(outside / "file")
-    beside = store.path.with_name(f".{store.path.name}.unfinished-0123")
-    beside.symlink_to(outside)
+    sibling = store.path.with_name(f".{store.path.name}.unfinished-0123")
+    sibling.symlink_to(outside)
     assert len(problems(store.path)) == 3
     action(store.path)
     assert tree(outside) == before
     assert tree(store.path) == whole
-    assert not any(path.is_symlink() for path in [beside, *store.path.rglob("*")])
+    assert not any(path.is_symlink() for path in [sibling, *store.path.rglob("*")])
 
 
 def test_a_split_that_is_a_link_is_refused_by_whatever_writes(store: SpectrogramStore, outside: Path) -> None:

@@ -45,7 +45,7 @@ Start = Callable[[Path], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a process that is about to take the lock; whatever still runs at the end is killed."""
+    """Start a process that is about to take the lock; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start(store: Path) -> "subprocess.Popen[str]":

@@ -23,7 +23,7 @@ from tests.tracks import new_store, write_track
 BINS = 512
 Array = NDArray[Any]
 
-# Every way in which an array can lie on the disk: written by us, or by zarr alone with these options.
+# Every way in which an array can be on disk: written by us, or by zarr alone with these options.
 OURS = {
     "plain float16": {"dtype": "float16"},
     "plain float32": {"dtype": "float32"},

@@ -52,7 +52,7 @@ def test_killed_writer_leaves_no_half_track_and_what_it_leaves_is_discarded(tmp_
     again.discard_unfinished()
     assert not (store.path / TEMPORARY_FOLDER).exists()
     assert {name: content for name, content in tree(store.path).items() if "killed" not in name} == whole
-    # What lies there under a final name is no obstacle to writing that track.
+    # What exists under a final name is no obstacle to writing that track.
     again.add(write(again, killed[0].name, spectrograms(4)))
     again.save()
     assert SpectrogramStore.open(store.path).damaged_shards() == []

@@ -1,4 +1,4 @@
-"""Files of settings, whoever wrote them."""
+"""Files of settings, even hostile ones."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -27,7 +27,7 @@ def _many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("mounts", "groups", "files", "expected"),
     [
-        # Version 2 in a container of its own name space, 2 of many
+        # Version 2 in a container with its own name space, 2 of many
         (V2.format(root="/"), "0::/", {"cpu.max": "200000 100000"}, 2),
         (V2.format(root="/"), "0::/", {"cpu.max": "max 100000"}, MANY),
         (V2.format(root="/"), "0::/", {"cpu.max": "150000 100000"}, 2),

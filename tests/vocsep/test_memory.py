@@ -110,7 +110,7 @@ def test_workers_share_the_memory_of_a_real_control_group(group: Path) -> None:
     command = [sys.executable, "-c", CODE, str(group / "cgroup.procs")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     left, later, limits = json.loads(result.stdout.splitlines()[-1])
-    # Less than two of 800 MB beside the 100 MB that are held, whatever the machine has.
+    # Less than two of 800 MB in addition to the 100 MB that are held, however much the machine has.
     assert 300 << 20 < left < 800 << 20
     assert later < left - (100 << 20)
     assert len(limits) == 1
@@ -122,7 +122,7 @@ import psutil
 from vocsep.memory import give_back_memory
 own = psutil.Process()
 blocks = [bytearray(1000) for _ in range(200_000)]
-# The last one holds what lies before it.
+# The last one contains what is before it.
 blocks = blocks[-1:]
 before = own.memory_info().rss
 give_back_memory()

@@ -112,7 +112,7 @@ def element_head(file: BinaryIO) -> tuple[bytes, int] | None:
 
 
 def pieces(file: BinaryIO, head: Head, start: int, stop: int, align: int = 1) -> Iterator[Piece]:
-    """The pieces from `start` to `stop`; the last one may say that it goes on beyond.
+    """The pieces from `start` to `stop`; the last one may extend beyond it.
 
     Raises `UserError` if there are more than any music has.
     """
@@ -135,7 +135,7 @@ def pieces(file: BinaryIO, head: Head, start: int, stop: int, align: int = 1) ->
 def nested(
     file: BinaryIO, head: Head, start: int, stop: int, inside: Callable[[Piece], int | None], align: int = 1
 ) -> Iterator[tuple[bytes, Piece]]:
-    """The pieces from `start` to `stop` and those within them, each with the name of what it lies in (none: empty).
+    """The pieces from `start` to `stop` and those within them, each with the name of what contains it (none: empty).
 
     Raises `UserError` if there are more than any music has.
 
@@ -195,7 +195,7 @@ def ogg_checksum(page: bytes) -> int:
 
 
 def ogg_pages(file: BinaryIO, *, check: bool) -> Iterator[Page]:
-    """The pages of an Ogg file, with their checksums if `check`; what lies between them is passed over.
+    """The pages of an Ogg file, with their checksums if `check`; what is between them is skipped.
 
     Raises `UserError` if there are more than any music has.
     """

@@ -1,4 +1,4 @@
-"""Which files of a folder are sound, however deep they lie, and what of it nobody put there by hand."""
+"""Which files of a folder are sound, at any depth, and what in it nobody put there by hand."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ _FILES_OF_SYSTEMS = frozenset(("desktop.ini", "icon\r", "thumbs.db"))
 
 @dataclass
 class Found:
-    """What lies in a folder and all folders below it: files of sound, and all else (folders that cannot be read)."""
+    """What is in a folder and all folders below it: files of sound, and all else (folders that cannot be read)."""
 
     sounds: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)

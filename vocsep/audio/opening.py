@@ -1,4 +1,4 @@
-"""Sound files opened with FFmpeg as what they are: files on a disk, of kinds that hold their sound themselves."""
+"""Sound files opened with FFmpeg as what they are: files on a disk, of kinds that contain their sound themselves."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def file_url(path: Path) -> str:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """Open a media file; whatever FFmpeg says of a bad one becomes one line."""
+    """Open a media file; an error of FFmpeg becomes one line."""
     try:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):

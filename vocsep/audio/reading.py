@@ -30,7 +30,7 @@ _ROUGH_LENGTH_IN_HEADER = ("ape", "tak", "mpc", "mpc8", "dsf", "rm")
 _ROUGHLY_SECONDS = 0.5
 # Nothing but frames, one after the other: players pass over what is between them or behind the last.
 _BARE_FRAMES = ("mp3", "aac", "ac3", "eac3", "dts", "dtshd", "loas", "amr")
-# Of what lies before the last frame that could be decoded; the ffmpeg program gives up there, too.
+# Of what is before the last frame that could be decoded; the ffmpeg program gives up there, too.
 _MOST_FAILURES = 2 / 3
 _LOUDEST = 2.0**31
 """Full scale of 32-bit integers, which some programs write as floats; beyond it is garbage."""
@@ -77,9 +77,9 @@ def _refuse_garbage(path: Path, waveform: Waveform) -> None:
     peak = np.abs(waveform).max(initial=0.0)
     if not peak <= _LOUDEST:  # as for NaN
         raise UserError(
-            f"{path}: holds a sample of {peak:.0e}, which is no sound (full scale is 1)"
+            f"{path}: contains a sample of {peak:.0e}, which is no sound (full scale is 1)"
             if np.isfinite(peak)
-            else f"{path}: holds NaN or infinite samples"
+            else f"{path}: contains NaN or infinite samples"
         )
 
 
@@ -94,11 +94,11 @@ def audio_info(path: Path, track: int | None = None) -> AudioInfo:
     Raises
     ------
     UserError
-        If the file is missing or holds no sound, or no such track.
+        If the file is missing or contains no sound, or no such track.
     """
     with opened(path) as container:
         if not container.streams.audio:
-            raise UserError(f"{path}: holds no sound")
+            raise UserError(f"{path}: contains no sound")
         index = _default_stream(container.streams.audio) if track is None else track - 1
         if index >= len(container.streams.audio):
             raise UserError(f"{path}: has {len(container.streams.audio)} audio tracks, no track {track}")
@@ -125,7 +125,7 @@ def audio_info(path: Path, track: int | None = None) -> AudioInfo:
 class _StreamBuffer:
     """Decoded samples of one stream that wait to be cut into blocks, in FFmpeg's own queue.
 
-    A song has ten thousand frames, so that whatever Python does with each of them counts.
+    A song has ten thousand frames, so everything that Python does with each of them counts.
     """
 
     def __init__(self, path: Path, position: int = 0, start: int = 0) -> None:
@@ -151,7 +151,7 @@ class _StreamBuffer:
         frame.pts = None  # the queue would insist on gapless time stamps
         channels = frame.layout.nb_channels
         try:
-            # The queue trusts in the number of channels, and would read what is not there.
+            # The queue trusts in the number of channels, and would read beyond its memory.
             if channels != (self._channels or channels):
                 raise ValueError
             self._queue.write(frame)
@@ -188,7 +188,7 @@ class _StreamBuffer:
         if samples.dtype == np.uint8:
             return (samples.astype(np.float32) - 128.0) / 128.0
         if np.issubdtype(samples.dtype, np.integer):
-            # Each channel in one piece: whatever comes next is faster then.
+            # Each channel in one piece, which is faster for what comes next.
             scaled = samples.astype(np.float32, order="C")
             scaled *= np.float32(1 / (1 << (8 * samples.dtype.itemsize - 1)))
             return scaled
@@ -252,7 +252,7 @@ def _vorbis_blocks(path: Path, start: int) -> Iterator[Block]:
             if taken < file.frames:
                 raise UserError(f"{path}: damaged, {file.frames - taken} of {file.frames} samples cannot be read")
             if not taken:
-                raise UserError(f"{path}: audio stream 0 holds no samples")
+                raise UserError(f"{path}: audio stream 0 contains no samples")
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path}: cannot be read as audio ({error})") from None
 
@@ -327,8 +327,8 @@ def decode_blocks(
         If the file was cut off, or a part of it cannot be decoded. What players pass over in mp3 files and their like
         is no damage.
     UserError
-        If the file is missing, is not audio, lacks a stream, changes its rate or layout midway, holds no samples (from
-        `start` on), or holds NaN, infinite or absurd ones.
+        If the file is missing, is not audio, lacks a stream, changes its rate or layout midway, or contains no samples
+        (from `start` on), or NaN, infinite or absurd ones.
     """
     with opened(path) as container:
         if not accept_damaged:
@@ -368,7 +368,7 @@ def decode_blocks(
                 _refuse_cut_stream(path, container, stream, buffer.taken + buffer.waiting)
     for index, buffer in zip(streams, buffers.values(), strict=True):
         if not buffer.taken and not buffer.waiting:
-            raise UserError(f"{path}: audio stream {index} holds no samples")
+            raise UserError(f"{path}: audio stream {index} contains no samples")
         refuse_late(path, start, buffer.taken + buffer.waiting, buffer.sample_rate)
     while any(buffer.waiting for buffer in buffers.values()):
         yield _next_block(path, buffers.values())

@@ -27,7 +27,7 @@ _MOST_BYTES = 1 << 25  # of each
 _MOST_TEXT = 1 << 16
 _MOST_TEXT_IN_ALL = 1 << 20
 
-# SimpleTag, ChapterAtom, AttachedFile; and what they lie in: Segment, Tags, Tag, Chapters, EditionEntry, Attachments.
+# SimpleTag, ChapterAtom, AttachedFile; and what contains them: Segment, Tags, Tag, Chapters, EditionEntry, Attachments.
 _MATROSKA_COUNTED = (b"\x67\xc8", b"\xb6", b"\x61\xa7")
 _MATROSKA = (
     *(b"\x18\x53\x80\x67", b"\x12\x54\xc3\x67", b"\x73\x73", b"\x10\x43\xa7\x70", b"\x45\xb9", b"\x19\x41\xa4\x69"),

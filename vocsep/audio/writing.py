@@ -145,14 +145,14 @@ class _PyavEncoder:
         self._output.close()
 
     def abandon(self) -> None:
-        """Give the file up: its handle, and with it the room on the disk, whatever was written last."""
+        """Give the file up: its handle, and with it the room on the disk, even if the last write failed."""
         for file in (self._file, self._output):
             with contextlib.suppress(FFmpegError, OSError, ValueError):
                 file.close()
 
 
 def _join_padding(packets: "list[Packet[Any]]") -> None:
-    """Tell the last packet what all of them are too long: FFmpeg writes into an mp3 file only what that one says."""
+    """Put the padding of all packets into the last one: FFmpeg writes only that one's into an mp3 file."""
     padded = [packet for packet in packets if packet.has_sidedata("skip_samples")]
     if not padded or padded[-1] is not packets[-1]:
         return
@@ -170,7 +170,7 @@ class _OggEncoder:
 
     def __init__(self, path: Path, bit_rate: BitRate | None, like: AudioInfo) -> None:
         quality = float(np.interp(bit_rate or _OGG_RATE, _VORBIS_RATES, np.arange(len(_VORBIS_RATES)) / 10))
-        # libsndfile would make a file that only its owner may write, whatever the user's umask says.
+        # libsndfile would make a file that only its owner may write, despite the user's umask.
         self._output = path.open("wb+")
         self._file = soundfile.SoundFile(
             self._output.fileno(),
@@ -230,7 +230,7 @@ class AudioWriter:
     Parameters
     ----------
     path
-        Where the file goes; what is there is replaced.
+        Where the file goes; an existing one is replaced.
     container
         Kind of file.
     like
@@ -246,7 +246,7 @@ class AudioWriter:
     Attributes
     ----------
     clipped
-        Samples so far that lie beyond full scale in a format that cuts them off; 32-bit float holds them.
+        Samples so far that are beyond full scale in a format that cuts them off; 32-bit float holds them.
 
     Raises
     ------

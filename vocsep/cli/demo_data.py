@@ -1,4 +1,4 @@
-"""`vocsep demo-data`: computer-made songs in the form of MUSDB18."""
+"""`vocsep demo-data`: computer-made songs in the layout of MUSDB18."""
 
 import shlex
 from pathlib import Path
@@ -15,7 +15,7 @@ app = typer.Typer()
 @app.command(help=OTHERS["demo-data"])
 def demo_data(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = DEMO,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other songs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other songs.")] = 0,
     train_songs: Annotated[int, typer.Option(min=0, help="Songs in train/.")] = 12,
     test_songs: Annotated[int, typer.Option(min=0, help="Songs in test/.")] = 4,
     seconds: Annotated[tuple[float, float], typer.Option(help="Shortest and longest song.")] = (20.0, 30.0),

@@ -1,4 +1,4 @@
-"""`vocsep env`: what to paste into a report of a problem."""
+"""`vocsep env`: what belongs in a bug report."""
 
 import json
 from pathlib import Path

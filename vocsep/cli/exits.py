@@ -15,7 +15,7 @@ from vocsep.training.stopping import TrainingStopped
 
 
 class StoppedBySignal(BaseException):
-    """The process was told to end; whatever is unfinished is cleaned up on the way."""
+    """The process was told to end; unfinished files are cleaned up on the way."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -46,7 +46,7 @@ def exit_codes() -> Iterator[None]:
             _require_printed()
         raise
     except (UserError, SomeFailed) as error:
-        # One line, whatever letters the names in it have; those of `SomeFailed` have a line each.
+        # One line, even with line breaks in names; those of `SomeFailed` have a line each.
         typer.echo(f"error: {escaped(str(error)) if isinstance(error, UserError) else error}", err=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except OSError as error:

@@ -11,15 +11,15 @@ from vocsep.cli.serving import SERVING, serving_command
 from vocsep.cli.steps import STEPS, step_command
 
 OTHERS = {
-    "demo-data": "Make the demo dataset: computer-made songs in the form of MUSDB18.",
+    "demo-data": "Make the demo dataset: computer-made songs in the layout of MUSDB18.",
     "store": "Inspect, verify, repair and copy a spectrogram store.",
-    "models": "The trained models, where they come from, and which of them is in use.",
+    "models": "List, compare, promote and delete trained models.",
     "score": "Score any estimates with BSSEval v4: no dataset, model or store needed.",
     "screen": "Find the songs with singing in a folder of instrumentals, by listening with a model.",
     "doctor": "Check songs, objective and network: why a loss does not fall.",
-    "env": "What to paste into a report of a problem: versions, machine, model and store.",
+    "env": "Print what belongs in a bug report: versions, machine, model and store.",
     "page": "Separate songs and listen to the stems in step, in a browser on this machine.",
-    "export": "Export a model for other programs, and for separating without torch.",
+    "export": "Export a model for other programs, or to separate without torch.",
 }
 
 

@@ -1,4 +1,4 @@
-"""`vocsep models ...`: the trained models, where they come from, and which of them is in use."""
+"""`vocsep models ...`: list, compare, promote and delete trained models."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ def models_list(
 
 @app.command("show")
 def models_show(version: VersionArgument = "champion", models: ModelsOption = MODELS) -> None:
-    """Say all that is known of a model, as JSON; its files are checked first."""
+    """Show everything known about a model, as JSON; its files are verified first."""
     model = open_registry(models).open(version)
     model.verify()
     typer.echo(json.dumps({"path": str(model.path), "version": model.version} | model.description, indent=1))
@@ -64,7 +64,7 @@ def models_show(version: VersionArgument = "champion", models: ModelsOption = MO
 
 @app.command("compare")
 def models_compare(first: VersionArgument, second: VersionArgument, models: ModelsOption = MODELS) -> None:
-    """Say in what two models differ: settings, songs, scores on the validation songs."""
+    """Show how two models differ: settings, songs, scores on the validation songs."""
     registry = open_registry(models)
     both = [registry.open(name) for name in (first, second)]
     for model in both:

@@ -13,7 +13,7 @@ app = typer.Typer()
 
 @app.command(help=OTHERS["page"])
 def page(
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0: any that is free.")] = 4280,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0: any free one.")] = 4280,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     models: Annotated[Path, typer.Option(help="Model registry.")] = MODELS,
     folder: Annotated[Path, typer.Option(help="Folder for songs and stems; they are deleted after a day.")] = PAGE,

@@ -13,7 +13,7 @@ from vocsep.recipes.step import RecipeConfig, check, make_model
 
 def _run(config: RecipeConfig) -> Any:
     log_to_terminal()
-    # It takes hours; whatever else the machine has to do comes first.
+    # It takes hours: everything else on the machine comes first.
     os.nice(10)
     with pooled() as mapped, progress_on_bar("songs", "songs") as progress:
         return make_model(config, progress=progress, map=mapped)

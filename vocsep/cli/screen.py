@@ -14,9 +14,9 @@ app = typer.Typer()
 
 @app.command(help=OTHERS["screen"])
 def screen(
-    folder: Annotated[Path, typer.Argument(help="Folder of instrumentals: any audio files, also in folders below.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of instrumentals: any audio files, in subfolders too.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="New folder for those without singing, to preprocess.")
+        Path | None, typer.Option("--output", "-o", help="New folder for songs without singing, to preprocess.")
     ] = None,
     loudest: Annotated[
         float,

@@ -7,7 +7,7 @@ import typer
 
 SERVING = {
     "serve": "Start Prefect's server, a work pool, all deployments and a worker, in the background.",
-    "stop": "End exactly what `serve` started; runs save what they have.",
+    "stop": "Stop exactly what `serve` started; trainings save themselves first.",
     "schedule": "Turn the weekly retraining on, or off, on the server that `serve` started.",
 }
 """These commands and their help."""

@@ -19,8 +19,8 @@ STEPS = {
     "evaluate": "Score a model on songs with known stems and write a report.",
     "separate": "Separate songs into vocals and accompaniment.",
     "compare": "Train the systems of the original analysis side by side, and say what made the difference.",
-    "recipe": "Make a model from a recipe's data sets, score and describe it: hours, at low priority.",
-    "retrain": "Take in new songs, train a challenger, and promote it if it is better than the champion.",
+    "recipe": "Make a model from a recipe's data sets, score and describe it; takes hours, at low priority.",
+    "retrain": "Add new songs, train a challenger, and promote it if it is better than the champion.",
 }
 """Every step and its help."""
 
@@ -34,7 +34,7 @@ class Step:
     config
         Its settings; every field is an option.
     check
-        Raises `UserError` for whatever can be told to be wrong before anything starts.
+        Raises `UserError` if the settings are wrong, as far as can be known before anything starts.
     run
         Does it in this process, with a progress bar; returns a result that has `lines()` for people.
     load

@@ -26,7 +26,7 @@ _byte_bar = functools.partial(progress_on_bar, unit="B", unit_scale=True)
 
 @app.command("info")
 def store_info(store: StoreArgument = str(STORE)) -> None:
-    """Say what a store holds: songs, hours, bytes, settings, digests."""
+    """Show what a store contains: songs, hours, bytes, settings, digests."""
     from vocsep.config import validated
     from vocsep.preprocessing.config import StoreConfig
 
@@ -58,7 +58,7 @@ def store_info(store: StoreArgument = str(STORE)) -> None:
 
 @app.command("verify")
 def store_verify(store: StoreArgument = str(STORE)) -> None:
-    """Read every byte of a store and name all that is not as it was written; exit code 1 if anything is."""
+    """Read every byte of a store and name everything that has changed; exit code 1 if anything has."""
     with _byte_bar("verify") as on_bytes:
         if is_url(store):
             from storage.remote.store import RemoteStore
@@ -100,7 +100,7 @@ def store_repair(store: StoreArgument = str(STORE)) -> None:
 
 @app.command("plot")
 def store_plot(
-    track: Annotated[str, typer.Argument(help="A song's name or id, or a part of it that fits no other song.")],
+    track: Annotated[str, typer.Argument(help="A song's name or id, or a part of it that matches no other song.")],
     store: Annotated[Path, typer.Option(help="Spectrogram store.")] = STORE,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help=f"PNG file; default: {PICTURES}/<track id>.png.")

@@ -16,7 +16,7 @@ class ComparisonConfig(Settings):
         default=tuple(system_names()), description="Systems by name, or YAML files of settings."
     )
     ladder: bool = Field(
-        default=True, description="Also the way from project to notebook, one problem at a time, and each alone."
+        default=True, description="Also remove the problems in turn, from project to notebook, and each alone."
     )
     seeds: int = Field(default=3, ge=1, description="Number of seeds per system: 0, 1, and so on.")
     steps: int = Field(default=400, ge=1, description="Training steps of every run.")

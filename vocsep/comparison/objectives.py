@@ -8,7 +8,7 @@ from vocsep.models.objective_config import InputName, Objective
 from vocsep.training.config import TrainConfig
 from vocsep.training.settings_files import load_settings
 
-# What told the project from the notebook, in the order in which the ladder takes it away.
+# The differences between project and notebook, in the order in which the ladder removes them.
 PROBLEMS = ("domain", "bins", "loss and target", "log normalization", "initial bias")
 
 

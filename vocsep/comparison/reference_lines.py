@@ -1,4 +1,4 @@
-"""What the curves of a comparison lie between: SDR of doing nothing, of one mask for all, of the best mask."""
+"""Between which lines a comparison's curves are: SDR of doing nothing, of one mask for all, of the best mask."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -54,7 +54,7 @@ def runs(config: ComparisonConfig) -> list[Run]:
 
 
 def check_comparison(config: ComparisonConfig, store: SpectrogramStore) -> None:
-    """Refuse what can be told to be wrong before the first step.
+    """Refuse what can be found wrong before the first step.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def run_comparison(
     UserError
         As `check_comparison`; and if another process is still training a part of it.
     TrainingStopped
-        If the process was told to end; the same call goes on from there.
+        If the process was told to end; the same call resumes there.
     """
     check_comparison(config, store)
     wanted = runs(config)

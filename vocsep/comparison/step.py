@@ -73,7 +73,7 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
     UserError
         If a system is unknown, or the store lacks songs or bins.
     TrainingStopped
-        If the process was told to end; the same call goes on from there.
+        If the process was told to end; the same call resumes there.
     """
     store = _opened(config)
     results = run_comparison(config.comparison, store, config.output, progress)

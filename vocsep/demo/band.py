@@ -3,7 +3,7 @@
 Each part is a function of a song, its length in samples, the sample rate in Hz and a generator that chooses what the
 song leaves open (the same state gives the same samples). It returns `(2, samples)` float32, at any level. Chords and
 bass have no formants, no vibrato and no gliding pitch, so that they can be told from the voice by timbre, as in real
-music, although they lie in the same band.
+music, although they are in the same band.
 """
 
 import math

@@ -87,7 +87,7 @@ def make_demo(
     Each file has five AAC stereo streams at 44.1 kHz: mixture, drums, bass, other, vocals. A song depends on `seed`,
     `seconds` and its place in its split, not on the number of songs or of workers.
 
-    Songs already there are not made again, so that a call after a killed one goes on; `root/demo.json`, written last,
+    Existing songs are not made again, so a killed call resumes; `root/demo.json`, written last,
     marks a complete demo. A second call at the same time waits for the first.
 
     Parameters

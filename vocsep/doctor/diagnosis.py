@@ -74,7 +74,7 @@ def without_songs(store: SpectrogramStore, names: set[str]) -> SpectrogramStore:
 
 
 def demo_store(folder: Path, config: TrainConfig) -> SpectrogramStore:
-    """A store of a few demo songs, made where it is not there yet, with the bins that the settings want."""
+    """A store of a few demo songs, made if it is missing, with the bins that the settings want."""
     preset = "fine-513" if config.objective.bins == "all" else "fine"
     songs, path = folder / "songs", folder / f"{preset}.zarr"
     make_demo(songs, train_songs=6, test_songs=0, seconds=(8.0, 10.0))

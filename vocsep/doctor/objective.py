@@ -15,7 +15,7 @@ from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 from vocsep.training.probe import Probe
 
-# Which domain an input lies in, and whether its level is still there; and the domain that a target wants.
+# Which domain an input is in, and whether it still has its level; and the domain that a target wants.
 INPUT_DOMAINS = {
     "raw": ("raw magnitudes", True),
     "root": ("scaled roots of raw magnitudes", True),

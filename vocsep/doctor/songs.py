@@ -1,4 +1,4 @@
-"""The doctor's look at the songs of a store: are they whole, do they go together, is there something to learn?"""
+"""The doctor's look at the songs of a store: are they intact, do they fit together, is there something to learn?"""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from vocsep.training.description import training_digest
 
 # Of a long song, blocks from all over it are looked at.
 FRAMES, BLOCKS = 2048, 16
-# What lies this far below a song's loudest value is not looked at: storing in float16 rounds it.
+# Values this far below a song's loudest one are ignored: storing in float16 rounds it.
 AUDIBLE_DB = -60.0
 # Rounding of three magnitudes that are stored in float16, as a share of them.
 ROUNDING = 3e-3
@@ -147,7 +147,7 @@ def swap_finding(songs: list[SongFigures]) -> Finding:
     some = f"In {len(swapped)} of {len(known)} songs the vocals have more bass than the rest: listen to them."
     return judged(
         "sources",
-        f"below {BASS_HERTZ:.0f} Hz lie {voice:.1%} of the vocals' energy, {rest:.1%} of the accompaniment's (medians)",
+        f"below {BASS_HERTZ:.0f} Hz are {voice:.1%} of the vocals' energy, {rest:.1%} of the accompaniment's (medians)",
         (share > 0.5, "fail", swap),
         (share > 0.2, "warn", some),
         sound="Voice and accompaniment are where they should be.",

@@ -47,7 +47,7 @@ def ideal_estimates(
         `(channels, samples)` each; `sources` holds the true `vocals` and `accompaniment`.
     full_band
         False computes the mask from what a model of `config` sees and applies it as `Separator` does: the ceiling of
-        that model. True computes it on the file's own STFT, at its own rate: what the band costs lies between the two.
+        that model. True computes it on the file's own STFT, at its own rate: the difference is what the band costs.
     """
     vocals, accompaniment = sources["vocals"], sources["accompaniment"]
     if full_band:

@@ -18,7 +18,7 @@ def score_folders(
 ) -> dict[str, Any]:
     """Score the files of one folder against those of the same names in another.
 
-    Raises `UserError` if a folder is missing or empty, a name is there twice, or names, rates, channels or lengths
+    Raises `UserError` if a folder is missing or empty, a name occurs twice, or names, rates, channels or lengths
     differ.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Which of a folder's instrumentals hold singing, as far as a trained model can hear."""
+"""Which of a folder's instrumentals contain singing, as far as a trained model can hear."""
 
 import os
 import shutil
@@ -90,14 +90,14 @@ def screen(
     Raises
     ------
     UserError
-        If the limit is not finite, there are no songs, or `output` is there already and holds something.
+        If the limit is not finite, there are no songs, or `output` exists and is not empty.
     SomeFailed
         If some songs cannot be read; its result is what is known of the others.
     """
     if not isfinite(loudest_db):
         raise UserError(f"loudest {loudest_db:g}: give a number of decibels, such as -12")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: is there already; give a new folder")
+        raise UserError(f"{output}: exists and is not empty; give a new folder")
     dataset = open_dataset(folder, "accompaniment")
     separator = Separator.load(model, models)
     report = progress or (lambda done, total: None)

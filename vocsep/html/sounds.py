@@ -10,7 +10,7 @@ from vocsep.audio.resampling import Resampler
 from vocsep.html.peaks import Peaks
 
 PIECE_SECONDS = 12
-# What a piece holds of its neighbours on both sides, so that the coder's edges are never heard.
+# What a piece holds of its neighbors on both sides, so that the coder's edges are never heard.
 _MARGIN_SECONDS = 0.05
 _RATES = (32_000, 44_100, 48_000)
 _OTHER_RATE = 44_100

@@ -52,7 +52,7 @@ def _smallest(loss: Callable[[Tensor], Tensor], count: int) -> Tensor:
         inner, outer = torch.where(left, new, outer), torch.where(left, inner, new)
         at_inner, at_outer = torch.where(left, found, at_outer), torch.where(left, at_inner, found)
     best = (low + high) / 2
-    # The valley may lie at an end.
+    # The valley may be at an end.
     ends = [torch.zeros(count), torch.ones(count), best]
     values = torch.stack([loss(end) for end in ends])
     return torch.stack(ends).gather(0, values.argmin(dim=0, keepdim=True))[0]

@@ -88,7 +88,7 @@ def predict_block(
     inside = slice(block.start - first, block.stop - first)
     masks = _overlapping(network, batch, first, inside, overlap) if overlap else network(batch)[:, :, inside]
     if not np.isfinite(masks).all():
-        raise UserError("the network's output holds NaN; the model is broken, name another or train again")
+        raise UserError("the network's output contains NaN; the model is broken, name another or train again")
     if network.targets == 2:
         masks = _ratio_mask(masks[:, : network.channels], masks[:, network.channels :])
     if network.channels == 1 or _is_one_pair(groups, channels):

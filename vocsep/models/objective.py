@@ -46,7 +46,7 @@ def raw_unit(magnitudes: Tensor) -> Tensor:
 def peak(magnitudes: Tensor) -> Tensor:
     """x / (max(x) + e), the maximum over all of a patch.
 
-    In a song longer than a patch every frame is divided by the maximum over the patch in whose middle it lies.
+    In a song longer than a patch every frame is divided by the maximum over the patch in whose middle it is.
     """
     frames = magnitudes.amax(dim=(1, 3))
     if frames.shape[1] <= 2 * PEAK_REACH:

@@ -21,7 +21,7 @@ class Objective(Settings):
         "and raw-unit (clipped, scaled to 0...1), peak (divided by the patch's largest).",
     )
     output: OutputName = Field(
-        default="mask", description="What the network's numbers are: mask (sigmoid), log-mask, or magnitude."
+        default="mask", description="What the network outputs: mask (sigmoid), log-mask, or magnitude."
     )
     target: Literal["in-phase", "source", "oracle", "log-ratio"] = Field(
         default="in-phase",
@@ -30,7 +30,7 @@ class Objective(Settings):
     )
     loss: Literal["snr", "l1", "mse"] = Field(
         default="snr",
-        description="Its distance from the truth: snr (logarithm of squares, by patch), l1, or mse.",
+        description="How they are compared: snr (logarithm of squared errors, per patch), l1, or mse.",
     )
     bins: Literal["even", "all"] = Field(
         default="even", description="even: n_fft / 2, one is left out; all: n_fft / 2 + 1, as the store must have them."

@@ -59,7 +59,7 @@ class TfcTdf(MaskModule):
     """U-Net of three levels with a block of convolutions and frequency-wise layers on each.
 
     The first layer folds four neighbouring bins of two frames into feature maps, the last one unfolds them; between
-    levels, strided convolutions halve frames and bins and add `width` maps. A singer's harmonics lie in all bins at
+    levels, strided convolutions halve frames and bins and add `width` maps. A singer's harmonics are in all bins at
     once: layers that connect them learn in minutes what stacks of small convolutions need hours for.
 
     References

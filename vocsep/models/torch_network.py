@@ -89,7 +89,7 @@ def folded(network: MaskModule) -> MaskModule:
 
 
 class TorchNetwork:
-    """A network in evaluation mode as `vocsep.models.network.MaskNetwork`, on the device that it lies on."""
+    """A network in evaluation mode as `vocsep.models.network.MaskNetwork`, on the device that it is on."""
 
     def __init__(self, network: MaskModule, precision: Precision = "float32") -> None:
         self._network = network

@@ -40,7 +40,7 @@ def _champion(registry: ModelRegistry) -> int | None:
 
 
 def _facts(model: ModelVersion) -> dict[str, Any]:
-    """What the page tells of a model: of everything only what is there and of the kind that it should be."""
+    """What the page shows of a model: only what exists and has the right type."""
     content = model.description
 
     def figure(*place: str) -> float | None:
@@ -80,7 +80,7 @@ def _facts(model: ModelVersion) -> dict[str, Any]:
 
 
 def reports(path: Path) -> list[dict[str, Any]]:
-    """The evaluations whose report lies in a folder, the newest first."""
+    """The evaluations whose report is in a folder, the newest first."""
     found = []
     for folder in _report_folders(path):
         summary: Any = {}

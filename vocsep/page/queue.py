@@ -62,7 +62,7 @@ class Queue:
         self._thread.start()
 
     def end(self) -> None:
-        """End the separation that goes on; the next start of the page begins it again."""
+        """End the running separation; the next start of the page begins it again."""
         self._is_ended = True
         self._wake.set()
         self._thread.join()
@@ -143,7 +143,7 @@ class Queue:
                 break
         except (EOFError, OSError):
             self._end_process()
-            kind, content = "failed", f"{song.name}: the separation ended by itself (is there enough memory?)"
+            kind, content = "failed", f"{song.name}: the separation died (is there enough memory?)"
         if kind == "failed":
             remove(folder)
         self._songs.update(*key, _finished(content) if kind == "done" else _failed(content))

@@ -74,7 +74,7 @@ class Songs:
             return found.model_copy(deep=True) if found else None
 
     def new_id(self) -> str:
-        """An id whose folder is there, for an upload."""
+        """An id whose folder exists, for an upload."""
         with self._lock:
             waiting = sum(1 for entry in self.folder.iterdir() if _ID.fullmatch(entry.name))
             if waiting >= MOST_SONGS:
@@ -153,13 +153,13 @@ class Songs:
             return [song.id for song in self._songs.values() if now - song.created > KEEP_SECONDS]
 
     def upload(self, song: str) -> Path:
-        """Where the uploaded file lies."""
+        """Where the uploaded file is."""
         return self.folder / song / UPLOAD
 
     def take_folder(self, song: str, take: int) -> Path:
-        """Where all lies that was made for a take."""
+        """Where everything is that was made for a take."""
         return self.folder / song / str(take)
 
     def _write(self, record: Song) -> None:
-        with contextlib.suppress(OSError):  # on a full disk the page goes on with what it knows
+        with contextlib.suppress(OSError):  # on a full disk the page continues with what it knows
             write_json(self.folder / record.id / RECORD, record.model_dump(mode="json"))

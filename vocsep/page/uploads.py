@@ -17,7 +17,7 @@ from vocsep.page.records import Song
 from vocsep.page.songs import Songs, shown_name
 
 MOST_BYTES = 2 << 30
-# Beside the upload itself there must be room for its stems.
+# In addition to the upload, there must be room for its stems.
 _ROOM = 4
 _FORGET_SECONDS = 3600.0
 

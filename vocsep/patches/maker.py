@@ -201,7 +201,7 @@ def stretch(magnitudes: Tensor, pitch: Floats, frames: Integers, out: Tensor) ->
     """
 
     def positions(old: Tensor, new: Tensor | int, count: int, whole: int) -> Tensor:
-        """Where the new places lie among the old ones: their middles, from -1 at one end of the whole to 1."""
+        """Where the new places are among the old ones: their middles, from -1 at one end of the whole to 1."""
         place = (torch.arange(count, device=out.device) + 0.5) * (old / new)
         return place.clamp(min=0.5).minimum(old - 0.5) * (2 / whole) - 1
 

@@ -56,7 +56,7 @@ class SongPool:
         self._readers = [PatchReader(one.store) for one in self.sets]
 
     def store(self, index: int) -> SpectrogramStore:
-        """The store that a song lies in."""
+        """The store that a song is in."""
         return self.sets[self._set_of[index]].store
 
     def reader(self, index: int) -> PatchReader:

@@ -20,7 +20,7 @@ MEMORY_SHARE = 0.5
 
 
 class Excerpts(NamedTuple):
-    """Where some excerpts of one source lie.
+    """Where some excerpts of one source are.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class PatchTier(Protocol):
     Attributes
     ----------
     device
-        Where the excerpts lie.
+        Where the excerpts are.
     channels, bins
         Of every excerpt.
     """

@@ -51,7 +51,7 @@ def on_disk(store: Path | str, splits: Collection[str]) -> Path:
     """The store's folder; of one at a URL, a copy of the songs of some splits, brought up to date and checked."""
     if isinstance(store, Path):
         return store
-    # Copies for different uses lie apart: a copy holds nothing that was not asked for.
+    # Copies for different uses are separate: a copy contains nothing that was not asked for.
     cache = CACHE / ("-".join(sorted(splits)) or "manifests")
     with progress_on_bar("fetch", "B", unit_scale=True) as progress:
         return fetch(store, cache, splits=splits, on_bytes=progress)

@@ -51,7 +51,7 @@ def plot_track(
     Raises
     ------
     UserError
-        If the stretch of time lies outside the song, or `path` cannot be written or has a name of no known format.
+        If the stretch of time is outside the song, or `path` cannot be written or has a name of no known format.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path}: no known picture format; let the name end in {', '.join(SUFFIXES)}")

@@ -18,7 +18,7 @@ from vocsep.progress import Progress
 def repair(path: Path, progress: Progress | None = None) -> list[str]:
     """Drop what is damaged in the store at `path` and make these tracks again from its own dataset, under its lock.
 
-    Damaged tracks leave the manifest before anything is made: whatever happens then, all that it names is whole.
+    Damaged tracks leave the manifest before anything is made: all that it names is intact at any time.
 
     Parameters
     ----------

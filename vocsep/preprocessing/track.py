@@ -123,7 +123,7 @@ def half_magnitude_blocks(
 ) -> Iterator[tuple[str, npt.NDArray[np.float16]]]:
     """What `magnitude_blocks` gives, as float16, in a third of the time.
 
-    A magnitude that lies halfway between two of float16, to the last digit of float32, may become the other one.
+    A magnitude halfway between two of float16, to the last digit of float32, may become the other one.
 
     Raises
     ------

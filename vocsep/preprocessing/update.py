@@ -63,7 +63,7 @@ def updating(
 
 @contextlib.contextmanager
 def _telling_need(path: Path, dataset: Dataset, config: StoreConfig) -> Iterator[None]:
-    """Say in one line what is there and what is still needed when the disk is full."""
+    """Say in one line what is stored and what is still needed when the disk is full."""
     try:
         yield
     except OSError as error:

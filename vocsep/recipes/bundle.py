@@ -87,7 +87,7 @@ def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -
         figures = [vocals["median"], vocals["mean"], accompaniment["median"], accompaniment["mean"]]
         median, mean, *others = map(decibels, figures)
         rows.append([title, median, interval, mean, *others])
-    sets = [["set", "kind", "licence"], *([one.source, one.kind, one.licence] for one in recipe.sets)]
+    sets = [["set", "kind", "license"], *([one.source, one.kind, one.licence] for one in recipe.sets)]
     return "\n".join(
         [
             f"# {recipe.title}",
@@ -107,7 +107,7 @@ def _card(description: dict[str, Any], recipe: Recipe, scores: dict[str, Any]) -
             "",
             markdown_table(sets),
             "",
-            "Use of the weights is bound by these licences: where one allows research only, so do the weights.",
+            "Use of the weights is bound by these licenses: where one allows research only, so do the weights.",
             "",
             f"Weights: SHA-256 `{description[WEIGHTS_DIGEST]}`, float16. Made with vocsep "
             f"{description['versions']['vocsep']} (code {description['versions']['code']}).",

@@ -83,7 +83,7 @@ class MusicCheck(Music):
 
 
 class FurtherTraining(Settings):
-    """A training that goes on from the model of the one before.
+    """A training that starts from the model of the one before.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class Recipe(Settings):
         if any(training.extra for training, _ in self.trainings()):
             raise ValueError("training.extra: the further stores of a recipe are its other sets")
         if any(one.training.fine_tune is not None for one in self.further):
-            raise ValueError("further.training.fine_tune: goes on from the training before")
+            raise ValueError("further.training.fine_tune: always starts from the training before; leave it out")
         music = {one.name for one in self.checks if one.kind == "accompaniment"}
         if without := [one for one in self.checks if one.over is not None and one.over not in music]:
             raise ValueError(f"{without[0].name}: over {without[0].over}: no check of kind accompaniment")

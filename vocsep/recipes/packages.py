@@ -1,4 +1,4 @@
-"""Music that Debian's packages hold."""
+"""Music from Debian's packages."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ SMALLEST_SONG_BYTES = 600_000
 
 
 def fetch_music(packages: Sequence[str], folder: Path) -> Path:
-    """The sound files of Debian packages in `folder`, a folder for each package; those that are there already stay.
+    """The sound files of Debian packages in `folder`, a folder for each package; existing ones stay.
 
     Archives of games (`.pk3`) inside the packages are looked into. Nothing is installed.
 
@@ -36,7 +36,7 @@ def fetch_music(packages: Sequence[str], folder: Path) -> Path:
                 _run(["dpkg-deb", "--extract", str(archive), str(unpacked)], unpacked)
             with writing_folder(folder / package) as songs:
                 if not _copy_songs(unpacked, songs):
-                    raise UserError(f"{package}: holds no sound file of {SMALLEST_SONG_BYTES / 1e6:g} MB or more")
+                    raise UserError(f"{package}: contains no sound file of {SMALLEST_SONG_BYTES / 1e6:g} MB or more")
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
     return folder

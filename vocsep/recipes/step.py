@@ -74,7 +74,7 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
     UserError
         If songs are missing or the recipe is wrong.
     TrainingStopped
-        If the process was told to end; the same call goes on from there.
+        If the process was told to end; the same call resumes there.
     """
     check(config)
     recipe = load_recipe(config.recipe)
@@ -107,9 +107,9 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
 
 
 def _trained(config: RecipeConfig, recipe: Recipe, number: int, stores: list[Path], before: str | None) -> str:
-    """The version that a training of the recipe made, counted from 0, which goes on from the version before."""
+    """The version that a training of the recipe made, counted from 0, which starts from the version before."""
     models = config.work / "models"
-    # What was changed in a recipe, and what comes after that, begins anew; the rest goes on, or is done.
+    # What was changed in a recipe, and what comes after that, begins anew; the rest resumes, or is done.
     content = recipe.model_dump(mode="json", exclude={"title", "further", "checks"})
     further = recipe.model_dump(mode="json")["further"][:number]
     runs = config.work / "runs" / value_digest(content | {"further": further} if further else content)[:16]

@@ -10,7 +10,7 @@ from vocsep.datasets.songs import Dataset
 from vocsep.retraining.job import _jobs
 
 LARGEST_LOSS = 0.5
-"""Share of the songs that may vanish at once; more look like a disk that is not there."""
+"""Share of the songs that may vanish at once; more look like an unmounted disk."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Retraining: what changed since the last time, what is done of a job, and whether its model becomes the champion.
 
 A job is one folder with `job.json`, which is replaced atomically after each stage. A process that is killed in any of
-them leaves a job that the next one goes on with, as long as the training songs in the store are the same.
+them leaves a job that the next one resumes, as long as the training songs in the store are the same.
 """
 
 import contextlib
@@ -82,11 +82,11 @@ class Job:
         write_json(self.folder / JOB_NAME, self.content)
 
     def report_folder(self, reports: Path, champion: int | None) -> Path:
-        """Where the evaluation of challenger and champion is written; what is there already counts."""
+        """Where the evaluation of challenger and champion is written; existing scores count."""
         held = self.content.get("report")
         if held is not None and held["champion"] == champion:
             folder = Path(held["folder"])
-            # A report is in the folder of reports, whatever the job says.
+            # A report is in the folder of reports, no matter what the job says.
             if folder.is_dir() and folder.resolve().parent == reports.resolve():
                 return folder
         folder = new_folder(reports, f"{datetime.now():%Y%m%d-%H%M%S}-retrain-model{self.challenger:04d}")

@@ -1,4 +1,4 @@
-"""What a retraining tells people."""
+"""The report of a retraining."""
 
 from collections.abc import Collection
 

@@ -1,6 +1,6 @@
 """The step `retrain`: take in what changed, train a challenger, and let it take the champion's place if it is better.
 
-Every stage leaves what it did on disk (see `vocsep.retraining.job`). A run that is killed and started again goes on in
+Every stage leaves what it did on disk (see `vocsep.retraining.job`). A run that is killed and started again resumes in
 the stage that it was in, and does nothing twice.
 """
 
@@ -52,11 +52,9 @@ class RetrainConfig(Settings):
     training: TrainConfig = TrainConfig()
     start: Start = Field(default="scratch", description="scratch, or champion to fine-tune it.")
     force: bool = Field(default=False, description="Train even if nothing changed.")
-    confidence: float = Field(
-        default=0.95, gt=0.5, lt=1, description="How sure it must be that the new model is better."
-    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence needed to call the new model better.")
     split: str = Field(default="test", description="Songs on which both models are scored.")
-    keep: int = Field(default=KEEP, ge=2, description="How many models, reports and checkpointed runs stay.")
+    keep: int = Field(default=KEEP, ge=2, description="Number of models, reports and checkpointed runs to keep.")
     models: Path = Field(default=MODELS, description="Model registry.")
     runs: Path = Field(default=RUNS, description="Folder for runs: curves, checkpoints.")
     reports: Path = Field(default=REPORTS, description="Folder for reports.")
@@ -85,7 +83,7 @@ class Steps:
 
 
 def check(config: RetrainConfig) -> None:
-    """Raise `UserError` for whatever can be told to be wrong before anything is started."""
+    """Raise `UserError` if the settings are wrong, as far as can be known before anything starts."""
     require_free(config.jobs)
     if config.training.fine_tune is not None:
         raise UserError("training.fine_tune: cannot be set here; start=champion fine-tunes the champion")
@@ -107,7 +105,7 @@ def check(config: RetrainConfig) -> None:
 def retrain(
     config: RetrainConfig, *, progress: Progress | None = None, map: Map = serial, steps: Steps | None = None
 ) -> RetrainResult:
-    """Take in new, changed and removed songs, train a challenger, and promote it if it is better than the champion.
+    """Add new and changed songs, drop removed ones, train a challenger, promote it if it beats the champion.
 
     Parameters
     ----------
@@ -121,7 +119,7 @@ def retrain(
     SomeFailed
         If some songs failed; all else is done.
     TrainingStopped
-        If the process was told to end; the same call goes on from there.
+        If the process was told to end; the same call resumes there.
     """
     check(config)
     steps = steps or Steps(
@@ -171,7 +169,7 @@ def _preparation(config: RetrainConfig) -> PreprocessConfig:
 
 
 def _train_challenger(config: RetrainConfig, job: Job, steps: Steps) -> None:
-    """Train, unless that is done; a run that was killed goes on at its last checkpoint."""
+    """Train, unless that is done; a killed run resumes at its last checkpoint."""
     if job.challenger is not None:
         return
     # The job's own folder: no other run is mistaken for that of this job.

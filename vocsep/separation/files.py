@@ -43,9 +43,9 @@ class Separated:
     is_new
         False if all its files were there already.
     clipped_samples
-        Samples of all stems that lay beyond full scale and were cut off.
+        Samples of all stems that were beyond full scale and were cut off.
     gain
-        What all stems were multiplied with, so that none lies beyond full scale; 1 unless `clip` is `rescale`.
+        What all stems were multiplied with, so that none is beyond full scale; 1 unless `clip` is `rescale`.
     picture, page
         The spectrograms, and the page to listen to, if they were asked for.
     """

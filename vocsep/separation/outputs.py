@@ -16,12 +16,12 @@ PICTURE, PAGE = "spectrograms", "listen"
 def output_path(song: Path, stem: str, output: Path, name: str, container: str) -> Path:
     """File for one stem (or picture) of a song.
 
-    Raises `UserError` if the file would lie outside `output`.
+    Raises `UserError` if the file would be outside `output`.
 
     Parameters
     ----------
     name
-        Template with `{track}` (the song's name without its ending), `{stem}`, `{folder}` (that the song lies in) and
+        Template with `{track}` (the song's name without its ending), `{stem}`, `{folder}` (that the song is in) and
         `{suffix}` (the ending, without its point).
     """
     track = song.name.removesuffix(STEM_SUFFIX) if song.name.endswith(STEM_SUFFIX) else song.stem
@@ -31,14 +31,14 @@ def output_path(song: Path, stem: str, output: Path, name: str, container: str) 
         name = name.replace("{" + part + "}", fields[part].replace("{", "\0"))
     path = output / f"{name.replace(chr(0), '{')}.{container}"
     if not path.resolve().is_relative_to(output.resolve()) or ".." in path.relative_to(output).parts:
-        raise UserError(f"{song}: its stems would lie outside {output}; give another --name")
+        raise UserError(f"{song}: its stems would be outside {output}; give another --name")
     return path
 
 
 def output_paths(song: Path, stems: Sequence[str], output: Path, name: str, container: str) -> dict[str, Path]:
     """Stem to file.
 
-    Raises `UserError` if a file would lie outside `output` or replace the song itself.
+    Raises `UserError` if a file would be outside `output` or replace the song itself.
     """
     paths = {stem: output_path(song, stem, output, name, container) for stem in stems}
     for path in paths.values():
@@ -102,5 +102,5 @@ def inputs_to_separate(inputs: Iterable[Path], output: Path, name: str = "{track
 
 
 def _is_in(path: Path, folder: Path) -> bool:
-    """Whether a file lies in a folder, as a stem that an earlier run wrote."""
+    """Whether a file is in a folder, as a stem that an earlier run wrote."""
     return path.resolve().is_relative_to(folder.resolve())

@@ -91,7 +91,7 @@ class Separator:
         ------
         UserError
             If there is no such model, its files are damaged or of a kind that this version does not know, or the
-            device or the engine is not there.
+            device or the engine is missing.
         """
         if engine == "onnx":
             from vocsep.models.onnx_network import open_onnx

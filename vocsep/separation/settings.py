@@ -26,45 +26,43 @@ class SeparationSettings(Settings):
     stems: tuple[Stem, ...] = Field(
         default=("vocals", "accompaniment"),
         min_length=1,
-        description="Which stems to write, with commas between; instrumental is another name of accompaniment.",
+        description="Stems to write, separated by commas; instrumental is another name for accompaniment.",
     )
     format: AudioFormat = Field(default="wav", description="wav, flac, mp3, ogg or m4a.")
     bit_depth: BitDepth | None = Field(default=None, description="16, 24 or 32f; wav: default 32f, flac: default 24.")
     bit_rate: BitRate | None = Field(
         default=None,
-        description="64 to 320 kbit/s: constant of mp3 (default: best variable) and m4a (default 256), variable of ogg "
+        description="64 to 320 kbit/s: constant for mp3 (default: best VBR) and m4a (default 256), variable for ogg "
         "(default 256).",
     )
-    start: Seconds = Field(default=0.0, description="Second of each song that an excerpt begins at, or minute:second.")
+    start: Seconds = Field(default=0.0, description="Start of an excerpt of each song, as seconds or minutes:seconds.")
     duration: Seconds | None = Field(
-        default=None, gt=0, description="Seconds that an excerpt lasts, or minutes:seconds (default: to the end)."
+        default=None, gt=0, description="Length of the excerpt, as seconds or minutes:seconds (default: to the end)."
     )
     name: str = Field(
         default="{track}/{stem}",
-        description="Where in OUTPUT a stem goes: {track}, {stem}, {folder} and {suffix} of the song, without ending.",
+        description="Path of a stem in OUTPUT, without ending; {track}, {stem}, {folder} and {suffix} are filled in.",
     )
     clip: Clip = Field(
         default="none",
         description="Samples beyond full scale. none: kept where the format can; clamp: cut off; rescale: all stems of "
-        "such a song are made quieter alike.",
+        "such a song are turned down alike.",
     )
     overlap: float = Field(
         default=0.0, ge=0.0, le=MOST_OVERLAP, description="Share by which patches overlap; 0: the whole song at once."
     )
     wiener: bool = Field(default=False, description="Refine with the multichannel Wiener filter.")
-    accept_damaged: bool = Field(
-        default=False, description="Separate what there is of files that were cut off or are damaged."
-    )
+    accept_damaged: bool = Field(default=False, description="Separate what is left of truncated or damaged files.")
     audio_track: int | None = Field(
-        default=None, ge=1, description="Which audio track of a file, counted from 1 (default: the one that is played)."
+        default=None, ge=1, description="Audio track of a file, counted from 1 (default: the one that players choose)."
     )
     plot: bool = Field(default=False, description="Draw the spectrograms of every song next to its stems.")
     page: bool = Field(
         default=False,
         description="Write listen.html next to the stems, in which any browser plays mixture and stems in step; "
-        "one file of some 3 MB a minute, 20 minutes at most.",
+        "one file of about 3 MB a minute, 20 minutes at most.",
     )
-    overwrite: bool = Field(default=False, description="Separate again what is already there.")
+    overwrite: bool = Field(default=False, description="Separate songs again whose stems exist.")
     model: str = Field(
         default="champion",
         description="champion, latest, bundled, a version's number, a model folder or a file of vocsep export.",
@@ -72,7 +70,7 @@ class SeparationSettings(Settings):
     engine: EngineName = Field(default="torch", description="torch, or onnx (of an exported model, without torch).")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
     precision: WantedPrecision = Field(
-        default="auto", description="Of torch: auto (bfloat16 where the device has it natively: faster), 32 or bf16."
+        default="auto", description="For torch: auto (bfloat16 where it is native, which is faster), 32 or bf16."
     )
 
     preset: Preset | None = Field(

@@ -60,7 +60,7 @@ def check(config: SeparateConfig) -> None:
 
 
 def separate(config: SeparateConfig, *, progress: Progress | None = None, map: Map = serial) -> SeparateResult:
-    """Separate songs; what is there already is left as it is, unless the settings say `overwrite`.
+    """Separate songs; existing stems are left as they are, unless the settings say `overwrite`.
 
     Parameters
     ----------

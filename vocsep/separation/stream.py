@@ -49,9 +49,9 @@ class Segment:
     block
         The model's frames that the segment is made of.
     masked
-        Those that a mask is needed for: one more where the song goes on, since own frames lie between two of the model.
+        Those that a mask is needed for: one more if the song continues, since its frames are between two of the model.
     own_frames
-        Frames of the file's own STFT that lie in the block.
+        Frames of the file's own STFT that are in the block.
     waveform
         `(channels, samples)`: what the own frames cover, with zeros before the song and after it.
     finished
@@ -117,7 +117,7 @@ class _Kept:
         return taken
 
     def drop_before(self, start: int) -> None:
-        """Forget whole blocks that lie before `start`."""
+        """Forget whole blocks before `start`."""
         while len(self.blocks) > 1 and self.start + self.blocks[0].shape[1] <= start:
             self.start += self.blocks.pop(0).shape[1]
 
@@ -314,7 +314,7 @@ def separate_stream(
 
 @contextlib.contextmanager
 def _single_threads(count: int) -> Iterator[Executor]:
-    """Threads that each compute a segment on a core of their own; more within would only wait for each other."""
+    """Threads that each compute a segment on a separate core; more within would only wait for each other."""
     torch: Any = sys.modules.get("torch")
     initializer = {"initializer": torch.set_num_threads, "initargs": (1,)} if torch else {}
     try:

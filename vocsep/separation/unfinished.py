@@ -1,4 +1,4 @@
-"""Where unfinished files lie, and that nothing is left of them: not by errors, not by runs that were killed."""
+"""Where unfinished files are, and how they are deleted after errors and killed runs."""
 
 import contextlib
 import fcntl

@@ -10,12 +10,12 @@ from vocsep.arrays import Complex, Spectrogram, Waveform
 from vocsep.spectrograms.config import SpectrogramConfig
 from vocsep.spectrograms.stft import istft, stft
 
-# Above the preset's band the mask goes on as the mean over this share of its bins, the highest ones.
+# Above the preset's band the mask continues as the mean over this share of its bins, the highest ones.
 CONTINUED_SHARE = 0.1
 
 
 def restore_bin(mask: Spectrogram, config: SpectrogramConfig) -> Spectrogram:
-    """A mask of `n_fft // 2 + 1` bins: the missing one, if any, takes the mask of its neighbour."""
+    """A mask of `n_fft // 2 + 1` bins: the missing one, if any, takes the mask of its neighbor."""
     if config.dropped_bin == "none":
         return mask
     if config.dropped_bin == "dc":
@@ -53,7 +53,7 @@ def multiply_mask(
     """Multiply frames of `own_rate_stft`, in place, by a mask on the model's grid.
 
     Linear interpolation in time and frequency (nothing changes where the grids coincide); above the preset's band the
-    mask goes on as the mean of its top bins.
+    mask continues as the mean of its top bins.
 
     Parameters
     ----------

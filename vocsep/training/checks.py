@@ -1,4 +1,4 @@
-"""What can be told to be wrong with a training before its first step."""
+"""What can be found wrong with a training before its first step."""
 
 from collections.abc import Collection
 

@@ -11,7 +11,7 @@ from vocsep.models.precision import WantedPrecision
 from vocsep.patches.sampling import Augmentation
 from vocsep.training.songs import ExtraStore
 
-# A run goes on after these have changed: none of them decides what a step does.
+# A run resumes after these have changed: none of them decides what a step does.
 FREE_ON_RESUME = (
     "steps",
     "epochs",
@@ -32,8 +32,7 @@ class TrainConfig(Settings):
     """How a model is trained.
 
     The budget is `steps`, `epochs` and `max_minutes`; whichever is used up first ends the run. An epoch is as many
-    patches as lie side by side in the training songs. With none of them: 1300 steps, or 15 minutes where the machine is
-    slow.
+    patches as fit side by side into the training songs. With none of them: 1300 steps, or 15 minutes on a slow machine.
     """
 
     steps: int | None = Field(default=None, ge=1, description="Budget in training steps.")
@@ -41,21 +40,21 @@ class TrainConfig(Settings):
     max_minutes: float | None = Field(
         default=None,
         gt=0,
-        description="Budget in minutes. Without any budget: 1300 steps, 4 to 13 minutes of two cores, at most 15.",
+        description="Budget in minutes. Without any budget: 1300 steps, at most 15 minutes.",
     )
     batch_size: int = Field(default=8, ge=1, description="Patches of 128 frames per step, over all processes.")
     optimizer: Literal["muon", "adam", "adamw"] = Field(
-        default="muon", description="muon, adam or adamw; default: muon of tfc-tdf, adam of unet."
+        default="muon", description="muon, adam or adamw; default: muon for tfc-tdf, adam for unet."
     )
     learning_rate: float = Field(default=2e-3, gt=0, description="Highest learning rate.")
-    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay; of adamw only.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled weight decay, for adamw only.")
     schedule: Literal["cosine", "plateau", "constant"] = Field(
         default="cosine",
-        description="Learning rate after the warm-up: half a cosine to 0 over the budget, halved whenever two "
-        "validations in a row are no better, or constant.",
+        description="Learning rate after the warm-up: cosine (half of one, to 0 over the budget), plateau (halved "
+        "after two validations in a row without a better score), or constant.",
     )
     warmup: float = Field(default=0.03, ge=0, lt=1, description="Share of the budget in which the rate rises.")
-    gradient_clip: float | None = Field(default=None, gt=0, description="Longest gradient (norm); off by default.")
+    gradient_clip: float | None = Field(default=None, gt=0, description="Largest norm of the gradient; off by default.")
     ema: float = Field(
         default=0.998, ge=0, lt=1, description="Decay per step of the averaged weights that are validated; 0: none."
     )
@@ -79,7 +78,7 @@ class TrainConfig(Settings):
         default=None,
         ge=1,
         le=MOST_MAPS,
-        description="Feature maps of the network's first block; default: 24 of tfc-tdf, 16 of unet.",
+        description="Feature maps of the network's first block; default: 24 for tfc-tdf, 16 for unet.",
     )
     dropout: float = Field(default=0.2, ge=0, lt=1, description="In the first three decoder blocks of unet.")
     fine_tune: str | None = Field(default=None, description="Model to start from: champion, a number or a folder.")
@@ -92,7 +91,9 @@ class TrainConfig(Settings):
     )
     checkpoint_seconds: float = Field(default=60.0, gt=0, description="Time between two checkpoints.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of weights and patches.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto takes a GPU if any.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto uses a GPU if there is one."
+    )
     devices: int = Field(default=1, ge=1, description="Processes, one per GPU or share of the CPU, on this machine.")
     precision: WantedPrecision = Field(
         default="auto", description="auto takes bfloat16 where the machine computes it natively."

@@ -96,5 +96,5 @@ def describe_model(config: TrainConfig, store: SpectrogramStore, pool: SongPool 
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "licence": "Use of these weights is bound by the licences of the songs that they were trained on.",
+        "licence": "Use of these weights is bound by the licenses of the songs that they were trained on.",
     }

@@ -82,7 +82,7 @@ def fit(
     runs
         Folder of the folders of runs: `run.json`, `metrics.csv`, TensorBoard log, checkpoints.
     resume
-        `auto` goes on with the newest unfinished run of the same settings and songs, if there is one; `never` begins
+        `auto` resumes the newest unfinished run of the same settings and songs, if there is one; `never` begins
         anew; or the folder of a run.
     progress
         Called after every step with the used share of the budget, and 1.
@@ -98,7 +98,7 @@ def fit(
         If the songs, the settings and the machine do not go together, loss or gradients are not finite, or the disk is
         full.
     TrainingStopped
-        If the process was told to end; the run is saved and can go on.
+        If the process was told to end; the run is saved and can resume.
     """
     with telling_full_disk(runs, "what was saved stays; make room, then resume with the same command"):
         return _fit(config, store, registry, runs, resume, progress, promote)

@@ -1,4 +1,4 @@
-"""What a run tells: progress bar, TensorBoard, and the same numbers in `metrics.csv`."""
+"""What a run reports: progress bar, TensorBoard, and the same numbers in `metrics.csv`."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ class TrainingLog:
     Parameters
     ----------
     step
-        Where the run goes on; what was written beyond it is dropped, since those steps come again.
+        Where the run resumes; what was written beyond it is dropped, since those steps come again.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -92,7 +92,7 @@ class TrainingLog:
                 self._writer.add_audio(f"{track.name}/{title}", mono[None], step, sample_rate=config.sample_rate)
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Flush everything to disk."""
         try:
             self._file.close()
         finally:
@@ -107,7 +107,7 @@ class TrainingLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """Rows of a run's `metrics.csv`; whole lines only, whatever a killed process left."""
+    """Rows of a run's `metrics.csv`; whole lines only, even after a killed process."""
     path = folder / METRICS_NAME
     if not path.is_file():
         return []

@@ -50,7 +50,7 @@ def run_training(
     run: RunFolder | None,
     progress: Progress | None = None,
 ) -> Course:
-    """Train `network` until the budget is used up, going on from the run's checkpoint if it has one.
+    """Train `network` until the budget is used up, resuming from the run's checkpoint if it has one.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def run_training(
                     rows.write(course.step, course.seconds, values)
                     told = (course.step, now, waited)
 
-            # One that is due when the run is stopped comes first when it goes on.
+            # One that is due when the run is stopped comes first when it resumes.
             due = not stop_signal and _is_validation_due(config, course, budget, float(every[0, 4]))
             if due:
                 score()

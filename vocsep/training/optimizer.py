@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
     References
     ----------
     Jordan et al.: "Muon: an optimizer for hidden layers in neural networks", 2024. Liu et al.: "Muon is scalable for
-    LLM training", 2025 (updates of one size, whatever the shape; theirs is a fifth of it).
+    LLM training", 2025 (updates of one size for every shape; theirs is a fifth of it).
     """
 
     def __init__(

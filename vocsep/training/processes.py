@@ -55,7 +55,7 @@ def place() -> Place:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
         rank, count, on_machine = (int(environment[name]) for name in names)
         host = environment.get("MASTER_ADDR") or first_host(environment.get("SLURM_STEP_NODELIST", HOST))
-        # Jobs that share a machine meet at ports of their own.
+        # Jobs that share a machine use separate ports.
         port = environment.get("MASTER_PORT") or 15000 + int(environment.get("SLURM_JOB_ID", "0")) % 10000
         return Place(rank, count, on_machine, f"tcp://{host}:{port}")
     return Place()

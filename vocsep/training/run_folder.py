@@ -37,7 +37,7 @@ class RunFolder:
     path
         Its folder.
     checkpoint
-        Where it goes on; None at the beginning.
+        Where it resumes; None at the beginning.
     description
         Content of `run.json`: `status`, `config`, `data_digest`, ...
     """
@@ -70,7 +70,7 @@ def open_run(runs: Path, resume: str, config: dict[str, Any], data_digest: str) 
     runs
         Folder of all runs.
     resume
-        `never` begins anew; `auto` goes on with the newest unfinished run of the same settings and data, if there is
+        `never` begins anew; `auto` resumes the newest unfinished run of the same settings and data, if there is
         one; anything else is the path of a run's folder.
     config
         The settings that decide what a step does.
@@ -176,7 +176,7 @@ def _take(path: Path) -> RunFolder | None:
 
 
 def with_settings_of(resume: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Settings for going on with a run: its own, and over them those that are given.
+    """Settings for resuming a run: its own, and over them those that are given.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def song_pool(extra: tuple[ExtraStore, ...], store: SpectrogramStore) -> SongPoo
     Raises
     ------
     UserError
-        If a store is not there or of another spectrogram, or the shares leave nothing for the first.
+        If a store is missing or of another spectrogram, or the shares leave nothing for the first.
     """
     for source in ("vocals", "accompaniment"):
         total = sum(getattr(one, source) or 0.0 for one in extra)

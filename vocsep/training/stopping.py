@@ -1,4 +1,4 @@
-"""How a training is told to end, and how it says so."""
+"""How a training is stopped, and how it says so."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class TrainingStopped(Exception):
-    """The process was told to end; the run is saved and can go on."""
+    """The process was told to end; the run is saved and can resume."""
 
     def __init__(self, run: str, step: int | None, number: int) -> None:
         name = signal.Signals(number).name

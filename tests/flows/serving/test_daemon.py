@@ -177,7 +177,7 @@ def test_unknown_parameters_are_refused_before_there_is_a_run(served: Served, fl
     with pytest.raises(PrefectHTTPStatusError, match="nonsense") as refused:
         served.start(flow, nonsense=1)
     assert refused.value.response.status_code in (409, 422)
-    # The schedule makes some of its own.
+    # The schedule makes some itself.
     assert [run for run in served.runs(flow) if not run["auto_scheduled"]] == []
 
 
@@ -292,7 +292,7 @@ def test_killed_queued_cancelled_and_retried_trainings_go_on_with_one_run(served
 
 
 def retry_training(served: Served, run: str) -> None:
-    """Start a training again, and wait until it goes on."""
+    """Start a training again, and wait until it resumes."""
     step = last_step(served.folder / "data/runs")
     result = served.command("prefect", "flow-run", "retry", run)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -303,7 +303,7 @@ def test_runs_that_were_going_on_when_the_machine_went_down_are_ended_by_the_nex
     served: Served,
 ) -> None:
     (run,) = (one["id"] for one in served.runs("train") if one["state"]["type"] == "RUNNING")
-    # A run of another worker on this machine goes on.
+    # A run of another worker on this machine continues.
     deployment = served.get("deployments/name/evaluate/local")["id"]
     other = served.post(f"deployments/{deployment}/create_flow_run", {"state": {"type": "RUNNING"}})["id"]
     assert served.state_of(other)[0] == "RUNNING"

@@ -1,4 +1,4 @@
-"""A real S3 server (moto) in a process of its own on the loopback interface, and small stores to copy to it."""
+"""A real S3 server (moto) in a separate process on the loopback interface, and small stores to copy to it."""
 
 import contextlib
 import os

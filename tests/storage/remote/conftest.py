@@ -17,7 +17,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def url(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URL in a bucket of its own, with nothing there."""
+    """URL in a separate, empty bucket."""
     return f"{use(server, monkeypatch)}/some/folder/songs.zarr"
 
 
@@ -32,5 +32,5 @@ def local(tmp_path: Path) -> SpectrogramStore:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> SpectrogramStore:
-    """A store of so many tracks that a copy takes a while."""
+    """A store with enough tracks for a copy to take a while."""
     return local_store(tmp_path_factory.mktemp("many") / "many.zarr", TRACKS)

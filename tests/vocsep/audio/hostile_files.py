@@ -51,7 +51,7 @@ def playlists(other: Path) -> dict[str, str]:
 
 
 def with_tags(kind: str, content: bytes, count: int, text: bytes = b"v") -> bytes:
-    """A sound file that holds so many tags in addition."""
+    """A sound file with this many additional tags."""
     return {
         "mp3": _with_id3_frames,
         "flac": _with_vorbis_comments,

@@ -46,7 +46,7 @@ def test_file_that_was_cut_off_is_named_and_gives_what_there_is_when_asked(tmp_p
         path.write_bytes(content[: int(share * len(content))])
         one_line(lambda: decode(path), path)
         if kind in ("m4a", "mov"):
-            continue  # their index stood at the end
+            continue  # their index was at the end
         with pytest.raises(DamagedSound):
             decode(path)
         if kind in ("tta", "opus") and share == 0.4:

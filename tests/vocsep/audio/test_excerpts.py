@@ -61,7 +61,7 @@ def test_what_is_decoded_from_any_sample_on_is_what_the_whole_file_has_there(tmp
 
 
 def test_of_wav_and_flac_nothing_is_read_before_the_excerpt(tmp_path: Path) -> None:
-    """Its beginning could not be: it holds NaN, or is damaged."""
+    """Its beginning could not be: it contains NaN, or is damaged."""
     waveform = noise()
     waveform[:, 100] = np.nan
     path = tmp_path / "a.wav"

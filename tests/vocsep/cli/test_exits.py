@@ -1,4 +1,4 @@
-"""What a command cannot read or write is one line, whatever the command."""
+"""What a command cannot read or write is one line, for every command."""
 
 from pathlib import Path
 

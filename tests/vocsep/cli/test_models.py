@@ -39,7 +39,7 @@ def models(registry: ModelRegistry, *arguments: str) -> Result:
 
 
 def report(registry: ModelRegistry, name: str, version: int, score: float, songs: object, split: str = "test") -> None:
-    """What an evaluation leaves beside the registry."""
+    """What an evaluation leaves next to the registry."""
     digest = registry.open(str(version)).description["weights_sha256"]
     rows = {"model": {"vocals": {"SDR": {"median": score, "mean": 0.0}}}}
     summary = {"weights_sha256": digest, "rows": rows, "songs": songs, "split": split}

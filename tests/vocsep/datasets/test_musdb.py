@@ -1,4 +1,4 @@
-"""MUSDB18, its preview and its HQ form, beside what the musdb package reads."""
+"""MUSDB18, its preview and its HQ form, compared with what the musdb package reads."""
 
 import shutil
 import tempfile

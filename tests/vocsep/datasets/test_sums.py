@@ -1,4 +1,4 @@
-"""Own songs whose files are not what their names say, and mixes that lie among the stems."""
+"""Own songs whose files are not what their names say, and mixes among the stems."""
 
 from pathlib import Path
 from typing import Any

@@ -113,7 +113,7 @@ NASTY_NAMES = (
 
 
 def target_of(folder: Path, *, seen: Sequence[str] = (), others: Sequence[str] = ()) -> Target:
-    """A model, number 1, and others beside it by their rows, numbered on, on songs of all the names."""
+    """A model, number 1, and others by their rows, numbered from 2 on, on songs of all the names."""
     subjects: dict[str, Subject] = {}
     models = {}
     for number, row in enumerate(("model", *others), 1):

@@ -79,9 +79,9 @@ def test_comparison_of_one_song_has_no_interval_and_is_not_clear(tmp_path: Path)
 
 def test_nothing_is_compared_without_another_system_or_a_scored_song(tmp_path: Path) -> None:
     assert summarize_report(target_of(tmp_path), songs_of([3.0, 4.0]), {})["comparisons"] == []
-    beside = target_of(tmp_path, others=["champion"])
+    target = target_of(tmp_path, others=["champion"])
     for songs in ([], songs_of([NAN, NAN], {"champion": 1.0})):
-        assert summarize_report(beside, songs, {})["comparisons"] == []
+        assert summarize_report(target, songs, {})["comparisons"] == []
 
 
 @pytest.mark.parametrize("other", ["champion", "against"])

@@ -17,7 +17,7 @@ from vocsep.mapping import SomeFailed
 
 @pytest.fixture(scope="module")
 def songs(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo song with its voice, in a folder of its own, and without."""
+    """A demo song with its voice, in a separate folder, and without."""
     folder = tmp_path_factory.mktemp("screening") / "songs"
     (folder / "sung").mkdir(parents=True)
     song = open_dataset(demo_root).split("test")[0]
@@ -41,7 +41,7 @@ def test_songs_keep_their_folders_and_a_folder_that_is_there_is_refused(songs: P
     assert len(kept) == 2
     assert dropped == []
     assert (tmp_path / "kept" / "sung" / "Anthem.wav").is_file()
-    one_line(lambda: screen(songs, loudest_db=0, output=tmp_path / "kept", model="bundled"), "is there already")
+    one_line(lambda: screen(songs, loudest_db=0, output=tmp_path / "kept", model="bundled"), "exists and is not empty")
 
 
 @pytest.mark.parametrize("limit", [np.nan, -np.inf, np.inf])

@@ -117,7 +117,7 @@ def test_one_other_stem_is_accompaniment_enough(tmp_path: Path) -> None:
     assert_same(estimate(tmp_path, song_of()), stems)
 
 
-# Nothing is mended
+# Nothing is fixed
 
 
 @pytest.mark.parametrize(("channels", "level"), [(1, 1e-6), (2, 1.0), (2, 7.5)])

@@ -70,7 +70,7 @@ def test_model_is_named_by_its_number_so_that_a_newer_one_or_a_moved_champion_ch
 
 
 def rows_of(demo_root: Path, models: Path, model: str, **options: Any) -> dict[str, str]:
-    """Row to the name of the model, or the folder; the bundled model stands beside all."""
+    """Row to the name of the model, or the folder; the bundled model is next to all."""
     target = resolve_evaluation(models, model, demo_root, "auto", "test", models / "no.zarr", **options)
     assert list(target.titles) == list(target.subjects)
     rows = {

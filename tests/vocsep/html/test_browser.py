@@ -96,7 +96,7 @@ def test_a_report_that_is_opened_as_a_file_plays_everything_in_step(browser: Bro
     assert of_sound(tab, LEVELS) == np.add(alone[5], alone[1]).tolist()
     first.get_by_role("button", name=f"mute {names[5]}").click()
     assert of_sound(tab, LEVELS) == alone[1]
-    # All lanes sound at one place of the song, which is where the cursor stands.
+    # All lanes sound at one place of the song, which is where the cursor is.
     seek(tab, 1.0)
     first.locator(".play").click()
     wait_until_sounding(tab)

@@ -8,7 +8,7 @@ from vocsep.models.objective_config import Objective
 
 
 def patches(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Mixture and source, `(4, 1, 8, 6)`: a mask of its own for every bin, and noise."""
+    """Mixture and source, `(4, 1, 8, 6)`: a separate mask for every bin, and noise."""
     generator = torch.Generator().manual_seed(seed)
     mixture = 0.1 + torch.rand(4, 1, 8, 6, generator=generator)
     share = torch.linspace(0.1, 0.9, 6) + 0.1 * torch.rand(mixture.shape, generator=generator)

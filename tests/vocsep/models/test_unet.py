@@ -15,7 +15,7 @@ from vocsep.models.unet import UNet
 Array = NDArray[Any]
 
 # Jansson et al. 2017: feature maps into and out of every 5x5 convolution, the decoder's inputs with the encoder's
-# output of their own size joined to them.
+# output of the same size joined to them.
 ENCODER = ((0, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 512))
 DECODER = ((512, 256), (512, 128), (256, 64), (128, 32), (64, 16), (32, 0))
 

@@ -117,7 +117,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visit:
-    """Visitors of the page at an address, and whatever they must not see: errors, and requests to elsewhere."""
+    """Visitors of the page at an address, and what they must not see: errors, and requests to elsewhere."""
 
     def __init__(self, browser: Browser, address: str, **options: Any) -> None:
         self.address = address

@@ -102,7 +102,7 @@ class Answer:
 
 @contextlib.contextmanager
 def running_page(folder: Path, *options: str) -> Iterator[RunningPage]:
-    """A page whose songs lie in a folder, until the end of the `with` statement."""
+    """A page whose songs are in a folder, until the end of the `with` statement."""
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "page", "--port", "0", "--folder", str(folder), *options],

@@ -119,7 +119,7 @@ def test_a_dropped_song_plays_is_downloaded_and_survives_a_reload(
     tab = visit().tab()
     refused = {"bad.mp3": b"no sound" * 500, "empty.mp3": b"", "large.mp3": bytes((MOST_MB + 1) * 1_000_000)}
     drop(tab, {"../dropped <i>song</i>.flac": encoded(mixture[:, : 3 * RATE]), **refused})
-    # Its name is text, whatever is in it, and the first song that is separated opens by itself.
+    # Its name is shown as text, and the first song that is separated opens by itself.
     expect(tab.locator(".player .title")).to_have_text(
         "dropped <i>song<_i>.flac".replace("<_i>", "</i>").split("/")[-1]
     )

@@ -39,7 +39,7 @@ def store(values: dict[str, list[Array]], tmp_path_factory: pytest.TempPathFacto
 
 
 def interpolated(values: Array, positions: Array, axis: int) -> Array:
-    """Linear interpolation; the ends go on beyond the first and the last value."""
+    """Linear interpolation; the ends continue beyond the first and the last value."""
     along = np.arange(values.shape[axis])
     found: Array = np.apply_along_axis(lambda line: np.interp(positions, along, line), axis, values)
     return found

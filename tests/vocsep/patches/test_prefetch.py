@@ -123,7 +123,7 @@ def feed(store: SpectrogramStore, tier: TierName, rank: int = 0, processes: int 
 
 @pytest.fixture(scope="module")
 def expected(store: SpectrogramStore) -> Callable[[int], Batch]:
-    """A function that gives the batch of a step, in memory of its own."""
+    """A function that gives the batch of a step, in separate memory."""
     tier = open_tier(SongPool(store), SOURCES, CONFIG.channels, torch.device("cpu"), "host")[0]
     making = PatchMaker(tier, frames=PATCH_FRAMES, seed=CONFIG.seed, with_accompaniment=True)
     return cache(lambda step: making.make(patch_sampler(CONFIG, SongPool(store)).draw(step)))

@@ -96,7 +96,7 @@ def test_phases_of_remixes_are_uniform_common_to_the_channels_and_new_for_each_i
     np.testing.assert_allclose(cosines[:, 0], cosines[:, 1], rtol=0, atol=1e-5)
     shares = np.histogram(np.arccos(np.clip(cosines[:, 0], -1, 1)), bins=8, range=(0, np.pi))[0]
     expected = shares.sum() / 8
-    assert ((shares - expected) ** 2 / expected).sum() < 24.3  # 1 true case in 1000 lies beyond
+    assert ((shares - expected) ** 2 / expected).sum() < 24.3  # 1 true case in 1000 is beyond
     lines = cosines[:, 0].reshape(-1, 64)
     for shifted in (np.roll(cosines[:, 0], 1, axis=axis).reshape(-1, 64) for axis in (0, 1, 2)):
         assert abs(np.corrcoef(lines.ravel(), shifted.ravel())[0, 1]) < 4 / np.sqrt(lines.size)

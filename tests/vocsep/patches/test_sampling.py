@@ -34,7 +34,7 @@ def sampler(
     is_silent: Callable[[Array, Array, Array], Array] = never_silent,
     **changed: Any,
 ) -> PatchSampler:
-    """Of songs with so many frames and channels; nothing is changed but what is asked for."""
+    """Of songs with these frames and channels; nothing is changed but what is asked for."""
     tracks = [record(length, channels, number) for number, (length, channels) in enumerate(songs, start=1)]
     augmentation = Augmentation.model_validate(NOTHING.model_dump() | changed)
     return PatchSampler(
@@ -73,7 +73,7 @@ def joined(drawing: PatchSampler, steps: int) -> dict[str, Array]:
 
 
 def assert_even(counts: Array, shares: Array, beyond: float) -> None:
-    """Counts go with the shares: chi square lies below `beyond`, chosen so that 1 true case in 1000 would not."""
+    """Counts go with the shares: chi square is below `beyond`, chosen so that 1 true case in 1000 would not."""
     expected = shares / shares.sum() * counts.sum()
     assert ((counts - expected) ** 2 / expected).sum() < beyond
 

@@ -1,4 +1,4 @@
-"""Where patches are read from: all of them give the values that lie in the store."""
+"""Where patches are read from: all of them give the values in the store."""
 
 from collections.abc import Callable
 from functools import cache
@@ -114,7 +114,7 @@ def test_patches_go_into_the_memory_that_is_given_and_nowhere_else(
 ) -> None:
     tier = make_tier(name, stores("float16", "none"), 2)
     memory = torch.full((4, 2, 6, BINS), -1.0)
-    # Song 3 of the training songs has 3 frames, so that old values must give way to zeros, too.
+    # Song 3 of the training songs has 3 frames, so zeros must replace old values, too.
     track, start = np.array([1, 2]), np.array([5, 0])
     gather_rows(tier.excerpts("vocals", track, np.array([0, 0]), start, np.array([6, 6])), memory[1:3])
     for item, index in enumerate(track):

@@ -80,16 +80,16 @@ def test_intact_store_is_left_as_it_is_even_without_its_songs(store: Spectrogram
 def test_damaged_track_whose_song_is_gone_or_broken_is_dropped_and_named_and_the_others_are_made(
     store: SpectrogramStore, songs: Path
 ) -> None:
-    mended, broken, gone = store.tracks("train")
-    for track in (mended, broken, gone):
+    fixed, broken, gone = store.tracks("train")
+    for track in (fixed, broken, gone):
         flip(store.path / track.arrays["vocals"].shard)
     (songs / "train" / f"{gone.name}.stem.mp4").unlink()
     (songs / "train" / f"{broken.name}.stem.mp4").write_bytes(b"no sound")
     message = one_line(lambda: repair(store.path), "2 damaged tracks", gone.name, broken.name)
-    assert mended.name not in message
+    assert fixed.name not in message
     assert problems(store.path) == []
     opened = SpectrogramStore.open(store.path)
-    assert [track.id for track in opened.tracks("train")] == [mended.id]
+    assert [track.id for track in opened.tracks("train")] == [fixed.id]
 
 
 def test_missing_dataset_and_a_writer_at_work_are_one_line(store: SpectrogramStore, songs: Path) -> None:

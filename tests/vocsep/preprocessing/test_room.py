@@ -52,7 +52,7 @@ def test_run_for_which_there_is_no_room_is_refused_before_it_begins_saying_what_
         megabytes = f"{estimated_bytes(dataset.songs, FINE) / 1e6:,.0f} MB"
         one_line(lambda: run(disk / "s.zarr", dataset), "6 songs need", megabytes, "MB are free")
         assert saved(disk / "s.zarr") == []
-        # Half of the songs have room, and what is there is not asked for again.
+        # Half of the songs have room, and existing ones are not asked for again.
         half = replace(dataset, songs=dataset.songs[:3])
         run(disk / "s.zarr", half)
         assert run(disk / "s.zarr", half)[1].finished == 3

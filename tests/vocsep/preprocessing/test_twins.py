@@ -1,4 +1,4 @@
-"""Songs that stand in two splits under names of their own, and those that only share a file."""
+"""Songs that are in two splits under different names, and those that only share a file."""
 
 import shutil
 from pathlib import Path

@@ -223,7 +223,7 @@ def test_broken_song_is_refused_by_name_and_leaves_no_track(songs: Path, tmp_pat
     before = paths_in(store.path)
     one_line(lambda: preprocess_song(song, store.path, FINE), file)
     assert [path for path in paths_in(store.path) if path != TEMPORARY_FOLDER] == before
-    # The others go on, and the mended song comes later.
+    # The others continue, and the fixed song comes later.
     other = dataset.split("train")[1]
     store.add(preprocess_song(other, store.path, FINE))
     store.save()

@@ -1,4 +1,4 @@
-"""What is stored of a song, beside an independent computation."""
+"""What is stored of a song, compared with an independent computation."""
 
 from pathlib import Path
 

@@ -246,7 +246,7 @@ def test_stems_of_an_excerpt_sum_to_that_part_of_the_song(separator: Separator, 
         assert told[-1][0] == pytest.approx(told[-1][1], abs=0.06)
         assert tags_of(result.outputs["vocals"])["title"] == TAGS["title"]
         assert not separate_file(path, tmp_path / "out", separator, settings).is_new
-    # The song itself is not there yet.
+    # The song itself does not exist yet.
     assert separate_file(path, tmp_path / "out", separator).is_new
 
 

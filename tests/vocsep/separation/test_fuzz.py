@@ -30,7 +30,7 @@ def test_damaged_and_hostile_files_are_separated_or_one_line_and_never_a_crash_o
     assert finished.returncode == 0, lines[-12:]
     assert [line for line in lines if line.startswith("WRONG")] == []
     assert sum(line.startswith("seed ") for line in lines) == DAMAGES + HOSTILE
-    # FFmpeg says nothing of its own to a user's terminal.
+    # FFmpeg itself writes nothing to a user's terminal.
     assert len(lines) == DAMAGES + HOSTILE + 1
     outcomes = json.loads(lines[-1])
     assert sum(outcomes.values()) == DAMAGES + HOSTILE

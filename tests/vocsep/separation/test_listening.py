@@ -1,4 +1,4 @@
-"""The page beside the stems: one file, with everything in it, in step."""
+"""The page next to the stems: one file, with everything in it, in step."""
 
 from pathlib import Path
 

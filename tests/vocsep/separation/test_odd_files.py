@@ -46,7 +46,7 @@ def test_silence_gives_silence(separator: Separator, tmp_path: Path, clip: Clip)
 @pytest.mark.parametrize(
     ("waveform", "words"),
     [
-        (np.zeros((2, 0), np.float32), "holds no samples"),
+        (np.zeros((2, 0), np.float32), "contains no samples"),
         (np.full((2, 100), np.nan, np.float32), "NaN"),
         (np.full((1, 100), -np.inf, np.float32), "NaN or infinite"),
     ],

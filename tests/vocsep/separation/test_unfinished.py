@@ -1,4 +1,4 @@
-"""Nothing is left of songs that were not finished, whatever ended them."""
+"""Nothing is left of unfinished songs, however they ended."""
 
 import contextlib
 import os
@@ -146,7 +146,7 @@ def test_full_disk_keeps_neither_handles_nor_room_whenever_it_becomes_full(
             if not pages:
                 fill(disk / "full")
             free = os.statvfs(disk).f_bavail
-            # The errors are kept, and with them whatever they hold on to.
+            # The errors are kept, and with them what they refer to.
             kept = []
             for _ in range(3):
                 with pytest.raises(UserError, match="No space left on device") as error:

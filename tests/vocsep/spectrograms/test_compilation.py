@@ -19,6 +19,6 @@ print(compiled, [len(function.signatures) for function in functions])
 
 
 def test_nothing_is_left_to_compile_for_mono_and_stereo_songs() -> None:
-    # In a process of its own: what was compiled for other tests stays.
+    # In a separate process: what was compiled for other tests stays.
     result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[2, 1] [2, 1]"

@@ -100,7 +100,7 @@ def test_stft_of_a_long_waveform_is_that_of_librosa_in_float64(n_fft: int, hop: 
     expected = librosa.stft(waveform.astype(np.float64), n_fft=n_fft, hop_length=hop, pad_mode="constant")
     spectrum = stft(waveform, n_fft, hop)
     assert spectrum.dtype == np.complex64
-    # Rounding of float32, beside which librosa's own float32 result differs as much.
+    # Rounding of float32; librosa's own float32 result differs as much.
     np.testing.assert_allclose(spectrum, expected.swapaxes(1, 2), rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
@@ -226,7 +226,7 @@ def test_mask_lets_through_and_removes_tones_ten_bins_beside_its_edge(sample_rat
         inner = slice(waveform.shape[1] // 4, 3 * waveform.shape[1] // 4)
         difference = passed - waveform if offset < 0 else passed
         left = np.linalg.norm(difference[:, inner]) / np.linalg.norm(waveform[:, inner])
-        assert decibels(float(left)) < -40, f"tone {offset} bins beside the edge"
+        assert decibels(float(left)) < -40, f"tone {offset} bins from the edge"
 
 
 @pytest.mark.parametrize("preset", ["fine", "notebook"])
@@ -331,7 +331,7 @@ def test_part_of_a_mask_is_stretched_as_it_is_within_the_whole(sample_rate: int,
     hop = own_rate_stft(sample_rate, config)[1]
     frames = int(40 / config.frames_per_second * sample_rate) // hop
     whole = stretched_mask(mask, sample_rate, range(frames), config)
-    # Own frames that lie between the model's frames 16 and 32.
+    # Own frames between the model's frames 16 and 32.
     own_frames = [
         frame for frame in range(frames) if 16 <= frame * hop / sample_rate * config.frames_per_second <= 31.999
     ]

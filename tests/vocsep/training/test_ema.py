@@ -51,7 +51,7 @@ def test_old_average_moves_once_in_some_steps_by_as_much_as_in_all_of_them() -> 
         average.update(step)
         moved += [step] if values_of(average.network) != before else []
     assert moved == list(range(FIRST_STEPS + STEPS_PER_UPDATE, steps + 1, STEPS_PER_UPDATE))
-    # The distance to weights that stand still shrinks by the decay per step.
+    # The distance to constant weights shrinks by the decay per step.
     expected = 5.0 - 4.0 * decay ** (steps - FIRST_STEPS)
     weight = average.network.state_dict()["0.weight"]
     torch.testing.assert_close(weight, torch.full((2, 3), expected), rtol=1e-4, atol=0)

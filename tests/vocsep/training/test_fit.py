@@ -87,7 +87,7 @@ def test_description_says_what_the_model_is_and_where_it_comes_from(
     assert description["metrics"]["valid_floor_sdr_db"] == result.floor_sdr_db
     assert description["versions"]["vocsep"] == version("vocsep")
     assert description["versions"]["torch"] == torch.__version__
-    assert "licence" in description["licence"]
+    assert "licenses" in description["licence"]
     assert description["training"]["steps_done"] == result.steps == 12
     assert description["training"]["validation_share"] == result.validation_share > 0
     assert description["training"]["seconds"] == result.seconds > 0
@@ -282,7 +282,7 @@ def test_gradient_is_never_longer_than_the_clip(
 def test_run_ends_when_validations_are_no_better_for_as_long_as_patience_lasts(
     store: SpectrogramStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is waited for is the SDR; the loss goes on falling.
+    # What is waited for is the SDR; the loss keeps falling.
     scores = [0.0, 1.0, 2.0, 1.5, 1.9, 2.5, 2.4, 2.5, 2.3, 2.2, 9.0, 9.0]
     monkeypatch.setattr("vocsep.training.loop.validate", scripted(scores))
     result = train(store, tmp_path, steps=24, validations=12, patience=3, learning_rate=0.01)

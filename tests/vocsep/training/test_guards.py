@@ -140,8 +140,8 @@ def test_run_whose_song_was_mended_goes_on_from_its_last_good_checkpoint(tmp_pat
     failure(spoiled, tmp_path)
     (run,) = (tmp_path / "runs").iterdir()
     # Other data is other data, even if it is better: the run stays as it is.
-    mended = small_store(tmp_path / "mended.zarr", splits)
-    assert "other training data" in failure(mended, tmp_path, resume=str(run))
+    fixed = small_store(tmp_path / "fixed.zarr", splits)
+    assert "other training data" in failure(fixed, tmp_path, resume=str(run))
     # The same songs with other steps: a smaller budget ends before the bad one.
     settings = SETTINGS | {"steps": step}
     assert train(spoiled, tmp_path, resume=str(run), **settings).steps == step

@@ -1,4 +1,4 @@
-"""Batches that are computed in parts, by several threads, beside the same parts one after the other in plain torch."""
+"""Batches computed in parts, by several threads, compared with the same parts one after the other in plain torch."""
 
 import copy
 from functools import partial

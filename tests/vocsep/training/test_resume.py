@@ -1,4 +1,4 @@
-"""A run that ended early goes on to the very bits that it would have reached undisturbed."""
+"""A run that ended early resumes, to the very bits that it would have reached undisturbed."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ from vocsep.training.stopping import TrainingStopped
 CAPABILITIES = torch.cpu.get_capabilities()
 HAS_BF16 = bool(CAPABILITIES.get("avx512_bf16") or CAPABILITIES.get("amx_bf16"))
 
-# With these, going on with a larger budget than before changes nothing in the steps that were done.
+# With these, resuming with a larger budget than before changes nothing in the steps that were done.
 CONSTANT: dict[str, Any] = {"schedule": "constant", "warmup": 0}
 
 

@@ -73,7 +73,7 @@ def test_slow_machine_says_so_once_and_ends_in_time_with_the_schedule_at_its_end
     assert line.endswith("of 1000000")
     assert status_of(child.runs[0]) == "finished"
     rates = [float(row["train/learning_rate"]) for row in rows(child) if row["train/learning_rate"]]
-    # From then on it falls, to the end; a machine that is slow indeed may not come to so many steps.
+    # From then on it falls, to the end; a machine that is slow indeed may not get that far.
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert len(rates) < 20 or rates[-1] < 0.5 * max(rates)
     assert rows(child)[-1]["valid/sdr_db"]

@@ -95,7 +95,7 @@ def test_measured_bias_is_that_of_the_songs_mean_oracle_mask(store: SpectrogramS
         masks.append(oracle_mask(mixture[..., 1:], vocals[..., 1:]).numpy())
     bias = network_of(store, tmp_path, bias="oracle").to_mask.bias
     assert bias is not None
-    # Patches are drawn at random, and lie over the songs' middles more often than over their ends.
+    # Patches are drawn at random, and are over the songs' middles more often than over their ends.
     assert torch.sigmoid(bias).item() == pytest.approx(np.mean(masks), rel=0.05)
 
 

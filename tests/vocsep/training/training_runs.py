@@ -166,7 +166,7 @@ def status_of(run: Path | str) -> str:
 
 
 class Child:
-    """A function of this module in a process of its own, with one thread; `messages` is what it says."""
+    """A function of this module in a separate process, with one thread; `messages` is what it says."""
 
     def __init__(self, folder: Path, target: Callable[..., None], *arguments: Any, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from vocsep.html.pages import rendered
 def report_html(
     summary: dict[str, Any], songs: Sequence[SongScores], examples: dict[str, Example], folder: Path
 ) -> str:
-    """The page: songs in the given order, examples by their titles, and the pictures that lie in `folder`."""
+    """The page: songs in the given order, examples by their titles, and the pictures in `folder`."""
     return rendered(
         "evaluation/report/report.html.j2",
         summary=summary,

@@ -101,7 +101,7 @@ def _intervals(songs: Sequence[SongScores], row: str, source: str) -> dict[str, 
 
 
 def _ceiling(rows: dict[str, Any]) -> dict[str, float] | None:
-    """Where the model's median vocals SDR lies: as a share of the ceiling's, and between floor and ceiling."""
+    """Where the model's median vocals SDR is: as a share of the ceiling's, and between floor and ceiling."""
     if not all(row in rows for row in ("model", "mixture", "irm1")):
         return None
     model, floor, ceiling = (rows[row]["vocals"]["SDR"]["median"] for row in ("model", "mixture", "irm1"))

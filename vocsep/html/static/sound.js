@@ -131,7 +131,7 @@ export class Sound extends EventTarget {
     await this.#fill(generation);
   }
 
-  /** Schedule pieces until enough of them lie ahead, and look again later. */
+  /** Schedule pieces until enough of them are ahead, and look again later. */
   async #fill(generation) {
     while (this.cursor && !(this.cursor.time > this.context.currentTime + AHEAD_SECONDS)) {
       const buffers = await this.#pieces(this.cursor.frame);

@@ -41,7 +41,7 @@ function details(model) {
     ["test songs", model.test_songs],
     ["... ideal mask", model.test.irm1.vocals === null ? "" : `${decibels(model.test.irm1.vocals)} vocals, ${decibels(model.test.irm1.accompaniment)} accompaniment`],
     ["... mixture", model.test.mixture.vocals === null ? "" : `${decibels(model.test.mixture.vocals)} vocals, ${decibels(model.test.mixture.accompaniment)} accompaniment`],
-    ["licence", model.licence],
+    ["license", model.licence],
   ].filter(([, value]) => value !== "" && value !== null);
   const curves = model.history.length > 1
     ? h("div", { className: "curves" }, curve(model.history, "valid_sdr_db", "validation SDR, dB"), curve(model.history, "train_loss", "training loss"))

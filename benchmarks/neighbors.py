@@ -1,12 +1,12 @@
 """Every step while other programs are busy: how much of its fair share of the cores it uses.
 
-    python -m benchmarks.neighbours [--seconds 15] [--rounds 3]
+    python -m benchmarks.neighbors [--seconds 15] [--rounds 3]
 
 Steps of the default network on one resident batch, by `BatchParts` as in a run (`parts`), and as plain PyTorch does
 them, the whole batch at once with OpenMP's threads (`plain`); blocks of a song, by a `Separator` of the bundled model
 (`separation`); songs of 10 s scored (`evaluation`) and written to a store (`preprocess`) by processes of one thread, as
 many as there are cores. Each is measured from a separate process, while 0, 1, 2 and 4 busy loops run, each of them in a
-separate session. `alone` is the rate of `parts` over that of `plain` on idle cores. `beside_b`, `separation_beside_b`
+separate session. `alone` is the rate of `parts` over that of `plain` on idle cores. `next_to_b`, `separation_next_to_b`
 and so on are the rate with b busy loops over the fair share c / (c + b) of the rate alone, of c cores. All take turns;
 ratios are medians over the rounds of the ratios within one.
 """
@@ -48,11 +48,11 @@ from vocsep.training.parts import BatchParts
 
 BUSY = (0, 1, 2, 4)
 WAYS = {
-    "parts": "beside",
+    "parts": "next_to",
     "plain": "plain",
-    "separation": "separation_beside",
-    "evaluation": "evaluation_beside",
-    "preprocess": "preprocess_beside",
+    "separation": "separation_next_to",
+    "evaluation": "evaluation_next_to",
+    "preprocess": "preprocess_next_to",
 }
 """What is measured, and how its ratios are called."""
 RATE, SONG_SECONDS = 44_100, 10
@@ -62,7 +62,7 @@ MOST_SONGS = 10_000
 
 def main() -> None:
     """Measure, print the table and the JSON line; or be one of the measured processes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbors", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--network", choices=("tfc-tdf", "unet"), default=TrainConfig().network)
@@ -82,7 +82,7 @@ def main() -> None:
         for busy in BUSY:
             for way in WAYS:
                 with busy_loops(busy):
-                    command = [sys.executable, "-m", "benchmarks.neighbours", "--measure", way]
+                    command = [sys.executable, "-m", "benchmarks.neighbors", "--measure", way]
                     command += ["--seconds", str(options.seconds), "--network", options.network]
                     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 rates.setdefault((way, busy), []).append(float(text.split()[-1]))
@@ -94,7 +94,7 @@ def main() -> None:
         for way, name in WAYS.items()
         for busy in BUSY[1:]
     }
-    print(json.dumps({"name": "neighbours", "values": {}, "ratios": ratios}))
+    print(json.dumps({"name": "neighbors", "values": {}, "ratios": ratios}))
 
 
 def _ratio(first: list[float], second: list[float]) -> float:
