@@ -1,7 +1,7 @@
 """musdb and museval, the references of the tests, imported without the program ffmpeg too.
 
 Both import stempeg, which looks for the programs and reads files with them. Without them, a few lines of PyAV replace
-for it: which songs there are, and what their sources are made of, is still musdb's own doing.
+it: which songs there are, and what their sources are made of, is still musdb's own doing.
 """
 
 import sys

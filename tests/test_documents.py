@@ -145,26 +145,57 @@ def test_python_examples_compile_and_their_imports_are_there(document: Path) -> 
                 assert hasattr(vocsep, node.attr), node.attr
 
 
-def messages() -> set[str]:
-    """All text in the code, with `…` for what is put in; adjacent parts are one."""
-    found = set()
+def nodes() -> Iterator[tuple[Path, ast.AST]]:
+    """All of the code's syntax."""
     for folder in ("vocsep", "storage", "flows"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.JoinedStr):
-                    parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
-                    found.add(re.sub("…+", "…", "".join(parts)))
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.add(node.value)
-    return found
+                yield path, node
 
 
-def test_messages_of_the_troubleshooting_guide_begin_messages_of_the_code() -> None:
-    text = (ROOT / "docs/guides/troubleshooting.md").read_text("utf-8")
-    quoted = re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
-    assert len(quoted) >= 40
-    known = messages()
-    assert [one for one in quoted if not any(message.startswith(one) for message in known)] == []
+def text(node: ast.AST) -> str:
+    """The text of an expression, with `…` for what is put in; adjacent parts are one."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    parts = [text(part) if isinstance(part, ast.Constant) else "…" for part in getattr(node, "values", [node])]
+    return re.sub("…+", "…", "".join(parts))
+
+
+def messages() -> set[str]:
+    """All text in the code."""
+    return {text(node) for _, node in nodes() if isinstance(node, ast.JoinedStr | ast.Constant)}
+
+
+def errors() -> set[str]:
+    """Messages of errors that a user can fix, with `…` for what is put in, where they say more than that."""
+    found = set()
+    classes = [node for _, node in nodes() if isinstance(node, ast.ClassDef)]
+    kinds = {"UserError"} | {one.name for one in classes if "UserError" in map(ast.unparse, one.bases)}
+    for path, node in nodes():
+        if not (isinstance(node, ast.Call) and node.args) or path.name == "errors.py":
+            continue
+        if ast.unparse(node.func) in kinds:
+            found |= {text(one) for one in alternatives(node.args[0])}
+        elif ast.unparse(node.func) == "one_line":
+            found |= {f"{text(node.args[0])}: cannot be {text(one)}" for one in alternatives(node.args[1])}
+    return {one for one in found if len(re.findall("[a-z]", one)) > 3}
+
+
+def alternatives(node: ast.expr) -> list[ast.expr]:
+    """Both values of a conditional expression, else the expression itself."""
+    return [*alternatives(node.body), *alternatives(node.orelse)] if isinstance(node, ast.IfExp) else [node]
+
+
+def test_the_troubleshooting_guide_has_every_message_of_an_error_and_no_other() -> None:
+    guide = (ROOT / "docs/guides/troubleshooting.md").read_text("utf-8")
+    quoted = [
+        one for cell in re.findall(r"^\| (`.*?`) \|", guide, re.MULTILINE) for one in re.findall("`([^`]+)`", cell)
+    ]
+    expected = errors()
+    assert len(expected) > 150
+    assert [one for one in sorted(expected) if not any(one.startswith(begin) for begin in quoted)] == []
+    known = messages() | expected
+    assert [begin for begin in quoted if not any(one.startswith(begin) for one in known)] == []
 
 
 def test_measured_figures_come_from_the_kept_results() -> None:
