@@ -123,7 +123,7 @@ def serve(
     state, other = ("on", "off") if on else ("off", "on")
     order = call("unschedule", "schedule --off") if on else call("schedule", "schedule")
     typer.echo(f"  the weekly retraining is {state}; turn it {other} with: {order}")
-    typer.echo(f"  end all of it with: {call('stop', 'stop')}")
+    typer.echo(f"  stop all of it with: {call('stop', 'stop')}")
 
 
 @serving.command("stop", help=SERVING["stop"])

@@ -77,7 +77,7 @@ def result_of(task: Task[Parameters, Returned], *args: Parameters.args, **kwargs
 
 
 def say_what_to_do(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A hook of all flows: the log of a run that did not come to its end says why, and how to go on.
+    """A hook of all flows: the log of a run that did not finish says why, and how to resume.
 
     Prefect calls it in the run's process, and the worker does where that was killed or the run cancelled.
     """

@@ -164,7 +164,7 @@ class SpectrogramStore(Store):
     def open_or_create(
         cls, path: Path, *, config: dict[str, Any], dataset: dict[str, str], tool: str
     ) -> "SpectrogramStore":
-        """Open the store at `path` to go on with it, or make an empty one; of two processes at once, one makes it.
+        """Open the store at `path` to continue it, or make an empty one; of two processes at once, one makes it.
 
         Tracks with missing or resized shards are dropped, so that they are made again.
 

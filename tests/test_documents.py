@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,13 @@ def parse(app: typer.Typer, arguments: list[str]) -> None:
 def test_programs_know_the_commands_and_options_of_the_documents(
     document: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    require_known(command_lines(document))
+
+
+def require_known(commands: Iterable[list[str]]) -> None:
+    """Check that `vocsep` and `python -m flows` know these commands and their options."""
     wrong = []
-    for words in command_lines(document):
-        program, arguments = words[0], words[1:]
+    for program, *arguments in commands:
         try:
             if program == "vocsep":
                 parse(vocsep.cli.main.app, arguments)
@@ -120,17 +124,19 @@ def test_programs_know_the_commands_and_options_of_the_documents(
                 for step in flows.cli.steps(arguments[2:]):
                     parse(flows.cli.app, step)
         except Exception as error:
-            wrong.append(f"{shlex.join(words)}: {error}")
+            wrong.append(f"{shlex.join([program, *arguments])}: {error}")
     assert wrong == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_make_knows_the_targets_of_the_documents(document: Path) -> None:
+def test_make_knows_the_targets_of_the_documents(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     variables = set(re.findall(r"\b[A-Z_]+\b", (ROOT / "Makefile").read_text("utf-8")))
     calls = {tuple(words[1:]) for words in command_lines(document) if words[0] == "make"}
     for arguments in sorted(calls):
         result = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
+        lines = result.stdout.replace("\\\n", " ")
+        require_known(map(shlex.split, re.findall(r"^\.venv/bin/(vocsep .*|python -m flows .*)", lines, re.M)))
         assert {word.partition("=")[0] for word in arguments if "=" in word} <= variables
 
 

@@ -99,7 +99,7 @@ class RemoteStore(Store):
 
     @classmethod
     def open_or_create(cls, url: str, *, config: dict[str, Any], dataset: dict[str, str], tool: str) -> "RemoteStore":
-        """Open the store at `url` to go on with it, or make an empty one.
+        """Open the store at `url` to continue it, or make an empty one.
 
         Raises
         ------

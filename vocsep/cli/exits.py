@@ -64,5 +64,5 @@ def exit_codes() -> Iterator[None]:
 
 def _require_printed() -> None:
     if problem := output_problem():
-        typer.echo(f"error: standard output: cannot be written ({problem}); all else is done", err=True)
+        typer.echo(f"error: standard output: cannot be written ({problem}); everything else is done", err=True)
         sys.exit(2)

@@ -97,7 +97,7 @@ def models_promote(
         held = registry.champion()
     registry.promote(version, "promoted by hand")
     if held == version:
-        typer.echo(f"version {version} is the champion already")
+        typer.echo(f"version {version} is already the champion")
     elif registry.earlier_champion() is not None:
         typer.echo(f"version {version} is the champion; back to the one before with: vocsep models rollback")
     else:
@@ -108,7 +108,7 @@ def models_promote(
 def models_rollback(models: ModelsOption = MODELS) -> None:
     """Make the champion before this one the champion again."""
     left, held = _registry(models).rollback()
-    typer.echo(f"version {held} is the champion again, in the place of {left}, which stays in the registry")
+    typer.echo(f"version {held} is the champion again instead of {left}, which stays in the registry")
 
 
 @app.command("history")

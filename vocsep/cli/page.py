@@ -31,7 +31,7 @@ def page(
         raise UserError(f"the page needs {missing.name}: pip install 'vocsep[page]'") from None
 
     def on_start(address: str) -> None:
-        typer.echo(f"vocsep's page: {address} (Ctrl-C ends it)")
+        typer.echo(f"vocsep's page: {address} (Ctrl-C stops it)")
         if not no_browser:
             open_browser(address)
 

@@ -71,7 +71,7 @@ def run_comparison(
 ) -> list[dict[str, Any]]:
     """Train all that is not trained yet, and return what every run came to, in the order of `runs`.
 
-    A run that fails (a loss that is not finite) is part of the answer, and the others go on. Progress is that of runs.
+    A run that fails (a loss that is not finite) is part of the answer; the others continue. Progress is that of runs.
 
     Raises
     ------

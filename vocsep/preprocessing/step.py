@@ -71,7 +71,7 @@ class PreprocessResult:
     songs
         One row per song that was looked at, for tables.
     failed
-        Songs that could not be used, and why, where the settings say to go on without them.
+        Songs that could not be used, and why, where the settings say to continue without them.
     skipped
         What of the dataset's folder was taken for no song.
     """
@@ -171,7 +171,7 @@ def preprocess(config: PreprocessConfig, *, progress: Progress | None = None, ma
         target = config.store.resolve() if isinstance(config.store, Path) else config.store
         outcomes = map(write_song, work.pending, (target, expected), on_outcome=on_outcome)
     failures = dict(dataset.problems) | failures_of(outcomes)
-    # Without any song there is nothing to go on with.
+    # Without any song there is nothing to continue with.
     goes_on = config.skip_failed and bool(update.manifest.tracks)
     result = PreprocessResult(
         store=str(config.store),

@@ -124,5 +124,5 @@ class TrainConfig(Settings):
         return "accompaniment" in self.targets or self.objective.target == "in-phase"
 
     def identity(self) -> dict[str, Any]:
-        """All settings that decide what a step does, as JSON-like values; a run cannot go on with others."""
+        """All settings that decide what a step does, as JSON-like values; a run cannot resume with others."""
         return self.model_dump(mode="json", exclude=set(FREE_ON_RESUME))

@@ -84,7 +84,7 @@ def _loopback_only() -> dict[str, str]:
 
 
 def run_in_processes(count: int, module: str, job: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
-    """Run `python -m module JOB ANSWER` in several processes, by torchrun; SIGTERM and SIGINT go on to them.
+    """Run `python -m module JOB ANSWER` in several processes, by torchrun; SIGTERM and SIGINT are passed on to them.
 
     Returns
     -------

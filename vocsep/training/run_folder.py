@@ -1,4 +1,4 @@
-"""The folder of one training run (`run.json`, metrics, checkpoints), and finding one to go on with."""
+"""The folder of one training run (`run.json`, metrics, checkpoints), and finding one to resume."""
 
 import contextlib
 import logging
@@ -58,12 +58,12 @@ class RunFolder:
         write_json(self.path / RUN_NAME, self.description)
 
     def close(self) -> None:
-        """Let others go on with the run."""
+        """Let others resume the run."""
         self._lock.close()
 
 
 def open_run(runs: Path, resume: str, config: dict[str, Any], data_digest: str) -> RunFolder:
-    """A new run's folder, or that of a run to go on with.
+    """A new run's folder, or that of a run to resume.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = Tr
     UserError
         As `fit`, or if a process of several failed.
     TrainingStopped
-        If a signal ended the run; it is saved and can go on.
+        If a signal ended the run; it is saved and can resume.
     """
     folder = on_disk(job.store, ("train", "valid"))
     devices = job.training.devices

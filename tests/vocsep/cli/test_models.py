@@ -139,7 +139,7 @@ def test_trained_model_says_songs_settings_seed_budget_code_and_scores(tmp_path:
 def test_promoting_says_what_it_did_and_promises_no_rollback_that_fails(
     registry: ModelRegistry, tmp_path: Path
 ) -> None:
-    assert "is the champion already" in models(registry, "promote", "2").stdout
+    assert "is already the champion" in models(registry, "promote", "2").stdout
     assert len(registry.history()) == 2
     assert "models rollback" in models(registry, "promote", "3").stdout
     assert models(registry, "rollback").exit_code == 0

@@ -1,4 +1,4 @@
-"""A retraining's job: begun once, gone on with, and not mistaken for another."""
+"""A retraining's job: begun once, resumed, and not mistaken for another."""
 
 import math
 import shutil

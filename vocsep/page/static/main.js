@@ -55,7 +55,7 @@ async function refresh() {
     isBusy = songs.uploads.length > 0 || state.songs.some((song) => song.takes.some((take) => ["waiting", "running"].includes(take.state)));
     showProblem("");
   } catch {
-    showProblem("vocsep page does not answer; was it ended?");
+    showProblem("vocsep page does not answer; was it stopped?");
   }
   timer = setTimeout(refresh, isBusy ? BUSY_MS : IDLE_MS);
 }

@@ -70,7 +70,7 @@ export class Player {
     this.lanes?.close();
     this.song = this.take = this.sound = null;
     this.place.replaceChildren(
-      h("p", { className: "empty", textContent: "Songs that are separated play here: the mixture, the vocals and the accompaniment, in step." }),
+      h("p", { className: "empty", textContent: "Separated songs play here: the mixture, the vocals and the accompaniment, in step." }),
     );
   }
 
