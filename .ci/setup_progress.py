@@ -18,7 +18,7 @@ UNITS = {"bytes": 1, "kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
 
 PACKAGE = re.compile(r"(Collecting|Processing|Requirement already satisfied:) ")
 DOWNLOAD = re.compile(r"\s*Downloading (?:\S*/)?(\S+) \(([\d.]+) (bytes|kB|MB|GB)\)")
-# Of no use: an index that lacks one package has others, and an environment of its own may be root's.
+# Of no use: an index that lacks one package has others, and a separate environment may be root's.
 NOISE = re.compile(r"WARNING: (Location .* is ignored|Running pip as )")
 
 

@@ -103,7 +103,7 @@ def _ratio(first: list[float], second: list[float]) -> float:
 
 @contextlib.contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """So many programs that only compute, as long as this one lives."""
+    """`count` programs that only compute, as long as this one lives."""
     script = f"while kill -0 {os.getpid()}; do i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done; done 2>/dev/null"
     loops = [subprocess.Popen(["sh", "-c", script], start_new_session=True) for _ in range(count)]
     try:

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, digests, JSON, and room on the disk."""
+"""Files and folders that are complete or missing, digests, JSON, and room on the disk."""
 
 import contextlib
 import errno

@@ -235,7 +235,7 @@ class ModelRegistry:
         with self._lock():
             versions = self.prunable(keep)
             for version in versions:
-                # At every instant a version is whole or not there.
+                # At every instant a version is complete or missing.
                 self._folder(version).rename(self.path / f".deleted-{uuid.uuid4().hex}")
             for entry in self.path.iterdir():
                 if _LEFT.fullmatch(entry.name):

@@ -114,7 +114,7 @@ def pooled(workers: int | None = None) -> Iterator[Map]:
                     outcomes.append(outcome_of(future, futures[future]))
                     on_outcome(outcomes[-1], len(outcomes))
             except BaseException:
-                # Whoever cleans up after this finds all processes done with their songs.
+                # So a later clean-up finds all processes done with their songs.
                 pool.shutdown(cancel_futures=True)
                 raise
             return outcomes

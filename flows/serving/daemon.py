@@ -1,6 +1,6 @@
 """`serve` and `stop`: Prefect's server, a work pool, the deployments of `prefect.yaml` and a worker, on this machine.
 
-Whatever is started carries a token in its environment, and so does everything that it starts in turn. `stop` ends the
+All that is started carries a token in its environment, and so does everything that it starts in turn. `stop` ends the
 processes that have the token of this folder's `serve`, and no others.
 """
 

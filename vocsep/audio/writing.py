@@ -328,7 +328,7 @@ class AudioWriter:
 
 @contextlib.contextmanager
 def _told(path: Path) -> Any:
-    """Whatever the system or a library says of a file that cannot be written becomes one line."""
+    """Turn errors of the system or a library about a file that cannot be written into one line."""
     try:
         yield
     except (FFmpegError, OSError, ValueError, soundfile.LibsndfileError) as error:

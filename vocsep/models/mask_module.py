@@ -40,7 +40,7 @@ class InputScaling(nn.Module):
 class MaskModule(nn.Module, ABC):
     """Base of the networks, which add the layers between scaled input and last layer.
 
-    Whatever a network sees and gives inside, masks for raw magnitudes come out for the raw magnitudes that go in, so
+    For every input and output within, masks for raw magnitudes come out for the raw magnitudes that go in, so
     that those who use it need not know how it was trained. Frames and bins are padded with zeros to multiples of its
     strides inside and cropped back, so that any number of frames may come in.
 

@@ -67,7 +67,7 @@ class OnnxNetwork:
         except ImportError:
             raise UserError("the engine onnx needs ONNX Runtime: pip install 'vocsep[onnx]'") from None
         options = onnxruntime.SessionOptions()
-        # Whoever calls has a thread for each core already.
+        # The caller already has a thread for each core.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 4

@@ -14,7 +14,7 @@ class UNet(MaskModule):
 
     Six encoder blocks (5x5 convolution, stride 2, batch norm, leaky ReLU 0.2) double the feature maps from
     `width` (16) to `32 * width` (512); six decoder blocks (5x5 transposed convolution, stride 2, batch norm,
-    ReLU, dropout in the first three) mirror them, each fed with the encoder output of its own size; the
+    ReLU, dropout in the first three) mirror them, each fed with the encoder output of the same size; the
     last one ends in a sigmoid.
 
     Parameters

@@ -68,7 +68,7 @@ def preprocess_song(song: Song, store_path: Path, config: StoreConfig) -> TrackR
                     arrays[made].write(values)
         except TooLoudError:
             raise UserError(
-                f"{song.name}: too loud for {config.dtype}; its samples should lie within -1 and 1"
+                f"{song.name}: too loud for {config.dtype}; its samples should be within -1 and 1"
             ) from None
     assert writer.record is not None
     return writer.record.model_copy(update={"sources": sources})

@@ -50,7 +50,7 @@ class Schedule:
         return {"reduction": self.reduction, "best": best, "waited": self._waited}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Resume from a checkpoint's state."""
         self.reduction = state["reduction"]
         self._best = float("-inf") if state["best"] is None else state["best"]
         self._waited = state["waited"]

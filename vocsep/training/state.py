@@ -71,7 +71,7 @@ class Course:
     def restore(
         self, step: int, state: dict[str, Any], best_weights: Weights, budget: Budget, validations: int
     ) -> None:
-        """Go on from a checkpoint's state, perhaps with another budget and number of validations."""
+        """Resume from a checkpoint's state, perhaps with another budget and number of validations."""
         self.step, self.best_weights, self.history = step, best_weights, list(state["history"])
         if self.history:
             self.best_sdr_db = state["best_sdr_db"]

@@ -97,7 +97,7 @@ def test_tags_without_end_are_refused_and_many_are_read(tmp_path: Path, kind: st
     path.write_bytes(with_tags(kind, content, 900))
     assert len(audio_info(path).tags) >= (1 if kind == "ape.mp3" else 900)  # these FFmpeg reads elsewhere
     assert decode(path)[0].shape[1] >= SOUND.shape[1]
-    # So many that FFmpeg alone would take hours.
+    # Enough for FFmpeg alone to take hours.
     path.write_bytes(with_tags(kind, content, 200_000 if kind == "mp3" else 60_000))
     for action in (audio_info, decode):
         one_line(lambda action=action: action(path), path, "tags")  # type: ignore[misc]

@@ -156,7 +156,7 @@ def test_format_that_cannot_hold_the_song_is_told_before_anything_is_separated(
     path = write_wav(tmp_path / "song.wav", music(4, channels, rate, 0.1), rate)
 
     class NoSeparator:
-        """Whoever asks anything of it has begun too early."""
+        """If anything is asked of it, the work has begun too early."""
 
     assert advice in refused(path, tmp_path / "out", NoSeparator(), **settings)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()

@@ -44,7 +44,7 @@ def test_run_that_is_ended_leaves_nothing_or_its_leftovers_go_at_the_next(
 ) -> None:
     add_model(tmp_path / "models", channels=2)
     soundfile.write(tmp_path / "song.wav", np.zeros((180 * RATE, 2), np.int16), RATE)
-    # So many that the signal comes in time on a busy machine, too.
+    # Enough for the signal to come in time on a busy machine, too.
     songs = [f"{index:02}.wav" for index in range(40)]
     for song in songs:
         os.link(tmp_path / "song.wav", tmp_path / song)
