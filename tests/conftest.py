@@ -23,6 +23,7 @@ hypothesis.settings.load_profile("vocsep")
 # What takes longest comes first: at the end of a run in several processes, none is left alone with it.
 _LONGEST = (
     "tests/flows/",
+    "tests/test_guides.py",
     "tests/vocsep/doctor/",
     "tests/vocsep/training/test_processes.py",
     "tests/vocsep/models/test_export.py",
