@@ -4,7 +4,6 @@ import ast
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Iterator
