@@ -59,6 +59,8 @@ def environment(models: Path, store: Path, variables: Mapping[str, str] = os.env
 
 def _versions() -> dict[str, str]:
     """Of vocsep, Python, the packages that vocsep asks for, and the libraries in them."""
+    import torch
+
     from vocsep.training.description import code_digest
 
     found = {"vocsep": f"{version('vocsep')} (code {code_digest()})", "python": platform.python_version()}
@@ -70,6 +72,7 @@ def _versions() -> dict[str, str]:
             found[name.group()] = version(name.group())
         except PackageNotFoundError:
             found[name.group()] = "not installed"
+    found["torch"] = torch.__version__  # says, too, what it was built for
     found["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
     found["libsndfile"] = soundfile.__libsndfile_version__
     return found

@@ -113,7 +113,7 @@ def test_both_programs_have_every_step_with_the_same_options_and_help(name: str)
 @pytest.mark.parametrize("app", [vocsep.cli.main.app, flows.cli.app], ids=["vocsep", "flows"])
 def test_every_setting_is_an_option_of_train_with_a_description(app: typer.Typer) -> None:
     command = command_of(app, "train")
-    options = {option: parameter for parameter in command.params for option in parameter.opts}
+    options = {name: parameter for parameter in command.params for name in parameter.opts}
     settings = (TrainConfig.model_fields.keys() - INNER.keys()) | Augmentation.model_fields.keys()
     settings |= Objective.model_fields.keys()
     missing = {option(name) for name in settings} - options.keys()

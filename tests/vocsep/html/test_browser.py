@@ -120,11 +120,11 @@ def test_a_report_that_is_opened_as_a_file_plays_everything_in_step(browser: Bro
     of_sound(tab, "sound.play()")
     second.locator(".play").click()
     until(tab, "!sound.isPlaying")
+    tab.keyboard.press(" ")
+    expect(second.locator(".play")).to_have_text("▶ Play")
     tab.keyboard.press("Home")
     tab.keyboard.press("ArrowRight")
     expect(second.get_by_label("position in seconds")).to_have_attribute("aria-valuenow", "5")
-    tab.keyboard.press(" ")
-    expect(second.locator(".play")).to_have_text("▶ Play")
     for key in ("Home", "[", "Shift+ArrowRight", "]"):
         tab.keyboard.press(key)
     assert second.evaluate("({ vocsep }) => vocsep.sound.loop") == {"start": 0, "stop": RATE}
