@@ -1,6 +1,6 @@
 """Every step while other programs are busy: how much of its fair share of the cores it uses.
 
-    python -m benchmarks.neighbors [--seconds 15] [--rounds 3]
+    python -m benchmarks.neighbours [--seconds 15] [--rounds 3]
 
 Steps of the default network on one resident batch, by `BatchParts` as in a run (`parts`), and as plain PyTorch does
 them, the whole batch at once with OpenMP's threads (`plain`); blocks of a song, by a `Separator` of the bundled model
@@ -62,7 +62,7 @@ MOST_SONGS = 10_000
 
 def main() -> None:
     """Measure, print the table and the JSON line; or be one of the measured processes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbors", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--network", choices=("tfc-tdf", "unet"), default=TrainConfig().network)
@@ -82,7 +82,7 @@ def main() -> None:
         for busy in BUSY:
             for way in WAYS:
                 with busy_loops(busy):
-                    command = [sys.executable, "-m", "benchmarks.neighbors", "--measure", way]
+                    command = [sys.executable, "-m", "benchmarks.neighbours", "--measure", way]
                     command += ["--seconds", str(options.seconds), "--network", options.network]
                     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 rates.setdefault((way, busy), []).append(float(text.split()[-1]))
@@ -94,7 +94,7 @@ def main() -> None:
         for way, name in WAYS.items()
         for busy in BUSY[1:]
     }
-    print(json.dumps({"name": "neighbors", "values": {}, "ratios": ratios}))
+    print(json.dumps({"name": "neighbours", "values": {}, "ratios": ratios}))
 
 
 def _ratio(first: list[float], second: list[float]) -> float:
