@@ -10,6 +10,12 @@ from storage.errors import UserError
 MOST_PIECES = 1_000_000
 """That a file is looked through for; three hours of music in Ogg have about 50,000 pages."""
 
+MP4_STARTS = (
+    *(b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"),
+    *(b"udta", b"uuid", b"junk", b"pict", b"pnot", b"prfl", b"ediw"),
+)
+"""Names of boxes that FFmpeg knows a file of MP4 or QuickTime by."""
+
 _OGG_HEADER_BYTES = 27
 _SYNC_BYTES = 65_536
 
@@ -173,6 +179,8 @@ class Page:
         Of its stream.
     content
         What is in it, as far as the file goes.
+    packets
+        Where in it packets begin.
     is_whole
         False if the file ends within it, or its checksum is another.
     """
@@ -182,6 +190,7 @@ class Page:
     is_first: bool
     is_last: bool
     content: bytes
+    packets: tuple[int, ...]
     is_whole: bool
 
 
@@ -224,6 +233,17 @@ def ogg_pages(file: BinaryIO, *, check: bool) -> Iterator[Page]:
             is_first=bool(head[5] & 2),
             is_last=bool(head[5] & 4),
             content=content,
+            packets=tuple(_packet_starts(sizes, begins=not head[5] & 1)),
             is_whole=is_whole,
         )
     raise _too_many(file)
+
+
+def _packet_starts(sizes: bytes, *, begins: bool) -> Iterator[int]:
+    """Where packets begin in a page of pieces of these sizes; one of less than 255 bytes ends its packet."""
+    place = 0
+    for size in sizes:
+        if begins:
+            yield place
+        begins = size < 255
+        place += size

@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 from storage.errors import UserError
 from vocsep.audio.containers import (
+    MP4_STARTS,
     Head,
     Piece,
     aiff_head,
@@ -81,7 +82,7 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
         return [Piece(b".snd", *struct.unpack(">II", head[4:12]))] if len(head) >= 12 else []
     if head[:4] == b"caff":
         return named((b"data",), caf_head, 8)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+    if head[4:8] in MP4_STARTS:
         return named((b"mdat", b"moov", b"moof"), box_head, 0)
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return named((_MATROSKA_SEGMENT,), element_head, 0)

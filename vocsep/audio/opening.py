@@ -15,16 +15,16 @@ from vocsep.audio.damage import WAV_KINDS, refuse_cut
 from vocsep.audio.tags import refuse_too_many_tags
 
 # FFmpeg's readers of sound and films. Those of playlists, streams over a network, pictures and devices open what a file
-# names, and are not among them.
+# names, and are not among them; nor are those (nut, wtv, nsv) whose tags nothing bounds.
 _READERS = (
     *("wav", "w64", "aiff", "au", "caf", "flac", "mp3", "aac", "ogg", "matroska", "mov", "avi", "asf", "flv", "mpeg"),
     *("mpegts", "ac3", "eac3", "ac4", "dts", "dtshd", "truehd", "mlp", "tta", "ape", "wv", "mpc", "mpc8", "tak", "shn"),
-    *("dsf", "iff", "voc", "amr", "amrnb", "amrwb", "rm", "oma", "nut", "mxf", "dv", "wtv", "nsv", "loas", "ircam"),
+    *("dsf", "iff", "voc", "amr", "amrnb", "amrwb", "rm", "oma", "mxf", "dv", "loas", "ircam"),
     *("nistsphere", "sox", "xwma", "spdif", "gxf", "swf", "osq", "bonk", "qoa", "avr", "epaf", "pvf", "sds"),
 )
 _OPTIONS = {"format_whitelist": ",".join(_READERS), "protocol_whitelist": "file"}
 # That a file may take to be opened, or until the next packet: for music it is far less than one.
-_SECONDS = 120.0
+_SECONDS = 30.0
 # In a wav file's 16-bit samples FFmpeg looks for DTS that may be stored as such, by default in 5 MB of them, for 20 ms.
 _WAV_PROBE_BYTES = 65_536
 

@@ -1,6 +1,7 @@
 """Files that strangers make: playlists, names that are addresses, and tags without end."""
 
 import struct
+import zlib
 from pathlib import Path
 
 from vocsep.audio.containers import ogg_checksum
@@ -66,12 +67,23 @@ def with_tags(kind: str, content: bytes, count: int, text: bytes = b"v") -> byte
     }[kind](content, [b"k%d" % number for number in range(count)], text)
 
 
-def _id3(names: list[bytes], text: bytes) -> bytes:
-    frames = b"".join(
-        b"TXXX" + struct.pack(">IH", len(name) + len(text) + 2, 0) + b"\0" + name + b"\0" + text for name in names
+def _id3_frames(names: list[bytes], text: bytes, before: bytes = b"") -> bytes:
+    return b"".join(
+        before + b"TXXX" + struct.pack(">IH", len(name) + len(text) + 2, 0) + b"\0" + name + b"\0" + text
+        for name in names
     )
-    size = bytes(len(frames) >> shift & 127 for shift in (21, 14, 7, 0))
-    return b"ID3\x03\0\0" + size + frames
+
+
+def _id3_tag(frames: bytes, version: int = 3, flags: int = 0) -> bytes:
+    return b"ID3" + bytes([version, 0, flags]) + _id3_size(len(frames)) + frames
+
+
+def _id3_size(size: int) -> bytes:
+    return bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
+
+
+def _id3(names: list[bytes], text: bytes) -> bytes:
+    return _id3_tag(_id3_frames(names, text))
 
 
 def _with_id3_frames(content: bytes, names: list[bytes], text: bytes) -> bytes:
@@ -163,13 +175,8 @@ def _with_ogg_flac_comments(content: bytes, names: list[bytes], text: bytes) -> 
     # Whole pages, which the next one continues, and the rest.
     for start in range(0, len(packet), 255 * 255):
         pages.append(_ogg_page(content[14:18], packet[start : start + 255 * 255], int(start > 0)))
-    rest = content
-    found = []
-    while rest:
-        size = 27 + rest[26] + sum(rest[27 : 27 + rest[26]])
-        found.append(rest[:size])
-        rest = rest[size:]
-    return b"".join(_numbered(page, number) for number, page in enumerate([found[0], *pages, *found[2:]]))
+    found = _ogg_pages(content)
+    return _renumbered([found[0], *pages, *found[2:]])
 
 
 def _ogg_page(serial: bytes, piece: bytes, flags: int) -> bytes:
@@ -182,3 +189,95 @@ def _ogg_page(serial: bytes, piece: bytes, flags: int) -> bytes:
 def _numbered(page: bytes, number: int) -> bytes:
     page = page[:18] + struct.pack("<I", number) + bytes(4) + page[26:]
     return page[:22] + struct.pack("<I", ogg_checksum(page)) + page[26:]
+
+
+def with_hidden_tags(kind: str, content: bytes, count: int) -> bytes:
+    """A sound file with so many tags in a place where FFmpeg finds them, though few others would look there."""
+    names = [b"k%d" % number for number in range(count)]
+    chapter = b"c\0" + struct.pack(">4I", 0, 1000, 0, 0) + _id3_frames(names, b"v")
+    compressed = struct.pack(">I", len(chapter)) + zlib.compress(chapter)
+    if kind in _HIDDEN_ID3:
+        return {
+            "chapter.mp3": _id3_tag(b"CHAP" + struct.pack(">IH", len(chapter), 0) + chapter),
+            "compressed.mp3": _id3_tag(b"CHAP" + _id3_size(len(compressed)) + b"\0\x09" + compressed, version=4),
+            "sizes.mp3": _id3_tag(_id3_frames(names, b"v" * 250), version=4),
+            "extended.mp3": _id3_tag(struct.pack(">I", 0x8000) + _id3_frames(names, b"v"), flags=0x40),
+            "padded.mp3": _id3_tag(_id3_frames(names, b"v", before=bytes(10))),
+            "chapter.flac": _id3_tag(b"CHAP" + struct.pack(">IH", len(chapter), 0) + chapter),
+        }[kind] + content
+    if kind == "middle.aac":
+        half = content.index(content[:2], len(content) // 2)  # a frame begins as the first does
+        return content[:half] + _id3(names, b"v") + content[half:]
+    if kind == "behind.rf64":
+        chunks = _with_info_chunks(bytes(12), names, b"v")[12:]
+        place = content.index(b"data", 60) + 4
+        return content[:place] + b"\xff" * 4 + content[place + 4 :] + chunks
+    if kind.endswith(".m4a"):
+        return _with_hidden_boxes(kind, content, names)
+    if kind.endswith(".mkv"):
+        return _with_hidden_elements(kind, content, names)
+    comments = [name + b"=v" for name in names]
+    block = struct.pack("<II", 0, len(comments)) + b"".join(struct.pack("<I", len(one)) + one for one in comments)
+    packets = [b"\x01\0\0\x04" + bytes(4), b"\x04" + len(block).to_bytes(3, "big") + block]
+    pages = _ogg_pages(content)
+    return _renumbered([pages[0], *_packets_as_pages(content[14:18], packets), *pages[2:]])
+
+
+_HIDDEN_ID3 = ("chapter.mp3", "compressed.mp3", "sizes.mp3", "extended.mp3", "padded.mp3", "chapter.flac")
+HIDDEN_TAGS = (
+    *_HIDDEN_ID3,
+    *("middle.aac", "behind.rf64", "fragments.m4a", "late.m4a", "nonsense.mkv", "index.mkv", "together.oga"),
+)
+"""Kinds of files with tags in odd places, for `with_hidden_tags`."""
+
+
+def _with_hidden_boxes(kind: str, content: bytes, names: list[bytes]) -> bytes:
+    everything = _with_item_boxes(_box(b"moov", b""), names, b"v")[8:]
+    tags = everything[everything.index(b"meta") - 4 :]
+    if kind == "late.m4a":  # words of nonsense before the first box
+        return content + _box(b"udta", _box(b"meta", bytes(12) + tags[12:]))
+    return content + _box(b"moof", _box(b"traf", _box(b"udta", tags)))
+
+
+def _with_hidden_elements(kind: str, content: bytes, names: list[bytes]) -> bytes:
+    place = content.index(b"\x18\x53\x80\x67")
+    start, rest = content[: place + 4] + b"\x01" + b"\xff" * 7, content[place + 12 :]
+    whole = _with_simple_tags(b"\x18\x53\x80\x67" + bytes(8), names, b"v")
+    tags = whole[12:]
+    if kind == "nonsense.mkv":
+        return start + bytes(5) + tags + rest
+    hidden = _element(b"\xec", tags)  # which says that it is room for later
+
+    def index(position: int) -> bytes:
+        seek = _element(b"\x53\xab", b"\x12\x54\xc3\x67") + _element(b"\x53\xac", struct.pack(">Q", position))
+        return _element(b"\x11\x4d\x9b\x74", _element(b"\x4d\xbb", seek))
+
+    return start + index(len(index(0)) + 9) + hidden + rest
+
+
+def _ogg_pages(content: bytes) -> list[bytes]:
+    pages = []
+    while content:
+        size = 27 + content[26] + sum(content[27 : 27 + content[26]])
+        pages.append(content[:size])
+        content = content[size:]
+    return pages
+
+
+def _packets_as_pages(serial: bytes, packets: list[bytes]) -> list[bytes]:
+    """Pages that are as full as can be, so that packets begin in the middle of one."""
+    content = b"".join(packets)
+    sizes = [size for packet in packets for size in [255] * (len(packet) // 255) + [len(packet) % 255]]
+    pages, continues = [], 0
+    for start in range(0, len(sizes), 255):
+        some = sizes[start : start + 255]
+        piece, content = content[: sum(some)], content[sum(some) :]
+        granule = 0 if some[-1] < 255 else -1
+        head = b"OggS\0" + struct.pack("<Bq", continues, granule) + serial + bytes(8)
+        pages.append(head + bytes([len(some), *some]) + piece)
+        continues = int(some[-1] == 255)
+    return pages
+
+
+def _renumbered(pages: list[bytes]) -> bytes:
+    return b"".join(_numbered(page, number) for number, page in enumerate(pages))

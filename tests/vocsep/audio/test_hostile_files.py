@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.helpers import one_line
 from tests.vocsep.audio.audio_files import TAGS, cover_of, tags_of, write_kind, write_song
-from tests.vocsep.audio.hostile_files import addresses, playlists, with_tags
+from tests.vocsep.audio.hostile_files import HIDDEN_TAGS, addresses, playlists, with_hidden_tags, with_tags
 from tests.vocsep.models.small_models import music
 from vocsep.audio.reading import audio_info, decode
 from vocsep.audio.writing import AudioWriter
@@ -101,6 +102,33 @@ def test_tags_without_end_are_refused_and_many_are_read(tmp_path: Path, kind: st
     path.write_bytes(with_tags(kind, content, 200_000 if kind == "mp3" else 60_000))
     for action in (audio_info, decode):
         one_line(lambda action=action: action(path), path, "tags")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", HIDDEN_TAGS)
+def test_tags_are_counted_wherever_ffmpeg_finds_them(tmp_path: Path, kind: str) -> None:
+    form = kind.rpartition(".")[2]
+    write = write_kind if form in ("aac", "rf64", "oga") else None
+    song = tmp_path / f"song.{form}"
+    content = write(song, form, SOUND, RATE) if write else write_song(song, SOUND, RATE).read_bytes()
+    path = tmp_path / kind
+    path.write_bytes(with_hidden_tags(kind, content, 300))
+    if kind != "compressed.mp3":
+        # Not before the end in the middle of AAC; of chapters, PyAV gives none but the file's own.
+        tags = len(audio_info(path).tags)
+        assert tags >= 300 or kind in ("middle.aac", "chapter.mp3", "chapter.flac")
+        assert decode(path)[0].shape[1] >= SOUND.shape[1]
+    path.write_bytes(with_hidden_tags(kind, content, 60_000))
+    for action in (audio_info, decode):
+        one_line(lambda action=action: action(path), path, "tags")  # type: ignore[misc]
+
+
+def test_small_tag_that_grows_without_end_is_refused(tmp_path: Path) -> None:
+    content = write_song(tmp_path / "song.mp3", SOUND, RATE).read_bytes()
+    path = tmp_path / "tags.mp3"
+    packed = b"\x0f\xff\xff\xff" + zlib.compress(bytes(1 << 20))
+    frame = b"APIC" + bytes(len(packed) >> shift & 127 for shift in (21, 14, 7, 0)) + b"\0\x09" + packed
+    path.write_bytes(b"ID3\x04\0\0" + bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0)) + frame + content)
+    one_line(lambda: audio_info(path), path, "too large")
 
 
 @pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "mkv"])
