@@ -22,6 +22,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 # One damaged file costs no more than the steps between two checkpoints.
 _KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})\.json")
+# What killed processes left, also of safetensors, and arrays that are not described.
+_LEFT = re.compile(r"\.step-\d{8,}\..*|\.tmp\w*|step-\d{8,}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,7 @@ class CheckpointFolder:
             self._state_file(step).unlink()
         described = {self._arrays_file(step).name for step in self.steps()}
         for file in self.path.iterdir():
-            # Names that begin with a dot were left by a killed process; safetensors has its own temporary files.
-            is_left = file.name.startswith(".") or (file.suffix == ".safetensors" and file.name not in described)
-            if is_left and not file.is_dir():
+            if _LEFT.fullmatch(file.name) and file.name not in described and not file.is_dir():
                 file.unlink()
 
     def _arrays_file(self, step: int) -> Path:

@@ -36,6 +36,7 @@ KEEP = 10
 """Newest versions that pruning leaves unless told otherwise."""
 _LOCK_NAME = ".lock"
 _MOST_DIGITS = 10
+_VERSION = re.compile(r"[0-9]{4}|[1-9][0-9]{4,7}")  # leaves room for more
 # What killed processes leave: versions on their way in or out. Nothing else that is hidden is the registry's.
 _LEFT = re.compile(r"\.(deleted-[0-9a-f]+|\d{4,}\.[0-9a-f]+(-replaced)?)")
 WEIGHTS_DIGEST = "weights_sha256"
@@ -114,15 +115,19 @@ class ModelRegistry:
         self.bundled = bundled
 
     def versions(self) -> list[int]:
-        """Numbers of all versions, ascending."""
-        if not self.path.is_dir():
-            return []
-        return sorted(int(entry.name) for entry in self.path.iterdir() if entry.name.isdecimal() and entry.is_dir())
+        """Numbers of all versions, ascending; folders without a file of a model are none."""
+        files = (DESCRIPTION_NAME, WEIGHTS_NAME)
+        return [number for number in self._numbers() if any((self._folder(number) / name).exists() for name in files)]
+
+    def _numbers(self) -> list[int]:
+        """Numbers of folders that have the name of a version, ascending."""
+        entries = [entry for entry in self.path.iterdir() if entry.is_dir()] if self.path.is_dir() else []
+        return sorted(int(entry.name) for entry in entries if _VERSION.fullmatch(entry.name))
 
     def add(self, weights: Weights, description: dict[str, Any]) -> ModelVersion:
         """Save a new version, whole, and return it. The champion stays what it is."""
         with locked(self.path / _LOCK_NAME, wait=True):
-            version = max(self.versions(), default=0) + 1
+            version = max(self._numbers(), default=0) + 1
             with writing_folder(self._folder(version)) as folder:
                 save_arrays(weights, folder / WEIGHTS_NAME)
                 description = description | {WEIGHTS_DIGEST: file_digest(folder / WEIGHTS_NAME)}

@@ -109,6 +109,24 @@ def test_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_not_written(tmp_
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_folders_of_others_among_models_are_no_versions_and_stay(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    for _ in range(3):
+        registry.add({"w": np.zeros(1, np.float32)}, {})
+    for name in ("2023", "photos"):
+        (registry.path / name).mkdir()
+        (registry.path / name / "picture.jpg").write_text("mine")
+    # Other spellings of a version's number, and numbers that leave no room for more.
+    for name in ("3", "00000003", "\u0660\u0660\u0660\u0663", "9" * 9, "9" * 200):
+        shutil.copytree(registry.path / "0003", registry.path / name)
+    assert registry.versions() == [1, 2, 3]
+    assert registry.open("latest").version == 3
+    assert registry.add({"w": np.zeros(1, np.float32)}, {}).version == 2024
+    assert registry.prune(1) == [1, 2, 3]
+    assert (registry.path / "2023" / "picture.jpg").read_text() == "mine"
+    assert {entry.name for entry in registry.path.iterdir()} >= {"2023", "photos", "3", "9" * 9, "2024"}
+
+
 def test_pruning_models_follows_no_links_and_deletes_nothing_of_others(tmp_path: Path, outside: Path) -> None:
     before = tree(outside)
     registry = ModelRegistry(tmp_path / "models")

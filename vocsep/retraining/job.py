@@ -6,6 +6,7 @@ them leaves a job that the next one resumes, as long as the training songs in th
 
 import contextlib
 import logging
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from vocsep.training.description import training_digest
 from vocsep.training.songs import song_pool
 
 JOB_NAME = "job.json"
+_FOLDER = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 Start = Literal["scratch", "champion"]
 
@@ -167,13 +169,18 @@ def _intact(registry: ModelRegistry) -> list[ModelVersion]:
     return found
 
 
+def is_job(folder: Path) -> bool:
+    """Whether a folder has the name of a job's."""
+    return _FOLDER.fullmatch(folder.name) is not None
+
+
 def _jobs(jobs: Path) -> list[Job]:
     """All jobs, oldest first; a folder whose process was killed before it wrote anything is none.
 
     One that is damaged is set aside: what was retrained is in the registry, and the next job does what is missing.
     """
     found = []
-    for path in sorted(jobs.glob(f"*/{JOB_NAME}")):
+    for path in sorted(path for path in jobs.glob(f"*/{JOB_NAME}") if is_job(path.parent)):
         try:
             found.append(Job(path.parent, _Content.model_validate(read_json(path)).model_dump()))
         except (OSError, ValueError, RecursionError):

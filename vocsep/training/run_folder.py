@@ -122,6 +122,13 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a training run, not of another program's."""
+    with contextlib.suppress(UserError):
+        return {"status", "config", "data_digest"} <= _read(path).keys()
+    return False
+
+
 def _unfinished(runs: Path) -> list[Path]:
     """Runs that were stopped or killed, newest first."""
     if not runs.is_dir():

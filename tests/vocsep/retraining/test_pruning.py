@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 from storage.files import write_json
+from vocsep.retraining.changes import changes_since_last
 from vocsep.retraining.pruning import prune_jobs, prune_reports, prune_runs
 from vocsep.training.run_folder import open_run
 
@@ -11,7 +12,7 @@ def run_folder(runs: Path, name: str, age: float) -> Path:
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "step-00000001.json").write_text("{}")
     (folder / "metrics.csv").write_text("step\n1\n")
-    write_json(folder / "run.json", {"status": "finished"})
+    write_json(folder / "run.json", {"status": "finished", "config": {}, "data_digest": "d"})
     os.utime(folder / "run.json", (1e9 - age, 1e9 - age))
     return folder
 
@@ -51,6 +52,24 @@ def test_old_jobs_go(tmp_path: Path) -> None:
         write_json(tmp_path / name / "job.json", {})
     prune_jobs(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["20260102-000000", "20260103-000000"]
+
+
+def test_what_other_programs_keep_in_the_same_folders_stays(tmp_path: Path) -> None:
+    run_folder(tmp_path, "mine", 0)
+    others = [tmp_path / "other" / "checkpoints" / "epoch-1.pt", tmp_path / "nightly" / "notes.txt"]
+    for number, file in enumerate(others):
+        file.parent.mkdir(parents=True)
+        file.write_text("theirs")
+        for name, content in (("run.json", {"status": "done", "lr": 1}), ("job.json", {"steps": []})):
+            write_json(tmp_path / file.relative_to(tmp_path).parts[0] / name, content)
+            os.utime(tmp_path / file.relative_to(tmp_path).parts[0] / name, (number, number))
+    (tmp_path / "20260101-000000-holiday.jpg").write_text("theirs")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert prune_runs(tmp_path, keep=0) == [tmp_path / "mine"]
+    prune_jobs(tmp_path, keep=0)
+    changes_since_last(tmp_path, {})
+    prune_reports(tmp_path, keep=0)
+    assert before - set(tmp_path.rglob("*")) == {tmp_path / "mine" / "checkpoints" / "step-00000001.json"}
 
 
 def test_what_links_lead_to_stays(tmp_path: Path) -> None:
