@@ -70,14 +70,14 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
     def named(names: tuple[bytes, ...], head: Head, start: int, align: int = 1) -> list[Piece]:
         return [piece for piece in pieces(file, head, start, size, align) if piece.name in names]
 
-    if head[:4] in WAV_KINDS and head[8:12] == b"WAVE":
+    if head[:4] in WAV_KINDS and head[8:12] in (b"WAVE", b"XWMA"):
         return _wav_sound(file, head, size)
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return named((b"RIFF",), chunk_head, 0, 2)
     if head[:4] == b"riff":
         return named((b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a",), object_head, 40, 8)
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return named((b"SSND",), aiff_head, 12, 2)
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC", b"8SVX", b"16SV"):
+        return named((b"SSND", b"BODY"), aiff_head, 12, 2)
     if head[:4] == b".snd":
         return [Piece(b".snd", *struct.unpack(">II", head[4:12]))] if len(head) >= 12 else []
     if head[:4] == b"caff":
@@ -92,6 +92,9 @@ def _sounds(file: BinaryIO, head: bytes, size: int) -> list[Piece]:
         return named((_ASF_DATA,), object_head, 0)
     if head[:4] == b".RMF":
         return named((b"DATA",), real_head, 0)
+    if head[:4] in (b".SoX", b"XoS.") and len(head) >= 16:
+        size, samples = struct.unpack("<IQ" if head[:1] == b"." else ">IQ", head[4:16])
+        return [Piece(b".SoX", 4 + size, 4 * samples)]
     if head[:4] == b"DSD ":
         return named((b"data",), dsf_head, 0)
     if head[:4] == b"FRM8":

@@ -24,9 +24,9 @@ from vocsep.audio.opening import opened, system_name
 from vocsep.audio.seeking import go_to, refuse_late
 from vocsep.audio.tags import bounded
 
-LENGTH_IN_HEADER = ("flac", "tta", "wv")
+LENGTH_IN_HEADER = ("flac", "tta", "wv", "mxf")
 # Formats whose header tells the length to within a frame, or not at all.
-_ROUGH_LENGTH_IN_HEADER = ("ape", "tak", "mpc", "mpc8", "dsf", "rm")
+_ROUGH_LENGTH_IN_HEADER = ("ape", "tak", "mpc", "mpc8", "dsf", "rm", "nistsphere")
 _ROUGHLY_SECONDS = 0.5
 # Nothing but frames, one after the other: players pass over what is between them or behind the last.
 _BARE_FRAMES = ("mp3", "aac", "ac3", "eac3", "dts", "dtshd", "loas", "amr")

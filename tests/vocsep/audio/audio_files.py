@@ -104,6 +104,8 @@ WHOLE_KINDS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "rm": ("rm", "ac3", "fltp", {}),
     "voc": ("voc", "pcm_s16le", "s16", {}),
     "flv": ("flv", "aac", "fltp", {}),
+    "sox": ("sox", "pcm_s32le", "s32", {}),
+    "mxf": ("mxf_opatom", "pcm_s16le", "s16", {}),
 }
 
 
@@ -118,14 +120,21 @@ BARE_KINDS: dict[str, tuple[str, str, str, dict[str, str]]] = {
 def write_kind(path: Path, kind: str, waveform: Waveform, rate: int) -> bytes:
     """A sound as a file of a kind; returns its bytes."""
     container, codec, sample_format, options = (WHOLE_KINDS | BARE_KINDS)[kind]
-    rate = 44100 if kind == "flv" else rate
+    rate = {"flv": 44100, "mxf": 48000}.get(kind, rate)
+    if kind == "mxf":
+        waveform = waveform[:1]
     with av.open(str(path), "w", format=container, options=options) as file:
-        stream = file.add_stream(codec, rate=rate, layout="stereo")
+        layout = LAYOUTS[len(waveform)]
+        stream = file.add_stream(codec, rate=rate, layout=layout)
         assert isinstance(stream, AudioStream)
-        samples: Any = (waveform * 32767).astype(np.int16) if sample_format.startswith("s16") else waveform
+        samples: Any = waveform
+        if sample_format.startswith("s"):
+            samples = (waveform * 32767).astype(np.int16)
+        if sample_format == "s32":
+            samples = samples.astype(np.int32) << 16
         if not sample_format.endswith("p"):
             samples = samples.T.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=sample_format, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=sample_format, layout=layout)
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
         file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
