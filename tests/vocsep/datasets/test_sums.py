@@ -22,6 +22,15 @@ def noise(seed: int, level: float = 0.2, channels: int = 2) -> Floats:
     return np.random.default_rng(seed).uniform(-level, level, (channels, RATE // 2)).astype(np.float32)
 
 
+def later(waveform: Floats, samples: int) -> Floats:
+    """The same, so many samples later; zeros precede it. Earlier, if they are negative."""
+    moved = np.zeros_like(waveform)
+    moved[:, max(0, samples) : waveform.shape[1] + min(0, samples)] = waveform[
+        :, max(0, -samples) : waveform.shape[1] - max(0, samples)
+    ]
+    return moved
+
+
 V, DRUMS, BASS, OTHER = noise(1), noise(2), noise(3, 0.1), noise(4, 0.05)
 BAND = DRUMS + BASS + OTHER
 SILENT = 0 * V
@@ -71,6 +80,9 @@ def test_numbers_that_programs_put_before_and_behind_names_count_for_nothing(tmp
         ({"stereo.wav": V + BAND}, "stereo.wav", ("vocals.wav", "drums.wav", "sum")),
         ({"stereo.wav": 0.7 * (V + BAND)}, "stereo.wav", ("vocals.wav", "sum")),
         ({"stereo.wav": 0.3 * (V + BAND)}, "stereo.wav", ("vocals.wav", "drums.wav", "sum")),
+        ({"stereo.wav": -V - BAND}, "stereo.wav", ("vocals.wav", "drums.wav", "sum")),
+        ({"stereo.wav": later(V + BAND, 40)}, "A Song", ("one of its stems", "40 samples later")),
+        ({"quiet.wav": -0.4 * DRUMS}, "drums.wav", ("quiet.wav", "twice")),
         ({"band bus.wav": 0.2 * BAND}, "band bus.wav", ("drums.wav", "sum")),
         ({"print.wav": V + BAND, "rhythm.wav": DRUMS + BASS}, "rhythm.wav", ("sum",)),
         ({"lead.wav": V}, "lead.wav", ("vocals.wav", "twice")),
@@ -95,6 +107,10 @@ def test_stem_or_mixture_that_is_something_else_is_refused_by_name(
         ({"Take 3.wav": 0.6 * (V + BAND)}, "Take 3.wav"),
         ({"accompaniment.wav": V + BAND}, "accompaniment.wav"),
         ({"accompaniment.wav": V}, "accompaniment.wav"),
+        ({"accompaniment.wav": -V - BAND}, "accompaniment.wav"),
+        ({"accompaniment.wav": later(V + BAND, 1104)}, "accompaniment.wav"),
+        ({"accompaniment.wav": later(V + BAND, -32)}, "accompaniment.wav"),
+        ({"mixture.wav": 0.6 * (V + BAND)}, "mixture.wav"),
         ({"mixture.wav": BAND}, "mixture.wav"),
         ({"mixture.wav": np.roll(V, 100, axis=1) + BAND}, "mixture.wav"),
     ],
