@@ -91,6 +91,20 @@ class ModelVersion:
             found = found[name]
         return found
 
+    def songs(self, split: str) -> list[str]:
+        """Names of the songs of a split that the model saw; none if the description says nothing of them.
+
+        Raises
+        ------
+        UserError
+            If it says something else there.
+        """
+        data = self.description.get("data", {})
+        names = data.get(split, []) if isinstance(data, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DamagedError(f"{self.path / DESCRIPTION_NAME}: damaged (data.{split} holds no names of songs)")
+        return names
+
 
 @dataclass(frozen=True)
 class Reign:

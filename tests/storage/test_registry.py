@@ -277,3 +277,12 @@ def test_model_that_cannot_be_described_leaves_nothing(tmp_path: Path) -> None:
 def test_version_is_a_value(tmp_path: Path) -> None:
     registry = with_models(tmp_path)
     assert registry.open("2") == ModelVersion(registry.path / "0002", 2, registry.open("2").description)
+
+
+@pytest.mark.parametrize("data", [None, [], "x", {"train": None}, {"train": "abc"}, {"train": [1, None]}])
+def test_songs_that_are_no_names_are_one_line(tmp_path: Path, data: object) -> None:
+    registry = ModelRegistry(tmp_path)
+    path = registry.add({"w": np.ones(1, np.float32)}, {"data": data}).path
+    one_line(lambda: registry.open("1").songs("train"), path, "data.train")
+    registry.add({"w": np.ones(1, np.float32)}, {"data": {"train": ["A", "B"]}})
+    assert (registry.open("2").songs("train"), registry.open("2").songs("valid")) == (["A", "B"], [])

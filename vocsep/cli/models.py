@@ -77,7 +77,7 @@ def models_compare(first: VersionArgument, second: VersionArgument, models: Mode
             table.add_row(name, left, right)
     Console().print(table)
     for split in ("train", "valid"):
-        songs = [set(map(str, model.says("data", split))) for model in both]
+        songs = [set(model.songs(split)) for model in both]
         for model, own, other in zip(both, songs, reversed(songs), strict=True):
             if only := sorted(own - other):
                 typer.echo(f"{split} songs of {_name(model)} only: {', '.join(only)}")

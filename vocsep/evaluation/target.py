@@ -43,8 +43,8 @@ class Target:
     def seen_in_training(self) -> list[str]:
         """Names of songs that the model was trained or validated on: their scores say little."""
         model = self.models.get("model")
-        data = model.description.get("data", {}) if model is not None else {}
-        seen = {song_key(name) for name in (*data.get("train", []), *data.get("valid", []))}
+        names = [] if model is None else [*model.songs("train"), *model.songs("valid")]
+        seen = {song_key(name) for name in names}
         return sorted(song.name for song in self.songs if song_key(song.name) in seen)
 
 

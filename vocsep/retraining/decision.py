@@ -80,8 +80,7 @@ def decide(
 
 
 def _songs_of(model: ModelVersion) -> set[str]:
-    data = model.description.get("data", {})
-    return {*data.get("train", []), *data.get("valid", [])}
+    return {*model.songs("train"), *model.songs("valid")}
 
 
 def apply(decision: Decision, registry: ModelRegistry) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from storage.errors import UserError
-from storage.files import new_folder, read_json, write_json
+from storage.files import new_folder, read_json, value_digest, write_json
 from storage.registry import ModelRegistry, ModelVersion
 from storage.store import SpectrogramStore
 from vocsep.retraining.decision import Decision
@@ -24,6 +24,7 @@ from vocsep.training.description import training_digest
 from vocsep.training.songs import song_pool
 
 JOB_NAME = "job.json"
+_SEAL = "sha256"
 _FOLDER = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 Start = Literal["scratch", "champion"]
@@ -81,7 +82,7 @@ class Job:
     def write(self, **more: Any) -> None:
         """Add to the job, on disk as well."""
         self.content = self.content | more
-        write_json(self.folder / JOB_NAME, self.content)
+        write_json(self.folder / JOB_NAME, self.content | {_SEAL: value_digest(self.content)})
 
     def report_folder(self, reports: Path, champion: int | None) -> Path:
         """Where the evaluation of challenger and champion is written; existing scores count."""
@@ -141,12 +142,15 @@ def trained_model(store: SpectrogramStore, registry: ModelRegistry, config: Trai
 
 def _was_trained_so(model: ModelVersion, digest: str, config: TrainConfig, store: SpectrogramStore) -> bool:
     held = model.description
-    if held["data"]["digest"] != digest:
+    try:
+        if held["data"]["digest"] != digest:
+            return False
+        config = config.model_copy(update={"channels": min(config.channels, held["spectrogram"]["channels"])})
+        wanted = config.identity()
+        wanted.pop("fine_tune")
+        return wanted.items() <= held["training"].items() and _was_trained_enough(held["training"], config, store)
+    except (KeyError, TypeError, ValueError, AttributeError):  # a model from elsewhere, which says other things
         return False
-    config = config.model_copy(update={"channels": min(config.channels, held["spectrogram"]["channels"])})
-    wanted = config.identity()
-    wanted.pop("fine_tune")
-    return wanted.items() <= held["training"].items() and _was_trained_enough(held["training"], config, store)
 
 
 def _was_trained_enough(held: dict[str, Any], config: TrainConfig, store: SpectrogramStore) -> bool:
@@ -182,7 +186,11 @@ def _jobs(jobs: Path) -> list[Job]:
     found = []
     for path in sorted(path for path in jobs.glob(f"*/{JOB_NAME}") if is_job(path.parent)):
         try:
-            found.append(Job(path.parent, _Content.model_validate(read_json(path)).model_dump()))
+            content = read_json(path)
+            # Files of earlier versions hold no digest of themselves.
+            if isinstance(content, dict) and content.pop(_SEAL, None) not in (None, value_digest(content)):
+                raise ValueError("edited since it was written")
+            found.append(Job(path.parent, _Content.model_validate(content).model_dump()))
         except (OSError, ValueError, RecursionError):
             aside = path.replace(path.with_name(f"{JOB_NAME}.damaged"))
             log.warning("%s: damaged; set aside as %s, and its retraining is not resumed", path, aside.name)

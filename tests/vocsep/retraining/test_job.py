@@ -18,7 +18,7 @@ from vocsep.datasets.songs import Dataset
 from vocsep.evaluation.score_files import read_scores, save_scores
 from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
 from vocsep.retraining.decision import Decision
-from vocsep.retraining.job import open_job, trained_model
+from vocsep.retraining.job import _jobs, open_job, trained_model
 from vocsep.retraining.report import finish, nothing_to_do_markdown, retraining_markdown
 from vocsep.training.description import training_digest
 from vocsep.training.songs import ExtraStore, song_pool
@@ -128,6 +128,39 @@ def test_damaged_job_is_named_and_keeps_no_other_from_its_work(
     (line,) = caplog.messages
     assert line.startswith(f"{damaged}: damaged")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("place", ["data", "spectrogram", "training"])
+def test_model_from_elsewhere_that_says_other_things_does_not_keep_from_retraining(
+    place: str, budget_store: SpectrogramStore, tmp_path: Path
+) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    training = CONFIG.model_dump(mode="json") | {"steps_done": 1, "seconds": 1.0}
+    said = {"data": {"digest": training_digest(budget_store)}, "spectrogram": {"channels": 1}, "training": training}
+    for strange in (None, [], "x", {}, {"steps": [], "channels": "x", "digest": {}}):
+        registry.add({"w": np.ones(3, np.float32)}, said | {place: strange})
+    assert open_job(tmp_path / "jobs", budget_store, registry, CONFIG, "scratch", False) is not None
+
+
+def test_no_flipped_bit_of_a_job_names_another_model_or_decision(
+    budget_store: SpectrogramStore, tmp_path: Path
+) -> None:
+    job = open_job(tmp_path, budget_store, ModelRegistry(tmp_path / "models"), CONFIG, "scratch", False)
+    assert job is not None
+    job.write(challenger=3, finished=True, songs={"Song 1": "train 0123abcd"})
+    path = job.folder / "job.json"
+    content = path.read_bytes()
+    refused = 0
+    for bit in range(0, 8 * len(content), 7):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            (held,) = _jobs(tmp_path)
+            assert {name: held.content[name] for name in job.content} == job.content
+        except ValueError:
+            refused += 1
+    assert refused > len(content) / 2
 
 
 @pytest.mark.parametrize("damage", ["never there", "deleted", "damaged"])
