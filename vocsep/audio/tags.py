@@ -257,11 +257,13 @@ def _ogg_tags(file: BinaryIO, start: int) -> Iterator[int]:
     kinds: dict[int, tuple[tuple[bytes, ...], int, int]] = {}
     numbers: dict[int, int] = {}
     for page in ogg_pages(file, check=True):
-        if page.is_first:
+        if not page.is_whole:
+            continue
+        if page.is_first or page.stream not in kinds:
             found = (kind for name, kind in _OGG_COMMENTS.items() if page.content.startswith(name))
             kinds[page.stream], numbers[page.stream] = next(found, ((), 0, 0)), 0
-        names, before, last = kinds.get(page.stream, ((), 0, 0))
-        for place in page.packets if page.is_whole else ():
+        names, before, last = kinds[page.stream]
+        for place in page.packets:
             if 0 < numbers[page.stream] <= last and page.content.startswith(names, place):
                 yield _comments(page.content[place + before :])
             numbers[page.stream] += 1

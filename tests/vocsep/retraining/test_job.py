@@ -137,7 +137,8 @@ def test_model_from_elsewhere_that_says_other_things_does_not_keep_from_retraini
     registry = ModelRegistry(tmp_path / "models")
     training = CONFIG.model_dump(mode="json") | {"steps_done": 1, "seconds": 1.0}
     said = {"data": {"digest": training_digest(budget_store)}, "spectrogram": {"channels": 1}, "training": training}
-    for strange in (None, [], "x", {}, {"steps": [], "channels": "x", "digest": {}}):
+    others: tuple[Any, ...] = (None, [], "x", {}, {"steps": [], "channels": "x", "digest": {}})
+    for strange in others:
         registry.add({"w": np.ones(3, np.float32)}, said | {place: strange})
     assert open_job(tmp_path / "jobs", budget_store, registry, CONFIG, "scratch", False) is not None
 
