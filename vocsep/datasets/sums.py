@@ -125,16 +125,15 @@ class StemSums:
             return
         products = abs(scipy.fft.irfft(self._spectrum, _SPECTRUM))
         products[_SHIFTS:-_SHIFTS] = 0
-        place = int(np.argmax(products))
-        shift = place if place < _SHIFTS else place - _SPECTRUM
-        gain, correlation = products[place] / (self._alone[0], np.sqrt(self._alone.prod()))
+        peak = int(np.argmax(products))
+        shift = peak if peak < _SHIFTS else peak - _SPECTRUM
+        gain, correlation = products[peak] / (self._alone[0], np.sqrt(self._alone.prod()))
         if shift and _SIMILAR[0] <= gain <= _SIMILAR[1] and correlation > _SHIFTED_CORRELATION:
             files = [stem.path for stem in self._song.accompaniment]
-            what = f"{files[0]}: holds" if len(files) == 1 else f"{files[0].parent}: one of its stems holds"
+            place = files[0] if len(files) == 1 else files[0].parent
             raise UserError(
-                f"{what} the vocals too ({gain:.0%} of them, some {_STEP * abs(shift)} samples "
-                f"{'later' if shift > 0 else 'earlier'}), and is no accompaniment; call it mixture if it is that, or "
-                "remove it"
+                f"{place}: the accompaniment contains the vocals too ({gain:.0%} of them, some {_STEP * abs(shift)} "
+                f"samples {'later' if shift > 0 else 'earlier'}); call the file mixture if it is that, or remove it"
             )
 
     def _check_mixture(self, mixture: AudioSource) -> None:

@@ -81,7 +81,7 @@ def test_numbers_that_programs_put_before_and_behind_names_count_for_nothing(tmp
         ({"stereo.wav": 0.7 * (V + BAND)}, "stereo.wav", ("vocals.wav", "sum")),
         ({"stereo.wav": 0.3 * (V + BAND)}, "stereo.wav", ("vocals.wav", "drums.wav", "sum")),
         ({"stereo.wav": -V - BAND}, "stereo.wav", ("vocals.wav", "drums.wav", "sum")),
-        ({"stereo.wav": later(V + BAND, 40)}, "A Song", ("one of its stems", "40 samples later")),
+        ({"stereo.wav": later(V + BAND, 40)}, "A Song", ("A Song: the accompaniment contains", "40 samples later")),
         ({"quiet.wav": -0.4 * DRUMS}, "drums.wav", ("quiet.wav", "twice")),
         ({"band bus.wav": 0.2 * BAND}, "band bus.wav", ("drums.wav", "sum")),
         ({"print.wav": V + BAND, "rhythm.wav": DRUMS + BASS}, "rhythm.wav", ("sum",)),
