@@ -33,6 +33,10 @@ WORKER_SETTINGS = {
     "distributed.worker.profile.enabled": False,
 }
 
+# A worker that was paused because its song takes much of its memory would stay so: songs leave nothing behind that it
+# could write to disk, and the memory is kept (see above).
+NO_PAUSES = dict.fromkeys((f"distributed.worker.memory.{name}" for name in ("target", "spill", "pause")), False)
+
 # Against what hangs: on a busy machine processes are silent for longer than Dask bears by itself.
 PATIENCE = {
     "distributed.comm.timeouts.connect": "600s",
@@ -73,7 +77,7 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
     for name in ("distributed", "distributed.scheduler", "distributed.nanny", "distributed.core", "distributed.worker"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **PATIENCE, **NO_PAGES}))
+        stack.enter_context(dask.config.set({**WORKER_SETTINGS, **NO_PAUSES, **PATIENCE, **NO_PAGES}))
         stack.enter_context(_environment_kept())
         count = max(1, min(workers or affordable(usable_cores(), SONG_BYTES), tasks))
         with _children_without_interrupts():

@@ -1,11 +1,17 @@
-"""The local Dask cluster: who can reach it."""
+"""The local Dask cluster: who can reach it, and what it does with little memory."""
 
 import socket
+import time
 
 import psutil
+import pytest
 
-from flows.cluster import dask_client
+from flows import cluster
+from flows.cluster import dask_client, dask_map
 from tests.helpers import beyond_loopback, listening
+from vocsep.memory import SONG_BYTES
+
+kept: list[bytes] = []
 
 
 def answer(port: int, path: str) -> bytes:
@@ -30,3 +36,18 @@ def test_local_cluster_listens_on_loopback_only_and_shows_no_page() -> None:
         answers = [answer(port, path) for _, port in held for path in paths]
         assert any(answers)
         assert {line for line in answers if line and b" 404 " not in line} == set()
+
+
+def keep_memory(number: int, share: float) -> int:
+    """Keep this share of a worker's memory, as one does that had a long song."""
+    missing = round(share * SONG_BYTES) - psutil.Process().memory_info().rss
+    kept.append(b"x" * max(0, missing))
+    time.sleep(1)  # it is looked at ten times a second
+    return number
+
+
+def test_worker_whose_memory_is_nearly_full_goes_on_with_the_next_songs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "usable_memory", lambda: 0)  # so that a worker gets the least there is
+    with dask_map(1, "songs") as mapped:
+        outcomes = mapped(keep_memory, range(3), (0.88,))
+    assert {one.result for one in outcomes} == {0, 1, 2}
