@@ -182,8 +182,9 @@ def songs_rate(way: str, seconds: float) -> float:
         if way == "preprocess":
             make_demo(root, train_songs=1, test_songs=0, seconds=(SONG_SECONDS, SONG_SECONDS))
             (root.parent / "store.zarr" / "train").mkdir(parents=True)
-        with contextlib.suppress(_Enough), pooled() as mapped:
-            mapped(score_song if way == "evaluation" else store_song, range(MOST_SONGS), (root,), on_outcome=on_outcome)
+        with contextlib.suppress(_Enough):
+            function = score_song if way == "evaluation" else store_song
+            pooled()(function, range(MOST_SONGS), (root,), on_outcome=on_outcome)
     return (len(done) - 1) / (done[-1] - done[0])
 
 

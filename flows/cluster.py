@@ -3,10 +3,8 @@
 import contextlib
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
@@ -80,7 +78,7 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
         stack.enter_context(dask.config.set({**WORKER_SETTINGS, **NO_PAUSES, **PATIENCE, **NO_PAGES}))
         stack.enter_context(_environment_kept())
         count = max(1, min(workers or affordable(usable_cores(), SONG_BYTES), tasks))
-        with _children_without_interrupts():
+        with mapping.children_without_interrupts():
             cluster = LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
@@ -95,20 +93,6 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
         client = stack.enter_context(Client(stack.enter_context(cluster)))
         _forward_log(client)
         yield client
-
-
-@contextlib.contextmanager
-def _children_without_interrupts() -> Iterator[None]:
-    """Ctrl-C in a terminal goes to every process there; workers are ended by this one, and would only complain.
-
-    A signal that is blocked when threads and processes start stays so in them; one that comes meanwhile waits here.
-    """
-    resource_tracker.ensure_running()  # it unblocks signals when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _forward_log(client: Client) -> None:

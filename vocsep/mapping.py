@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 from storage.errors import UserError, escaped
@@ -88,45 +90,69 @@ def serial(
     return outcomes
 
 
-@contextlib.contextmanager
-def pooled(workers: int | None = None) -> Iterator[Map]:
+def pooled(workers: int | None = None) -> Map:
     """A `Map` over processes of one thread each on this machine; None: one for each usable core, as far as
     there is memory for them."""
-    with contextlib.ExitStack() as stack:
 
-        def run(
-            function: Callable[..., Result],
-            items: Sequence[Item],
-            arguments: tuple[Any, ...] = (),
-            *,
-            on_outcome: Callable[[Outcome[Item, Result], int], None] = lambda outcome, done: None,
-        ) -> list[Outcome[Item, Result]]:
-            processes = min(workers or affordable(usable_cores(), SONG_BYTES), len(items))
-            if processes < 2:
-                return serial(function, items, arguments, on_outcome=on_outcome)
-            spawn = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=spawn, initializer=_prepare_worker))
-            stack.callback(pool.shutdown, cancel_futures=True)
-            futures = {pool.submit(run_one, function, item, arguments): item for item in items}
-            outcomes: list[Outcome[Item, Result]] = []
+    def run(
+        function: Callable[..., Result],
+        items: Sequence[Item],
+        arguments: tuple[Any, ...] = (),
+        *,
+        on_outcome: Callable[[Outcome[Item, Result], int], None] = lambda outcome, done: None,
+    ) -> list[Outcome[Item, Result]]:
+        processes = min(workers or affordable(usable_cores(), SONG_BYTES), len(items))
+        if processes < 2:
+            return serial(function, items, arguments, on_outcome=on_outcome)
+        spawn = multiprocessing.get_context("spawn")
+        outcomes: list[Outcome[Item, Result]] = []
+        others = set(multiprocessing.active_children())
+        with contextlib.ExitStack() as stack:
             try:
+                with children_without_interrupts():
+                    pool = stack.enter_context(
+                        ProcessPoolExecutor(processes, mp_context=spawn, initializer=_prepare_worker)
+                    )
+                    futures = {pool.submit(_run_in_worker, function, item, arguments): item for item in items}
                 for future in as_completed(futures):
                     outcomes.append(outcome_of(future, futures[future]))
                     on_outcome(outcomes[-1], len(outcomes))
             except BaseException:
-                # So a later clean-up finds all processes done with their songs.
-                pool.shutdown(cancel_futures=True)
+                # Each drops its song and cleans up; the end of the `with` statement waits for that.
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
                 raise
-            return outcomes
+        return outcomes
 
-        yield run
+    return run
+
+
+@contextlib.contextmanager
+def children_without_interrupts() -> Iterator[None]:
+    """What a terminal sends (Ctrl-C, that it is closed) goes to every process there; workers are ended by this one,
+    and would only complain.
+
+    A signal that is blocked when threads and processes start stays so in them; one that comes meanwhile waits here.
+    """
+    from_terminal = (signal.SIGINT, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, from_terminal)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, from_terminal)  # that unblocks one when it starts
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker() -> None:
     """Share the cores, before numpy and torch are imported; clean up when ended, and end with a killed parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # the parent may send it, too: cleaning up is not interrupted
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:
@@ -135,6 +161,14 @@ def _prepare_worker() -> None:
             os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _run_in_worker(function: Callable[..., Result], item: Item, arguments: tuple[Any, ...]) -> Outcome[Item, Result]:
+    """`run_one` in a process of a pool, which would give one that is ended the next item."""
+    try:
+        return run_one(function, item, arguments)
+    except SystemExit:
+        os._exit(1)
 
 
 def outcome_of(future: Any, item: Item) -> Outcome[Item, Any]:

@@ -10,8 +10,7 @@ def halved(number: int, by: int) -> int:
 
 def test_item_that_fails_in_another_process_is_named_and_costs_the_others_nothing() -> None:
     done: list[int] = []
-    with pooled(2) as run:
-        outcomes = run(halved, [0, 1, 2], (2,), on_outcome=lambda _, count: done.append(count))
+    outcomes = pooled(2)(halved, [0, 1, 2], (2,), on_outcome=lambda _, count: done.append(count))
     expected = [
         Outcome(0, None, "ZeroDivisionError: integer division or modulo by zero"),
         Outcome(1, None, "1: odd"),

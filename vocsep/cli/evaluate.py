@@ -11,8 +11,8 @@ from vocsep.progress import progress_on_bar
 
 
 def _run(config: EvaluateConfig) -> Any:
-    with pooled(config.workers) as mapped, progress_on_bar("evaluate", "songs") as progress:
-        return evaluate(config, progress=progress, map=mapped)
+    with progress_on_bar("evaluate", "songs") as progress:
+        return evaluate(config, progress=progress, map=pooled(config.workers))
 
 
 STEP = Step(config=EvaluateConfig, check=check, run=_run, declarations=DATASET)

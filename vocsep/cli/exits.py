@@ -23,14 +23,16 @@ class StoppedBySignal(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end what is done as errors do, unless the process was started with them ignored."""
+    """Let these signals end what is done as errors do, unless the process was started with them ignored."""
+    ending = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        for each in ending:  # a closed terminal sends two: cleaning up is not interrupted
+            signal.signal(each, signal.SIG_IGN)
         raise StoppedBySignal(number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
+    for number in ending:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, stop)
 
 

@@ -13,8 +13,8 @@ DATASET = {"dataset": lambda: typer.Option(envvar="MUSDB_PATH")}
 
 
 def _run(config: PreprocessConfig) -> Any:
-    with pooled(config.workers) as mapped, progress_on_bar("preprocess", "songs") as progress:
-        return preprocess(config, progress=progress, map=mapped)
+    with progress_on_bar("preprocess", "songs") as progress:
+        return preprocess(config, progress=progress, map=pooled(config.workers))
 
 
 STEP = Step(config=PreprocessConfig, check=check, run=_run, declarations=DATASET)

@@ -15,8 +15,8 @@ def _run(config: RecipeConfig) -> Any:
     log_to_terminal()
     # It takes hours: everything else on the machine comes first.
     os.nice(10)
-    with pooled() as mapped, progress_on_bar("songs", "songs") as progress:
-        return make_model(config, progress=progress, map=mapped)
+    with progress_on_bar("songs", "songs") as progress:
+        return make_model(config, progress=progress, map=pooled())
 
 
 STEP = Step(config=RecipeConfig, check=check, run=_run, declarations={"recipe": typer.Argument})

@@ -12,8 +12,8 @@ from vocsep.training.settings_files import load_settings
 
 def _run(config: RetrainConfig) -> Any:
     log_to_terminal()
-    with pooled(config.preprocessing.workers) as mapped, progress_on_bar("songs", "songs") as progress:
-        return retrain(config, progress=progress, map=mapped)
+    with progress_on_bar("songs", "songs") as progress:
+        return retrain(config, progress=progress, map=pooled(config.preprocessing.workers))
 
 
 STEP = Step(config=RetrainConfig, check=check, run=_run, load=load_settings, declarations=DATASET)

@@ -14,10 +14,7 @@ def _run(config: SeparateConfig) -> Any:
     with progress_on_bar(
         "separate", "songs", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     ) as bar:
-        if config.workers is None:
-            return separate(config, progress=bar, map=serial)
-        with pooled(config.workers) as mapped:
-            return separate(config, progress=bar, map=mapped)
+        return separate(config, progress=bar, map=serial if config.workers is None else pooled(config.workers))
 
 
 STEP = Step(

@@ -150,13 +150,12 @@ def make_demo(
                 (root / split).mkdir(exist_ok=True)
                 for left in (root / split).glob(".*.stem.mp4.*"):  # by a killed run
                     left.unlink(missing_ok=True)
-            with pooled(workers) as run:
-                outcomes = run(
-                    _make_song,
-                    list(missing),
-                    (missing, seed, (shortest, longest)),
-                    on_outcome=lambda _, done: report(done, len(missing)),
-                )
+            outcomes = pooled(workers)(
+                _make_song,
+                list(missing),
+                (missing, seed, (shortest, longest)),
+                on_outcome=lambda _, done: report(done, len(missing)),
+            )
             for name, reason in failures_of(outcomes).items():
                 raise UserError(f"{root}: {name} cannot be made ({reason})")
             write_json(root / _DONE, settings)

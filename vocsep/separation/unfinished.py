@@ -40,17 +40,9 @@ def made_folders(folders: Iterable[Path]) -> Iterator[None]:
                 raise one_line(folder, "written", error) from None
         yield
     finally:
-        try:
-            _remove_empty(made)
-        finally:  # see `_locked_folder`
-            _remove_empty(made)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove those of some folders that are empty, the last first."""
-    for folder in reversed(folders):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -68,11 +60,8 @@ def _locked_folder(output: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:  # a second signal cuts the first attempt short: a pool ends its workers when one of them is gone
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _sweep(output: Path) -> None:

@@ -1,6 +1,7 @@
 """Nothing is left of unfinished songs, however they ended."""
 
 import contextlib
+import functools
 import os
 import signal
 import stat
@@ -38,7 +39,9 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGHUP, None), (signal.SIGKILL, None)])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGHUP, 2), (signal.SIGINT, None), (signal.SIGKILL, None)]
+)
 def test_run_that_is_ended_leaves_nothing_or_its_leftovers_go_at_the_next(
     separator: Separator, tmp_path: Path, number: signal.Signals, workers: int | None
 ) -> None:
@@ -56,10 +59,15 @@ def test_run_that_is_ended_leaves_nothing_or_its_leftovers_go_at_the_next(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would this.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not (files_in(tmp_path / "out") if (tmp_path / "out").exists() else []):
         time.sleep(0.01)
-    os.killpg(process.pid, number)  # as a terminal that is closed, or an init system does
+    for _ in range(2):  # as a terminal that is closed does, and whoever is impatient
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        time.sleep(0.01)
     errors = process.communicate(timeout=600)[1]
     files = files_in(tmp_path / "out") if (tmp_path / "out").exists() else []
     # A song that was finished before the signal came stays, both stems of it.
