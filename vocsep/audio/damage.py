@@ -59,6 +59,31 @@ def refuse_cut(path: Path) -> None:
                 raise DamagedSound(f"{path}: cut off, {missing} of {piece.size} bytes of sound are missing")
 
 
+def missing_sizes(path: Path) -> dict[int, bytes]:
+    """What FFmpeg needs in place of sizes that a pipe left unknown, by position; none where it reads the file as it is.
+
+    It guesses those of plain wav files only.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head[:4] not in (*WAV_KINDS[1:], b"riff", b"FORM"):
+            return {}
+        for piece in _sounds(file, head, size):
+            if not _is_unknown(piece.size):
+                continue
+            if head[:4] in WAV_KINDS:
+                return {0: WAV_KINDS[0]}
+            if head[:4] == b"FORM":
+                return {4: _big(size - 8), piece.start - 4: _big(size - piece.start)}
+            return {16: struct.pack("<Q", size), piece.start - 8: struct.pack("<Q", size - piece.start + 24)}
+    return {}
+
+
+def _big(size: int) -> bytes:
+    return struct.pack(">I", min(size, 0xFFFFFFFF))
+
+
 def _is_unknown(size: int) -> bool:
     near = any(abs(size - stand_in) <= _NEAR_STAND_IN for stand_in in _STAND_INS)
     return size <= 0 or near or size >= 1 << 62

@@ -1,6 +1,7 @@
 """Sound files opened with FFmpeg as what they are: files on a disk, of kinds that contain their sound themselves."""
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError, PatchWelcomeError
 
 from storage.errors import NotFound, UserError, one_line
-from vocsep.audio.damage import WAV_KINDS, refuse_cut
+from vocsep.audio.damage import WAV_KINDS, missing_sizes, refuse_cut
 from vocsep.audio.tags import refuse_too_many_tags
 
 # FFmpeg's readers of sound and films. Those of playlists, streams over a network, pictures and devices open what a file
@@ -43,17 +44,18 @@ def opened(path: Path) -> Iterator[InputContainer]:
             raise UserError(f"{path}: a pipe or device cannot be read as audio; save its sound as a file first")
         refuse_too_many_tags(path)
         options = _OPTIONS | ({"probesize": str(_WAV_PROBE_BYTES)} if _is_wav(path) else {})
-        try:
-            container = av.open(file_url(path), mode="r", metadata_errors="replace", options=options, timeout=_SECONDS)
-        except ArgumentError:
-            raise UserError(
-                f"{path}: cannot be read as audio (a playlist, a picture, or of a kind that is not read)"
-            ) from None
-        except FFmpegError:
-            refuse_cut(path)  # a better reason
-            raise
-        with container:
-            yield container
+        with _source(path) as source:
+            try:
+                container = av.open(source, mode="r", metadata_errors="replace", options=options, timeout=_SECONDS)
+            except ArgumentError:
+                raise UserError(
+                    f"{path}: cannot be read as audio (a playlist, a picture, or of a kind that is not read)"
+                ) from None
+            except FFmpegError:
+                refuse_cut(path)  # a better reason
+                raise
+            with container:
+                yield container
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file") from None
     except PatchWelcomeError:
@@ -62,6 +64,34 @@ def opened(path: Path) -> Iterator[InputContainer]:
         ) from None
     except (FFmpegError, OSError) as error:
         raise one_line(path, "read as audio", error) from None
+
+
+@contextlib.contextmanager
+def _source(path: Path) -> "Iterator[str | _Completed]":
+    """What FFmpeg opens: the file by its name, or with the sizes that a pipe left unknown."""
+    if sizes := missing_sizes(path):
+        with _Completed(path, sizes) as file:
+            yield file
+    else:
+        yield file_url(path)
+
+
+class _Completed(io.FileIO):
+    """A file with other bytes at some positions."""
+
+    def __init__(self, path: Path, others: dict[int, bytes]) -> None:
+        super().__init__(path)
+        self._others = others
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes of the file."""
+        start = self.tell()
+        content = bytearray(super().read(-1 if size is None else size) or b"")
+        for place, other in self._others.items():
+            for index, value in enumerate(other, place - start):
+                if 0 <= index < len(content):
+                    content[index] = value
+        return bytes(content)
 
 
 def _is_wav(path: Path) -> bool:

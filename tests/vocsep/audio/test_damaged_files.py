@@ -4,9 +4,11 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
+from av.audio.stream import AudioStream
 
 from tests.helpers import one_line
 from tests.vocsep.audio.audio_files import BARE_KINDS, WHOLE_KINDS, write_kind
@@ -213,6 +215,46 @@ def test_size_that_other_formats_write_for_unknown_or_with_the_header_is_no_cut(
     for stand_in in stand_ins:
         path.write_bytes(content[:place] + stand_in + content[place + len(stand_in) :])
         np.testing.assert_array_equal(decode(path)[0], WORDS / np.float32(32768))
+
+
+class Pipe:
+    """An output that cannot go back."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def write(self, content: bytes) -> int:
+        self.content += bytes(content)
+        return len(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "options"),
+    [
+        ("wav", "pcm_s16le", {}),
+        ("wav", "pcm_s16le", {"rf64": "always"}),
+        ("w64", "pcm_s16le", {}),
+        ("aiff", "pcm_s16be", {}),
+        ("au", "pcm_s16be", {}),
+        ("caf", "pcm_s16be", {}),
+    ],
+)
+def test_file_that_ffmpeg_wrote_to_a_pipe_is_whole_from_any_sample_on(
+    tmp_path: Path, kind: str, codec: str, options: dict[str, str]
+) -> None:
+    pipe = Pipe()
+    with av.open(pipe, "w", format=kind, options=options) as file:
+        stream = file.add_stream(codec, rate=RATE, layout="stereo")
+        assert isinstance(stream, AudioStream)
+        frame = av.AudioFrame.from_ndarray(WORDS.T.reshape(1, -1), format="s16", layout="stereo")
+        frame.sample_rate = RATE
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    path = tmp_path / f"pipe.{kind}"
+    path.write_bytes(pipe.content)
+    np.testing.assert_array_equal(decode(path)[0], WORDS / np.float32(32768))
+    blocks = [block.waveforms[0] for block in decode_blocks(path, start=1000)]
+    np.testing.assert_array_equal(np.concatenate(blocks, axis=1), WORDS[:, 1000:] / np.float32(32768))
 
 
 # Mp3 files that every player plays
