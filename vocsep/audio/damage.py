@@ -70,7 +70,7 @@ def missing_sizes(path: Path) -> dict[int, bytes]:
         if head[:4] not in (*WAV_KINDS[1:], b"riff", b"FORM"):
             return {}
         for piece in _sounds(file, head, size):
-            if not _is_unknown(piece.size):
+            if not _is_unknown(piece.size) or 0 < piece.size <= size - piece.start:
                 continue
             if head[:4] in WAV_KINDS:
                 return {0: WAV_KINDS[0]}
