@@ -58,15 +58,16 @@ def set_defaults() -> None:
 def no_proxy_for_loopback() -> None:
     """Have this process and those that it starts connect to this machine directly, without proxies.
 
-    A proxy that Prefect's HTTP client cannot use, such as a SOCKS one, fails even where it would not be asked.
+    A proxy that Prefect's HTTP client cannot use, such as a SOCKS one, fails even where it would not be asked; so does
+    a host that it cannot understand, such as `[::1]`.
     """
     held = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    hosts = [host.strip() for host in held.split(",") if host.strip()]
-    value = "*" if "*" in hosts else ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = value
     for name in [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
         if not _is_usable(os.environ[name]):
             del os.environ[name]
+    hosts = [host for host in map(str.strip, held.split(",")) if host and _is_host(host)]
+    value = "*" if "*" in hosts else ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = value
 
 
 def _is_usable(proxy: str) -> bool:
@@ -75,6 +76,17 @@ def _is_usable(proxy: str) -> bool:
     try:
         httpx.HTTPTransport(proxy=proxy if "://" in proxy else f"http://{proxy}", verify=False).close()
     except (ImportError, ValueError, httpx.InvalidURL):
+        return False
+    return True
+
+
+def _is_host(name: str) -> bool:
+    import httpx
+
+    os.environ["no_proxy"] = name
+    try:
+        httpx.Client(verify=False).close()
+    except httpx.InvalidURL:
         return False
     return True
 

@@ -67,6 +67,16 @@ def test_hosts_that_the_user_names_stay(variable: str, held: str, monkeypatch: p
     ]
 
 
+@pytest.mark.parametrize("odd", ["[::1]", "[::1]:4200", "fd00::/8", "a.example:port", "b\u00fccher.example", "a b"])
+def test_host_that_cannot_be_understood_costs_the_others_nothing(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", f"a.example,{odd},b.example")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    no_proxy_for_loopback()
+    assert not any(map(proxied, ("a.example", "b.example", "127.0.0.1", "::1")))
+    with httpx.Client() as client:
+        assert client._transport_for_url(httpx.URL("http://[::1]:4200")) is client._transport
+
+
 def test_no_proxy_for_all_hosts_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
