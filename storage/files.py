@@ -35,7 +35,9 @@ def writing(path: Path) -> Iterator[Path]:
     power cut there is no empty file of the right name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_dir() and not is_replaceable(path):
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not is_replaceable(path):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     try:

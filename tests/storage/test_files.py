@@ -75,6 +75,14 @@ def test_failed_write_keeps_what_was_there_and_leaves_no_temporary(tmp_path: Pat
     assert list(folder.iterdir()) == [folder / "inside"]
 
 
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_folder_without_a_name_is_told_as_any_other(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError):
+        write_atomically(Path(name), b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
