@@ -107,6 +107,9 @@ def test_folders_and_files_of_systems_are_no_songs_in_whatever_split_folder_they
         "$RECYCLE.BIN",
         ".Trash-0",
         "lost+found",
+        "LOST.DIR",
+        "found.012",
+        "@SynoEAStream",
         ".hidden",
         "@__thumb",
     )
