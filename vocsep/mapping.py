@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from types import FrameType
@@ -104,27 +105,53 @@ def pooled(workers: int | None = None) -> Map:
         processes = min(workers or affordable(usable_cores(), SONG_BYTES), len(items))
         if processes < 2:
             return serial(function, items, arguments, on_outcome=on_outcome)
-        spawn = multiprocessing.get_context("spawn")
         outcomes: list[Outcome[Item, Result]] = []
-        others = set(multiprocessing.active_children())
-        with contextlib.ExitStack() as stack:
-            try:
-                with children_without_interrupts():
-                    pool = stack.enter_context(
-                        ProcessPoolExecutor(processes, mp_context=spawn, initializer=_prepare_worker)
-                    )
-                    futures = {pool.submit(_run_in_worker, function, item, arguments): item for item in items}
-                for future in as_completed(futures):
-                    outcomes.append(outcome_of(future, futures[future]))
-                    on_outcome(outcomes[-1], len(outcomes))
-            except BaseException:
-                # Each drops its song and cleans up; the end of the `with` statement waits for that.
-                for process in set(multiprocessing.active_children()) - others:
-                    process.terminate()
-                raise
+
+        def told(outcome: Outcome[Item, Result]) -> None:
+            outcomes.append(outcome)
+            on_outcome(outcome, len(outcomes))
+
+        waiting = list(items)
+        while waiting := _in_pool(processes, function, waiting, arguments, told):
+            # A process that dies takes all songs with it. They are done one after the other: the first that is not
+            # done after another such end is at fault.
+            if processes == 1:
+                told(Outcome(waiting.pop(0), None, "its process was killed; was there too little memory?"))
+            processes = 1
         return outcomes
 
     return run
+
+
+def _in_pool(
+    processes: int,
+    function: Callable[..., Result],
+    items: Sequence[Item],
+    arguments: tuple[Any, ...],
+    told: Callable[[Outcome[Item, Result]], None],
+) -> list[Item]:
+    """Tell outcomes of items as they are done by new processes; returns those that none is known of, in order, since
+    one of the processes died."""
+    spawn = multiprocessing.get_context("spawn")
+    lost: list[Item] = []
+    others = set(multiprocessing.active_children())
+    with contextlib.ExitStack() as stack:
+        try:
+            with children_without_interrupts():
+                pool = stack.enter_context(
+                    ProcessPoolExecutor(processes, mp_context=spawn, initializer=_prepare_worker)
+                )
+                futures = {pool.submit(_run_in_worker, function, item, arguments): item for item in items}
+            for future in as_completed(futures):
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    told(outcome_of(future, futures[future]))
+            lost = [item for future, item in futures.items() if isinstance(future.exception(), BrokenProcessPool)]
+        except BaseException:
+            # Each drops its song and cleans up; the end of the `with` statement waits for that.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+    return lost
 
 
 @contextlib.contextmanager

@@ -1,3 +1,7 @@
+import os
+import signal
+from pathlib import Path
+
 from storage.errors import UserError
 from vocsep.mapping import Outcome, pooled
 
@@ -18,3 +22,20 @@ def test_item_that_fails_in_another_process_is_named_and_costs_the_others_nothin
     ]
     assert sorted(outcomes, key=lambda outcome: outcome.item) == expected
     assert done == [1, 2, 3]
+
+
+def killed_at_three(number: int, folder: Path) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / str(number)).touch()
+    return -number
+
+
+def test_item_whose_process_is_killed_is_named_and_costs_the_others_nothing(tmp_path: Path) -> None:
+    done: list[int] = []
+    outcomes = pooled(2)(killed_at_three, range(8), (tmp_path,), on_outcome=lambda _, count: done.append(count))
+    found = {outcome.item: outcome for outcome in outcomes}
+    assert "killed" in (found.pop(3).error or "")
+    assert found == {number: Outcome(number, -number, None) for number in (0, 1, 2, 4, 5, 6, 7)}
+    assert done == [*range(1, 9)]
+    assert len(list(tmp_path.iterdir())) == 7
