@@ -62,7 +62,7 @@ demo-data: setup ## Make the demo songs in data/demo.
 preprocess train eval: setup
 	@$(if $(filter $@,$(firstword $(STEPS_NAMED))),$(BIN)/python -m flows $(FLOWS) $(ARGS),:)
 preprocess: ## Write spectrograms of MUSDB_PATH (or of the demo songs) to data/spectrograms.zarr.
-train: ## Train a model; MAX_MINUTES, STEPS or EPOCHS set the budget (without: 1300 steps, at most 15 minutes).
+train: ## Train a model; MAX_MINUTES, STEPS or EPOCHS set the budget (without: 1600 steps, at most 15 minutes).
 eval: ## Score the newest model (or MODEL) on the test songs; report in data/reports/latest.
 
 separate: setup ## Separate INPUT (a file or folder) into OUTPUT (data/separated).

@@ -14,6 +14,9 @@ SONG_BYTES = 800 << 20
 # A block of a song that is computed at a time.
 BLOCK_BYTES = 250 << 20
 
+# Of glibc's malloc.h.
+_M_ARENA_MAX = -8
+
 
 def usable_memory(root: Path = Path("/")) -> int:
     """Bytes that this process and those that it starts may still take.
@@ -39,6 +42,17 @@ def memory_limits(root: Path = Path("/")) -> dict[str, int]:
 def affordable(most: int, each: int) -> int:
     """How many processes or jobs that take `each` bytes there is memory for: from 1 to `most`."""
     return max(1, min(most, usable_memory() // each))
+
+
+def share_memory_among_threads() -> None:
+    """Have all threads of this process take memory from one pool, for as long as it runs; call it before they start.
+
+    By default glibc keeps up to eight pools per core, each with holes of its own: training took 1.0 to 1.7 GB, and more
+    with every validation, instead of 0.9 GB. Speed is the same, since most of the time threads compute.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:

@@ -47,6 +47,8 @@ _SETTINGS = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     # Prefect runs its own script to look at a crashed flow, and the folder of that script has a `storage` too.
     "PYTHONSAFEPATH": "1",
+    # As `vocsep.memory.share_memory_among_threads`, for what Prefect starts.
+    "MALLOC_ARENA_MAX": "1",
 }
 
 

@@ -9,6 +9,7 @@ from vocsep.cli.exits import exit_codes, stop_on_signals
 from vocsep.cli.lazy import lazy_group
 from vocsep.cli.serving import SERVING, serving_command
 from vocsep.cli.steps import STEPS, step_command
+from vocsep.memory import share_memory_among_threads
 
 OTHERS = {
     "demo-data": "Make the demo dataset: computer-made songs in the layout of MUSDB18.",
@@ -59,6 +60,7 @@ def _vocsep(
 
 def main() -> None:
     """Run the command line."""
+    share_memory_among_threads()
     with exit_codes():
         stop_on_signals()
         app()

@@ -7,8 +7,8 @@ from storage.store import SpectrogramStore
 from vocsep.spectrograms.config import PATCH_FRAMES
 from vocsep.training.config import TrainConfig
 
-# Without any budget: what two idle cores do in 4 to 13 minutes with the default network, and how long it may take.
-DEFAULT_STEPS = 1300
+# Without any budget: what two idle cores do in 4 to 6 minutes with the default network, and how long it may take.
+DEFAULT_STEPS = 1600
 DEFAULT_MINUTES = 15.0
 
 # From this share of the time on (a minute of 15) it counts where the schedule is: the first steps are no measure of

@@ -32,7 +32,7 @@ class TrainConfig(Settings):
     """How a model is trained.
 
     The budget is `steps`, `epochs` and `max_minutes`; whichever is used up first ends the run. An epoch is as many
-    patches as fit side by side into the training songs. With none of them: 1300 steps, or 15 minutes on a slow machine.
+    patches as fit side by side into the training songs. With none of them: 1600 steps, or 15 minutes on a slow machine.
     """
 
     steps: int | None = Field(default=None, ge=1, description="Budget in training steps.")
@@ -40,7 +40,7 @@ class TrainConfig(Settings):
     max_minutes: float | None = Field(
         default=None,
         gt=0,
-        description="Budget in minutes. Without any budget: 1300 steps, at most 15 minutes.",
+        description="Budget in minutes. Without any budget: 1600 steps, at most 15 minutes.",
     )
     batch_size: int = Field(default=8, ge=1, description="Patches of 128 frames per step, over all processes.")
     optimizer: Literal["muon", "adam", "adamw"] = Field(

@@ -15,7 +15,6 @@ from storage.checkpoints import Checkpoint, CheckpointFolder
 from storage.errors import UserError, one_line
 from storage.files import write_json
 from storage.store import SpectrogramStore
-from vocsep.memory import give_back_memory
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective import as_distance, minimized, truth
 from vocsep.models.objective_config import Objective
@@ -126,7 +125,6 @@ def run_training(
                 rows.show(course.step, store, estimates)
                 scored_as = f"validation SDR {sdr_db:.2f} dB (mean {mean_sdr_db:.2f})"
                 bar.say(f"  step {course.step}: {scored_as}, loss {course.loss:.4f}")
-            give_back_memory()  # validations leave holes that steps do not fill: without this, memory grows with each
             course.validation_seconds += time.monotonic() - started
             course.seconds = budget.seconds_used
             told = (course.step, time.perf_counter(), told[2])

@@ -138,7 +138,7 @@ def test_schedule_of_both_goes_by_the_steps_where_they_end_first_also_after_a_sl
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, "1300 steps or 15 minutes"),
+        ({}, "1600 steps or 15 minutes"),
         ({"max_minutes": 0.5}, "0.5 minutes"),
         ({"steps": 500}, "500 steps"),
         ({"steps": 500, "max_minutes": 90}, "500 steps or 90 minutes"),
