@@ -1,6 +1,7 @@
 """How much memory one may use, by files like the kernel's and by a real control group."""
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,3 +135,37 @@ print(before - own.memory_info().rss)
 def test_memory_that_was_freed_is_given_back() -> None:
     result = subprocess.run([sys.executable, "-c", GIVE_BACK_CODE], capture_output=True, text=True, timeout=600)
     assert int(result.stdout) > 100_000_000, result.stderr
+
+
+SHARE_CODE = """
+import sys, threading, time
+import psutil
+from vocsep.memory import share_memory_among_threads
+if sys.argv[1] == "shared":
+    share_memory_among_threads()
+done, kept, turn = threading.Event(), [], threading.Lock()
+def work():
+    with turn:
+        blocks = [b"x" * 50_000 for _ in range(800)]
+        kept.append(blocks[-1])  # contains what is before it
+        del blocks
+    done.wait()
+before = psutil.Process().memory_info().rss
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+while len(kept) < len(threads):
+    time.sleep(0.01)
+print(psutil.Process().memory_info().rss - before)
+done.set()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the pools are glibc's")
+def test_threads_use_the_memory_that_others_have_freed() -> None:
+    """40 MB each, one after the other."""
+    taken = {}
+    for way in ("shared", "apart"):
+        result = subprocess.run([sys.executable, "-c", SHARE_CODE, way], capture_output=True, text=True, timeout=600)
+        taken[way] = int(result.stdout)
+    assert taken["shared"] < 100e6 < 250e6 < taken["apart"]
