@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def real_group(limits: Mapping[str, Mapping[str, str]]) -> Iterator[Path]:
             folder.rmdir()
             continue
         yield folder
+        while (folder / "cgroup.procs").read_text():  # those that were told to end
+            time.sleep(0.01)
         folder.rmdir()
         return
     pytest.skip("no control group can be made here")
