@@ -47,8 +47,8 @@ setup: $(STAMP) ## Install everything into .venv (done by the other targets when
 
 $(STAMP): constraints.txt pyproject.toml
 	@echo "Setting up $(VENV) (a few minutes, once; all that pip says: $(VENV)/setup.log) ..."
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=...") if sys.version_info < (3, 11) else 0'
-	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 2; }
+	@[ -x $(BIN)/pip ] || $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=...") if sys.version_info < (3, 11) else 0'
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv"; exit 2; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' 2>&1 | \
 	  $(BIN)/python .ci/setup_progress.py $(VENV)/setup.log constraints.txt || \
 	  { echo "set-up failed; all that pip said: $(VENV)/setup.log"; exit 2; }
