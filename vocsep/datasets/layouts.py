@@ -128,6 +128,8 @@ def _list_hq(root: Path, setup: dict[str, Any], problems: dict[str, str]) -> Ite
         files = {name: AudioSource(folder / file) for name, file in setup["sources"].items()}
         files["mixture"] = AudioSource(folder / setup["mixture"])
         missing = [source.path.name for source in files.values() if not source.path.is_file()]
+        if missing and not find_files(folder).sounds:
+            continue  # put there by other programs
         if missing:
             problems[folder.name] = f"{folder}: {', '.join(missing)} missing"
         else:
@@ -149,6 +151,8 @@ def _list_folders(root: Path, problems: dict[str, str]) -> Iterable[Song]:
         except (UserError, OSError) as error:
             problems[folder.name] = str(one_line(folder, "read", error))
             continue
+        if stems.vocals is None and not find_files(folder).sounds:
+            continue  # put there by other programs
         if stems.vocals is None:
             problems[folder.name] = f"{folder}: no vocals file; call the one with the voice vocals, as in vocals.wav"
         elif not stems.accompaniment and stems.mixture is None:

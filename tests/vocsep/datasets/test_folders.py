@@ -161,11 +161,14 @@ def test_folder_without_vocals_or_without_anything_else_is_a_named_problem_and_t
     put(tmp_path / "train" / "Good" / "mixture.wav", noise(2))
     put(tmp_path / "train" / "Voiceless" / "drums.wav", noise(3))
     put(tmp_path / "train" / "A cappella" / "vocals.wav", noise(4))
-    (tmp_path / "train" / "Empty").mkdir()
+    (tmp_path / "train" / "Empty" / "cache").mkdir(parents=True)
+    (tmp_path / "train" / "Empty" / "cache" / "index.db").touch()
     (tmp_path / "train" / "stray.wav").write_bytes(b"")
     dataset = open_dataset(tmp_path, "folder")
     assert [song.name for song in dataset.songs] == ["Good"]
-    assert sorted(dataset.problems) == ["A cappella", "Empty", "Voiceless"]
+    assert sorted(dataset.problems) == ["A cappella", "Voiceless"]
+    # What other programs put there, whatever it is called, keeps no song from training.
+    assert set(dataset.skipped) == {"train/Empty", "train/stray.wav"}
     for name, problem in dataset.problems.items():
         assert str(tmp_path / "train" / name) in problem
         assert "\n" not in problem

@@ -163,11 +163,13 @@ def test_missing_folder_file_empty_folder_and_foreign_folder_are_refused(tmp_pat
 
 
 def test_named_kind_says_of_every_folder_why_it_is_no_song(tmp_path: Path) -> None:
-    (tmp_path / "train" / "x").mkdir(parents=True)
+    put(tmp_path / "train" / "x" / "drums.wav", noise(1))
+    (tmp_path / "train" / "CVS").mkdir()
     for kind in ("musdb18-hq", "folder"):
         dataset = open_dataset(tmp_path, kind)
         assert dataset.songs == ()
         assert "vocals" in dataset.problems["x"]
+        assert dataset.skipped == ("train/CVS",)
 
 
 def test_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:

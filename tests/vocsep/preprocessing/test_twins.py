@@ -64,6 +64,7 @@ def test_song_that_cannot_be_used_keeps_no_other_from_training_where_the_user_sa
     (songs / "train" / "Broken" / "vocals.wav").write_bytes(b"no sound")
     (songs / "train" / "Broken" / "mixture.wav").write_bytes(b"no sound")
     (songs / "train" / "Voiceless").mkdir()
+    (songs / "train" / "Voiceless" / "drums.wav").write_bytes(b"no sound")
     (songs / "train" / "stray.txt").touch()
     with pytest.raises(SomeFailed) as failed:
         preprocess(config(songs))
@@ -78,8 +79,9 @@ def test_song_that_cannot_be_used_keeps_no_other_from_training_where_the_user_sa
 
 
 def test_dataset_without_any_song_that_can_be_used_is_a_failure_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "songs" / "train" / "Empty").mkdir(parents=True)
+    (tmp_path / "songs" / "train" / "Voiceless").mkdir(parents=True)
+    (tmp_path / "songs" / "train" / "Voiceless" / "drums.wav").write_bytes(b"no sound")
     for skip_failed in (False, True):
         wanted = config(tmp_path / "songs", skip_failed=skip_failed).model_copy(update={"kind": "folder"})
-        with pytest.raises(SomeFailed, match="Empty"):
+        with pytest.raises(SomeFailed, match="Voiceless"):
             preprocess(wanted)
