@@ -1,6 +1,7 @@
 """What the documents say is so: links lead somewhere, commands and options exist, quoted messages are in the code."""
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -131,8 +132,11 @@ def require_known(commands: Iterable[list[str]]) -> None:
 def test_make_knows_the_targets_of_the_documents(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     variables = set(re.findall(r"\b[A-Z_]+\b", (ROOT / "Makefile").read_text("utf-8")))
     calls = {tuple(words[1:]) for words in command_lines(document) if words[0] == "make"}
+    # The tests are run by make, too.
+    environment = {name: value for name, value in os.environ.items() if name not in variables | {"MAKEFLAGS"}}
     for arguments in sorted(calls):
-        result = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        command = ["make", "-n", *arguments]
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         lines = result.stdout.replace("\\\n", " ")
         require_known(map(shlex.split, re.findall(r"^\.venv/bin/(vocsep .*|python -m flows .*)", lines, re.M)))

@@ -139,7 +139,7 @@ class Visit:
     def close(self) -> None:
         """End the visit, in which nothing went wrong."""
         self.context.close()
-        assert self.problems == []
+        assert self.problems == [], self.problems
 
     def _look(self, url: str) -> None:
         if not url.startswith((f"{self.address}/", "data:", "blob:")):
