@@ -25,6 +25,10 @@ const songs = new Songs({
     open(song, take);
     if (matchMedia("(max-width: 800px)").matches) byId("player").scrollIntoView();
   },
+  // Closed first, it asks for nothing that is gone.
+  removing: (song, take) => {
+    if (player.opened && player.song.id === song.id && (!take || take.id === player.take.id)) close();
+  },
   separated: (song, take) => {
     if (!player.opened) open(song, take);
     else if (player.song.id === song.id && !player.sound.isPlaying) open(song, player.take, player.other);
@@ -35,6 +39,12 @@ function open(song, take, other = null) {
   const current = song.takes.find((one) => one.id === take.id);
   player.open(song, current, other && song.takes.find((one) => one.id === other.id));
   history.replaceState(null, "", `#songs/${song.id}/${take.id}`);
+  songs.mark(player.opened);
+}
+
+function close() {
+  player.close();
+  history.replaceState(null, "", "#songs");
   songs.mark(player.opened);
 }
 
@@ -73,10 +83,7 @@ function follow(list) {
   const song = list.find((one) => one.id === player.song.id);
   const isThere = (one) => song?.takes.some((take) => take.id === one.id);
   if (isThere(player.take) && player.other && !isThere(player.other)) open(song, player.take);
-  else if (!isThere(player.take)) {
-    player.close();
-    history.replaceState(null, "", "#songs");
-  }
+  else if (!isThere(player.take)) close();
   songs.mark(player.opened);
 }
 

@@ -129,7 +129,7 @@ export class Songs {
     });
     const remove = h("button", {
       type: "button", className: "plain", textContent: "✕", title: "Remove", "aria-label": `remove ${song.name}`,
-      onclick: () => this.#do(api.removeSong(song.id)),
+      onclick: () => this.#remove(song),
     });
     const element = h(
       "li",
@@ -195,7 +195,7 @@ export class Songs {
     if (take.state === "waiting" || take.state === "running") {
       parts.push(h("button", {
         type: "button", className: "plain", textContent: "cancel", "aria-label": `cancel ${song.name}`,
-        onclick: () => this.#do(api.removeTake(song.id, take.id)),
+        onclick: () => this.#remove(song, take),
       }));
     }
     if (take.state === "done") {
@@ -211,11 +211,16 @@ export class Songs {
       parts.push(h("button", {
         type: "button", className: "plain remove", textContent: "✕", title: "Remove this take",
         "aria-label": `remove the take ${name} of ${song.name}`,
-        onclick: () => this.#do(api.removeTake(song.id, take.id)),
+        onclick: () => this.#remove(song, take),
       }));
     }
     row.element = h("li", { className: `take ${take.state}`, "data-take": `${song.id}/${take.id}` }, ...parts);
     return row;
+  }
+
+  #remove(song, take = null) {
+    this.on.removing(song, take);
+    this.#do(take ? api.removeTake(song.id, take.id) : api.removeSong(song.id));
   }
 
   #again(song) {
