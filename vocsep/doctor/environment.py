@@ -26,7 +26,7 @@ from vocsep.tables import visible
 SHOWN_VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMBA_CPU_NAME"),
     *("CUDA_VISIBLE_DEVICES", "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "SLURM_STEP_TASKS_PER_NODE", "WORLD_SIZE"),
-    *("MUSDB_PATH", "PREFECT_HOME", "MALLOC_TRIM_THRESHOLD_", "LANG", "LC_ALL", "TZ"),
+    *("MUSDB_PATH", "PREFECT_HOME", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "LANG", "LC_ALL", "TZ"),
 )
 # Those whose values may hold a password or the name of a host: only that they are set is said.
 NAMED_VARIABLES = (
