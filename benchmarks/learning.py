@@ -1,8 +1,8 @@
 """Networks side by side: the same songs, the same patches, the same CPU time.
 
-    python -m benchmarks.learning [--dataset PATH --store STORE] [--networks NAME ...] [--minutes 10] [--seeds 1]
+    python -m benchmarks.learning [--dataset PATH] [--store STORE] [--networks NAME ...] [--minutes 8] [--seeds 1]
 
-Without a dataset, demo songs are made and used.
+The dataset is that of MUSDB_PATH by default; without either, demo songs are made and used.
 
 Networks are `tfc-tdf` and `unet` with the defaults of `vocsep train`, and `open-unmix`: the network of Stöter, Uhlich,
 Liutkus and Mitsufuji 2019 ("Open-Unmix - A Reference Implementation for Music Source Separation") as published (three
@@ -15,6 +15,7 @@ sample rate: median (mean) over songs of the songs' medians over 1-s frames.
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -190,18 +191,19 @@ def main() -> None:
     """Measure, print a table for people and a last line for programs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--dataset", type=Path, help="its test songs are scored")
-    parser.add_argument("--store", type=Path, help="store of its training songs")
-    parser.add_argument("--minutes", type=float, default=10, help="CPU time of each training")
+    parser.add_argument("--dataset", type=Path, default=os.environ.get("MUSDB_PATH"), help="its test songs are scored")
+    parser.add_argument("--store", type=Path, help="store of its training songs; default: one is made")
+    parser.add_argument("--minutes", type=float, default=8, help="CPU time of each training")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--validations", type=int, default=5)
+    parser.add_argument("--validations", type=int, default=4)
     options = parser.parse_args()
-    if (options.dataset is None) != (options.store is None):
-        parser.error("--dataset and --store go together")
+    if options.dataset is None and options.store is not None:
+        parser.error("--store needs --dataset")
     with tempfile.TemporaryDirectory() as folder:
-        dataset, store = options.dataset or Path(folder) / "demo", options.store or Path(folder) / "demo.zarr"
+        dataset, store = options.dataset or Path(folder) / "demo", options.store or Path(folder) / "store.zarr"
         if options.dataset is None:
             make_demo(dataset)
+        if options.store is None:
             preprocess(PreprocessConfig(dataset=dataset, store=store))
         measure(options, dataset, SpectrogramStore.open(store))
 
