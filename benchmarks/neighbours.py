@@ -6,9 +6,12 @@ Steps of the default network on one resident batch, by `BatchParts` as in a run 
 them, the whole batch at once with OpenMP's threads (`plain`); blocks of a song, by a `Separator` of the bundled model
 (`separation`); songs of 10 s scored (`evaluation`) and written to a store (`preprocess`) by processes of one thread, as
 many as there are cores. Each is measured from a separate process, while 0, 1, 2 and 4 busy loops run, each of them in a
-separate session. `alone` is the rate of `parts` over that of `plain` on idle cores. `next_to_b`, `separation_next_to_b`
+separate session. `alone` is the rate of `parts` over that of `plain` on idle cores. `beside_b`, `separation_beside_b`
 and so on are the rate with b busy loops over the fair share c / (c + b) of the rate alone, of c cores. All take turns;
 ratios are medians over the rounds of the ratios within one.
+
+Where Linux divides the cores among sessions (`/proc/sys/kernel/sched_autogroup_enabled` is 1), one session next to b
+others gets no more than c / (1 + b) cores: at most 0.67 and 0.6 of the fair share for b = 2 and 4 on two cores.
 """
 
 import argparse
@@ -48,11 +51,11 @@ from vocsep.training.parts import BatchParts
 
 BUSY = (0, 1, 2, 4)
 WAYS = {
-    "parts": "next_to",
+    "parts": "beside",
     "plain": "plain",
-    "separation": "separation_next_to",
-    "evaluation": "evaluation_next_to",
-    "preprocess": "preprocess_next_to",
+    "separation": "separation_beside",
+    "evaluation": "evaluation_beside",
+    "preprocess": "preprocess_beside",
 }
 """What is measured, and how its ratios are called."""
 RATE, SONG_SECONDS = 44_100, 10
