@@ -47,8 +47,8 @@ def affordable(most: int, each: int) -> int:
 def share_memory_among_threads() -> None:
     """Have all threads of this process take memory from one pool, for as long as it runs; call it before they start.
 
-    By default glibc keeps up to eight pools per core, each with holes of its own: training took 1.0 to 1.7 GB, and more
-    with every validation, instead of 0.9 GB. Speed is the same, since most of the time threads compute.
+    By default glibc keeps up to eight pools per core, each with its own holes: training took up to twice the memory,
+    and more with every validation. Speed is the same, since threads compute most of the time.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:

@@ -79,7 +79,7 @@ def register() -> None:
 
 
 def end_runs_without_process(pool: str) -> None:
-    """Unfinished runs of a work pool that have no process on this machine, become Crashed.
+    """Unfinished runs of a work pool that have no process on this machine become Crashed.
 
     For a server that was just started: it has forgotten the signs of life that its automations wait for, and a run
     that stays Running keeps the place of its deployment. The server listens on loopback, so that every run is here.

@@ -1,5 +1,6 @@
 """Which files of a folder are sound, at any depth, and what in it nobody put there by hand."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,6 @@ _MADE_BY_SYSTEMS = frozenset(
         "@tmp",
         "__macosx",
         "__pycache__",
-        *(f"found.{number:03}" for number in range(1000)),
         "lost+found",
         "lost.dir",
         "msocache",
@@ -35,6 +35,7 @@ _MADE_BY_SYSTEMS = frozenset(
     )
 )
 _FILES_OF_SYSTEMS = frozenset(("desktop.ini", "icon\r", "thumbs.db"))
+_FOUND_BY_CHKDSK = re.compile(r"found\.\d{3}")
 
 
 @dataclass
@@ -48,7 +49,8 @@ class Found:
 def is_hand_made(path: Path) -> bool:
     """Whether an entry of a folder is one that people put there: not hidden, and not some system's own."""
     name = path.name.lower()
-    return not name.startswith(".") and name not in _MADE_BY_SYSTEMS | _FILES_OF_SYSTEMS
+    is_of_a_system = name in _MADE_BY_SYSTEMS or name in _FILES_OF_SYSTEMS or _FOUND_BY_CHKDSK.fullmatch(name)
+    return not (name.startswith(".") or is_of_a_system)
 
 
 def is_sound(path: Path) -> bool:

@@ -5,7 +5,7 @@ import { byId, clock, duration, h, say } from "./dom.js";
 import { takeName } from "./player.js";
 
 export class Songs {
-  /** `on` hears `open` (a song and a take), `options` (gives those chosen) and `changed` (ask the server again). */
+  /** `on` hears `open` and `removing` (a song and a take), `options` (gives those chosen) and `changed` (ask the server again). */
   constructor(on) {
     this.on = on;
     this.mostBytes = Infinity;
