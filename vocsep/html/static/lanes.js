@@ -33,6 +33,8 @@ export class Lanes {
 
   close() {
     this.observer.disconnect();
+    // Else pictures that are gone from the page are loaded all the same.
+    for (const { picture, mask } of Object.values(this.lanes)) for (const one of [picture, mask]) one?.removeAttribute("src");
   }
 
   /** Show peaks (`[lowest, highest]` in thousandths) and pictures (addresses), both by stem, and the address of the mask. */
