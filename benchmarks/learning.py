@@ -40,7 +40,7 @@ from vocsep.models.masks import predict_mask
 from vocsep.models.precision import pick_precision
 from vocsep.models.registry import open_registry
 from vocsep.models.torch_network import TorchNetwork
-from vocsep.patches.maker import Batch
+from vocsep.patches.batch import Batch
 from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import open_tier
 from vocsep.preprocessing.config import spectrogram_config
@@ -53,7 +53,7 @@ from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.group import Group
 from vocsep.training.initial_network import initial_network
-from vocsep.training.loop import batch_loss
+from vocsep.training.loss import batch_loss
 from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.schedule import Schedule

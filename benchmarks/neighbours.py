@@ -38,14 +38,14 @@ from vocsep.metrics.bsseval import bss_eval
 from vocsep.models.architecture import TfcTdfArchitecture, UNetArchitecture
 from vocsep.models.networks import build_network
 from vocsep.models.precision import pick_precision
-from vocsep.patches.maker import Batch
+from vocsep.patches.batch import Batch
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.track import preprocess_song
 from vocsep.separation.separator import Separator
 from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.training.config import TrainConfig
 from vocsep.training.group import Group
-from vocsep.training.loop import batch_loss
+from vocsep.training.loss import batch_loss
 from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 

@@ -42,7 +42,7 @@ from vocsep.models.mask_module import MaskModule
 from vocsep.models.networks import build_network
 from vocsep.models.precision import pick_precision
 from vocsep.models.torch_network import pick_device
-from vocsep.patches.maker import Batch
+from vocsep.patches.batch import Batch
 from vocsep.patches.pool import SongPool
 from vocsep.patches.tiers import TierName, open_tier
 from vocsep.preprocessing.config import StoreConfig
@@ -54,7 +54,7 @@ from vocsep.training.batches import StepBatches, patch_sampler
 from vocsep.training.config import TrainConfig
 from vocsep.training.description import describe_architecture
 from vocsep.training.group import Group
-from vocsep.training.loop import batch_loss
+from vocsep.training.loss import batch_loss
 from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 

@@ -35,6 +35,9 @@ WORKER_SETTINGS = {
 # could write to disk, and the memory is kept (see above).
 NO_PAUSES = dict.fromkeys((f"distributed.worker.memory.{name}" for name in ("target", "spill", "pause")), False)
 
+# Loaded by every worker. It acts when it is imported, so that this process only names it.
+_WORKER_SESSION = f"{__package__}.worker_session"
+
 # Against what hangs: on a busy machine processes are silent for longer than Dask bears by itself.
 PATIENCE = {
     "distributed.comm.timeouts.connect": "600s",
@@ -88,6 +91,7 @@ def dask_client(workers: int | None, tasks: int) -> Iterator[Client]:
                 dashboard_address=f"{HOST}:0",
                 worker_dashboard_address=f"{HOST}:0",
                 scheduler_kwargs={"dashboard": False},
+                preload=[_WORKER_SESSION],
                 silence_logs=logging.ERROR,
             )
         client = stack.enter_context(Client(stack.enter_context(cluster)))

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from storage.errors import UserError, escaped
 from vocsep.cores import usable_cores
 from vocsep.memory import SONG_BYTES, affordable
+from vocsep.sessions import begin_session
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -174,6 +175,7 @@ def children_without_interrupts() -> Iterator[None]:
 def _prepare_worker() -> None:
     """Share the cores, before numpy and torch are imported; clean up when ended, and end with a killed parent."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    begin_session()
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # the parent may send it, too: cleaning up is not interrupted

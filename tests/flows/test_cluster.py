@@ -1,5 +1,6 @@
 """The local Dask cluster: who can reach it, and what it does with little memory."""
 
+import os
 import socket
 import time
 
@@ -10,6 +11,7 @@ from flows import cluster
 from flows.cluster import dask_client, dask_map
 from tests.helpers import beyond_loopback, listening
 from vocsep.memory import SONG_BYTES
+from vocsep.sessions import cores_are_divided_among_sessions
 
 kept: list[bytes] = []
 
@@ -51,3 +53,14 @@ def test_worker_whose_memory_is_nearly_full_goes_on_with_the_next_songs(monkeypa
     with dask_map(1, "songs") as mapped:
         outcomes = mapped(keep_memory, range(3), (0.88,))
     assert {one.result for one in outcomes} == {0, 1, 2}
+
+
+def session(number: int) -> int:
+    return os.getsid(0)
+
+
+@pytest.mark.skipif(not cores_are_divided_among_sessions(), reason="this kernel does not divide cores among sessions")
+def test_workers_have_sessions_of_their_own() -> None:
+    with dask_map(2, "songs") as mapped:
+        outcomes = mapped(session, range(4), ())
+    assert os.getsid(0) not in {one.result for one in outcomes}

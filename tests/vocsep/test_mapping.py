@@ -2,8 +2,11 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from storage.errors import UserError
 from vocsep.mapping import Outcome, pooled
+from vocsep.sessions import cores_are_divided_among_sessions
 
 
 def halved(number: int, by: int) -> int:
@@ -39,3 +42,15 @@ def test_item_whose_process_is_killed_is_named_and_costs_the_others_nothing(tmp_
     assert found == {number: Outcome(number, -number, None) for number in (0, 1, 2, 4, 5, 6, 7)}
     assert done == [*range(1, 9)]
     assert len(list(tmp_path.iterdir())) == 7
+
+
+def session(number: int, started_by: int) -> int:
+    """The session of the process that does this item."""
+    assert os.getpid() != started_by
+    return os.getsid(0)
+
+
+@pytest.mark.skipif(not cores_are_divided_among_sessions(), reason="this kernel does not divide cores among sessions")
+def test_processes_have_sessions_of_their_own() -> None:
+    outcomes = pooled(2)(session, [1, 2, 3, 4], (os.getpid(),))
+    assert os.getsid(0) not in [outcome.result for outcome in outcomes]

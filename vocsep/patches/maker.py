@@ -1,9 +1,7 @@
 """Training patches from draws: reading them, changing pitch, tempo, level and channels, and mixing them."""
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,30 +10,12 @@ from torch.nn import functional
 
 from vocsep.arrays import Flags, Floats, Integers
 from vocsep.kernels import StoredRows, fill_patch
+from vocsep.patches.batch import Batch
 from vocsep.patches.sampling import Draws, SourceDraws
 from vocsep.patches.tiers import Excerpts, PatchTier, gather_rows
 
 # Random phases are taken from a table at random offsets: drawing new ones for every patch costs more than all the rest.
 PHASES = 1 << 22
-
-
-class Batch(NamedTuple):
-    """Patches of raw magnitudes, each `(batch, channels, frames, bins)` float32; accompaniment only where asked for."""
-
-    mixture: Tensor
-    vocals: Tensor
-    accompaniment: Tensor | None
-
-    def sources(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Mixture, a source and the rest: of the vocals, then of the accompaniment where there is one."""
-        yield self.mixture, self.vocals, self.accompaniment
-        if self.accompaniment is not None:
-            yield self.mixture, self.accompaniment, self.vocals
-
-    def items(self, part: slice) -> "Batch":
-        """Some of the patches, side by side in memory."""
-        accompaniment = None if self.accompaniment is None else self.accompaniment[part].contiguous()
-        return Batch(self.mixture[part].contiguous(), self.vocals[part].contiguous(), accompaniment)
 
 
 class PatchMaker:

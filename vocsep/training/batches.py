@@ -5,7 +5,8 @@ from collections.abc import Generator, Iterator
 
 import torch
 
-from vocsep.patches.maker import Batch, PatchMaker
+from vocsep.patches.batch import Batch
+from vocsep.patches.maker import PatchMaker
 from vocsep.patches.pool import SongPool
 from vocsep.patches.prefetch import PREFETCH_DEPTH, prefetched
 from vocsep.patches.sampling import Draws, PatchSampler

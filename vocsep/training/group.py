@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed
 
 from vocsep.models.precision import Precision
-from vocsep.patches.maker import Batch
+from vocsep.patches.batch import Batch
 from vocsep.training.processes import Place, place
 
 # While the first process validates, the others wait.

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from storage.checkpoints import Checkpoint, CheckpointFolder
 from storage.errors import UserError, one_line
 from storage.files import write_json
 from storage.store import SpectrogramStore
 from vocsep.models.mask_module import MaskModule
-from vocsep.models.objective import as_distance, minimized, truth
-from vocsep.models.objective_config import Objective
-from vocsep.patches.maker import Batch
+from vocsep.models.objective import as_distance
+from vocsep.patches.batch import Batch
 from vocsep.progress import Progress
 from vocsep.spectrograms.stft import compile_istft
 from vocsep.training.batches import StepBatches
@@ -27,6 +26,7 @@ from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.group import Group
 from vocsep.training.log import STEPS_PER_ROW, TrainingBar, TrainingLog
+from vocsep.training.loss import batch_loss
 from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.run_folder import CHECKPOINTS, FAILED, RUN_NAME, RunFolder
@@ -199,17 +199,6 @@ def run_training(
                     run.write("stopped")
                 raise TrainingStopped(str(run.path) if run else "", course.step, stop_signal)
     return course
-
-
-def batch_loss(objective: Objective, network: MaskModule, batch: Batch) -> Tensor:
-    """What is minimized of a batch: a scalar, the mean over the targets."""
-    mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
-    truths = (truth(objective, *part) for part in batch.sources())
-    losses = [
-        minimized(objective, estimate, network.kept(true))
-        for estimate, true in zip(network.estimates(mixture), truths, strict=False)
-    ]
-    return torch.stack(losses).mean()
 
 
 def _step_seed(config: TrainConfig, step: int) -> int:

@@ -4,66 +4,40 @@ Threads that meet at the end of every layer wait for the slowest, and on a busy 
 that each take the next part through the whole network meet once per step. What a part gives depends on nothing but its
 patches and its seed, and the parts are added in order, so that the number of threads changes nothing (as long as there
 are no more threads than parts).
+
+On a busy machine whose kernel divides the cores among sessions (`vocsep.sessions`) all threads but one have their parts
+computed by processes in sessions of their own.
 """
 
-import copy
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from queue import SimpleQueue
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
+from vocsep.memory import usable_memory
 from vocsep.models.mask_module import MaskModule
-from vocsep.patches.maker import Batch
+from vocsep.patches.batch import Batch
+from vocsep.sessions import cores_are_divided_among_sessions
 from vocsep.training.group import Group
+from vocsep.training.remote_replica import RemoteReplica
+from vocsep.training.replica import Loss, Replica, batch_norms, learned_weights
 
 # Smaller parts read the weights more often, larger ones leave too little to share. Devices take whole batches.
 PART_PATCHES = 4
 
-Loss = Callable[[MaskModule, Batch], Tensor]
-
-
-class SeededDropout(nn.Dropout):
-    """Dropout whose random numbers come from its own generator, independent of other threads."""
-
-    def __init__(self, share: float, generator: torch.Generator) -> None:
-        super().__init__(share)
-        self._generator = generator
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """In training a random share of the values becomes 0, the rest grows to keep the mean."""
-        if not self.training or self.p == 0:
-            return hidden
-        kept = torch.empty_like(hidden).bernoulli_(1 - self.p, generator=self._generator)
-        return hidden * kept / (1 - self.p)
-
-
-class _Replica:
-    """The network with the weights of the original, and its own batch norms and dropouts."""
-
-    def __init__(self, original: MaskModule, device: torch.device) -> None:
-        self.generator = torch.Generator(device)
-        self.network = copy.deepcopy(original).train()
-        for module, twin in zip(list(original.modules()), list(self.network.modules()), strict=True):
-            for name, weight in module._parameters.items():
-                twin._parameters[name] = weight
-            for name, child in list(twin.named_children()):
-                if isinstance(child, nn.Dropout):
-                    setattr(twin, name, SeededDropout(child.p, self.generator))
-        self.norms = batch_norms(self.network)
-        for norm in self.norms:
-            norm.momentum = 1.0  # keeps what this part has, nothing of earlier ones
+# Threads that have less than this share of their cores for so long are next to other programs.
+CROWDED_SHARE = 0.7
+JUDGED_SECONDS = 3.0
+# Of a process that computes parts.
+REMOTE_BYTES = 600 << 20
 
 
 def parts_of(patches: int, device: torch.device) -> int:
     """How many parts a process's share of a batch is cut into."""
     return max(1, patches // PART_PATCHES) if device.type == "cpu" else 1
-
-
-def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    """All of them, in order."""
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 class BatchParts:
@@ -85,19 +59,26 @@ class BatchParts:
     """
 
     def __init__(self, group: Group, network: MaskModule, loss: Loss, patches: int, threads: int) -> None:
-        self._group, self._network, self._loss = group, network, loss
-        self._weights = [weight for weight in network.parameters() if weight.requires_grad]
+        self._group, self._network = group, network
+        self._weights = learned_weights(network)
         self._parts = parts_of(patches, group.device)
         workers = min(threads, self._parts)
-        self._idle: SimpleQueue[_Replica] = SimpleQueue()
-        for _ in range(workers):
-            self._idle.put(_Replica(network, group.device))
-        each = (threads // workers,)
+        self._threads_each = threads // workers
+        self._local = [Replica(group, network, loss) for _ in range(workers)]
+        self._replicas: list[Replica | RemoteReplica] = [*self._local]
+        self._starting: list[RemoteReplica] = []
+        # Sessions do not matter elsewhere.
+        self._is_judged = workers > 1 and cores_are_divided_among_sessions()
+        self._seconds = self._used_seconds = 0.0
+        each = (self._threads_each,)
         self._workers = ThreadPoolExecutor(workers, "parts", initializer=torch.set_num_threads, initargs=each)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and processes that were started."""
         self._workers.shutdown()
+        for replica in [*self._replicas, *self._starting]:
+            if isinstance(replica, RemoteReplica):
+                replica.close()
 
     def backward(self, batch: Batch, seed: int) -> float:
         """Leave the gradients of the whole batch in the network's weights; the mean loss of this process's share.
@@ -109,12 +90,38 @@ class BatchParts:
         seed
             Of the step: dropouts depend on it and on the number of the part.
         """
+        started, used = time.perf_counter(), time.process_time()
+        loss = self._backward(batch, seed)
+        if self._is_judged:
+            self._seconds += time.perf_counter() - started
+            self._used_seconds += time.process_time() - used
+            if self._seconds >= JUDGED_SECONDS:
+                self._judge()
+        for remote in [remote for remote in self._starting if remote.is_ready()]:
+            self._starting.remove(remote)
+            self._replicas[self._replicas.index(remote.local)] = remote
+        return loss
+
+    def _judge(self) -> None:
+        """Start processes in other sessions, for all threads but one, if others take the cores."""
+        workers = len(self._local)
+        computing = self._parts / ceil(self._parts / workers)  # some have nothing left to do at the end
+        count = min(workers - 1, usable_memory() // REMOTE_BYTES)
+        if count and self._used_seconds < CROWDED_SHARE * self._seconds * computing * self._threads_each:
+            self._starting = [RemoteReplica(local, self._threads_each) for local in self._local[-count:]]
+            self._is_judged = False
+        self._seconds = self._used_seconds = 0.0
+
+    def _backward(self, batch: Batch, seed: int) -> float:
         processes, rank = self._group.size, self._group.rank
         size = len(batch.mixture)
         parts = [batch.items(slice(part, None, self._parts)) for part in range(self._parts)]
         # The parts of process r are numbers r, r + processes, ...: those that one process would number so.
+        idle: SimpleQueue[Replica | RemoteReplica] = SimpleQueue()
+        for replica in self._replicas:
+            idle.put(replica)
         futures = [
-            self._workers.submit(self._part, part, seed + rank + number * processes)
+            self._workers.submit(_computed, idle, part, seed + rank + number * processes)
             for number, part in enumerate(parts)
         ]
         # Each set of gradients is as large as the network: none is held for longer than it is needed.
@@ -148,23 +155,13 @@ class BatchParts:
             norm.num_batches_tracked += 1
         return loss
 
-    def _part(self, part: Batch, seed: int) -> tuple[float, list[Tensor]]:
-        """Loss of a part, and the gradients of all weights, then mean and variance that each batch norm saw."""
-        replica = self._idle.get()
-        try:
-            replica.generator.manual_seed(seed)
-            with self._group.autocast():
-                loss = self._loss(replica.network, part)
-            gradients = torch.autograd.grad(loss, self._weights)
-            seen = [
-                value.clone()
-                for norm in replica.norms
-                for value in (norm.running_mean, norm.running_var)
-                if value is not None
-            ]
-            return float(loss.detach()), [*gradients, *seen]
-        finally:
-            self._idle.put(replica)
+
+def _computed(idle: "SimpleQueue[Replica | RemoteReplica]", part: Batch, seed: int) -> tuple[float, list[Tensor]]:
+    replica = idle.get()
+    try:
+        return replica.computed(part, seed)
+    finally:
+        idle.put(replica)
 
 
 def _summed_over_processes(values: list[Tensor]) -> list[Tensor]:

@@ -10,7 +10,8 @@ from storage.store import SpectrogramStore
 from tests.vocsep.patches.makers import FRAMES, Array, cosines_of, maker, sampler
 from tests.vocsep.patches.patch_songs import SOURCES, Made, make_store, training_songs
 from tests.vocsep.patches.test_tiers import make_tier
-from vocsep.patches.maker import Batch, PatchMaker
+from vocsep.patches.batch import Batch
+from vocsep.patches.maker import PatchMaker
 from vocsep.patches.sampling import Augmentation, Draws, SourceDraws
 
 # On a device the patches of a batch are made together, here on the processor.

@@ -13,7 +13,8 @@ import torch
 from storage.errors import UserError
 from storage.store import SpectrogramStore
 from tests.vocsep.patches.patch_songs import SOURCES, Made, make_store
-from vocsep.patches.maker import Batch, PatchMaker
+from vocsep.patches.batch import Batch
+from vocsep.patches.maker import PatchMaker
 from vocsep.patches.pool import SongPool
 from vocsep.patches.prefetch import PREFETCH_DEPTH, prefetched
 from vocsep.patches.sampling import Draws

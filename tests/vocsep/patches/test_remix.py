@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tests.vocsep.patches.makers import Array, cosines_of, maker, sampler
 from tests.vocsep.patches.patch_songs import Made, make_store
-from vocsep.patches.maker import Batch, remix_magnitudes
+from vocsep.patches.batch import Batch
+from vocsep.patches.maker import remix_magnitudes
 from vocsep.patches.sampling import Augmentation
 
 # Silent or audible: squares of magnitudes below 1e-19 vanish in float32.

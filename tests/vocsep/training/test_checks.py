@@ -152,12 +152,12 @@ import re, torch
 from functools import partial
 from vocsep.models.architecture import UNetArchitecture
 from vocsep.models.networks import build_network
-from vocsep.patches.maker import Batch
+from vocsep.patches.batch import Batch
 from vocsep.training.checks import needed_bytes
 from vocsep.training.config import TrainConfig
 from vocsep.training.ema import AveragedNetwork
 from vocsep.training.group import Group
-from vocsep.training.loop import batch_loss
+from vocsep.training.loss import batch_loss
 from vocsep.training.optimizer import new_optimizer
 from vocsep.training.parts import BatchParts
 from vocsep.training.state import weights_of

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from tests.vocsep.models.small_models import unet
 from vocsep.models.mask_module import MaskModule
 from vocsep.models.objective_config import Objective
-from vocsep.patches.maker import Batch
+from vocsep.patches.batch import Batch
 from vocsep.training.group import Group
-from vocsep.training.loop import batch_loss
-from vocsep.training.parts import PART_PATCHES, BatchParts, SeededDropout, batch_norms
+from vocsep.training.loss import batch_loss
+from vocsep.training.parts import PART_PATCHES, BatchParts
+from vocsep.training.replica import SeededDropout, batch_norms
 
 LOSS = partial(batch_loss, Objective())
 
