@@ -1,6 +1,6 @@
 """Every step while other programs are busy: how much of its fair share of the cores it uses.
 
-    python -m benchmarks.neighbours [--seconds 10] [--rounds 2]
+    python -m benchmarks.neighbours [--seconds 10] [--settle 20] [--rounds 2]
 
 Steps of the default network on one resident batch, by `BatchParts` as in a run (`parts`), and as plain PyTorch does
 them, the whole batch at once with OpenMP's threads (`plain`); blocks of a song, by a `Separator` of the bundled model
@@ -10,8 +10,8 @@ separate session. `alone` is the rate of `parts` over that of `plain` on idle co
 and so on are the rate with b busy loops over the fair share c / (c + b) of the rate alone, of c cores. All take turns;
 ratios are medians over the rounds of the ratios within one.
 
-Where Linux divides the cores among sessions (`/proc/sys/kernel/sched_autogroup_enabled` is 1), one session next to b
-others gets no more than c / (1 + b) cores: at most 0.67 and 0.6 of the fair share for b = 2 and 4 on two cores.
+Training first takes `--settle` seconds: where Linux divides the cores among sessions, it moves parts of its work to
+other processes when it finds that others take its cores (`vocsep/sessions.py`).
 """
 
 import argparse
@@ -59,7 +59,6 @@ WAYS = {
 }
 """What is measured, and how its ratios are called."""
 RATE, SONG_SECONDS = 44_100, 10
-WARM_UP = 2
 MOST_SONGS = 10_000
 
 
@@ -67,6 +66,7 @@ def main() -> None:
     """Measure, print the table and the JSON line; or be one of the measured processes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--settle", type=float, default=20.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--network", choices=("tfc-tdf", "unet"), default=TrainConfig().network)
     parser.add_argument("--measure", choices=tuple(WAYS), help=argparse.SUPPRESS)
@@ -77,7 +77,7 @@ def main() -> None:
         elif options.measure == "separation":
             print(separation_rate(options.seconds))
         else:
-            print(rate(options.measure, options.network, options.seconds))
+            print(rate(options.measure, options.network, options.seconds, options.settle))
         return
     cores = torch.get_num_threads()
     rates: dict[tuple[str, int], list[float]] = {}
@@ -87,6 +87,7 @@ def main() -> None:
                 with busy_loops(busy):
                     command = [sys.executable, "-m", "benchmarks.neighbours", "--measure", way]
                     command += ["--seconds", str(options.seconds), "--network", options.network]
+                    command += ["--settle", str(options.settle)]
                     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 rates.setdefault((way, busy), []).append(float(text.split()[-1]))
     print(f"{options.network}, {cores} cores; steps or songs per second next to {', '.join(map(str, BUSY))} busy loops")
@@ -117,8 +118,8 @@ def busy_loops(count: int) -> Iterator[None]:
             loop.wait()
 
 
-def rate(way: str, network_name: str, seconds: float) -> float:
-    """Steps per second of the default settings."""
+def rate(way: str, network_name: str, seconds: float, settle: float) -> float:
+    """Steps per second of the default settings, after some seconds."""
     config = TrainConfig.model_validate({"network": network_name})
     architecture = (
         TfcTdfArchitecture(channels=2, bins=512, scaled_bins=512)
@@ -147,7 +148,8 @@ def rate(way: str, network_name: str, seconds: float) -> float:
             whole.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    for _ in range(WARM_UP):
+    started = time.perf_counter()
+    while time.perf_counter() - started < settle:
         step()
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
