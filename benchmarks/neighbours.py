@@ -59,6 +59,7 @@ WAYS = {
 }
 """What is measured, and how its ratios are called."""
 RATE, SONG_SECONDS = 44_100, 10
+WARM_UP_SECONDS = 2.0
 MOST_SONGS = 10_000
 
 
@@ -149,7 +150,7 @@ def rate(way: str, network_name: str, seconds: float, settle: float) -> float:
         optimizer.step()
 
     started = time.perf_counter()
-    while time.perf_counter() - started < settle:
+    while time.perf_counter() - started < (settle if way == "parts" else WARM_UP_SECONDS):
         step()
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:

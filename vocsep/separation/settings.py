@@ -75,8 +75,8 @@ class SeparationSettings(Settings):
 
     preset: Preset | None = Field(
         default=None,
-        description="fast (the default): precision auto. best: precision 32, which takes up to 1.4 times as long; SDR "
-        "within 0.03 dB. Options given as well win.",
+        description="fast (the default): precision auto. best: precision 32, slower where auto is bfloat16, hardly any "
+        "better. Options given as well win.",
     )
 
     @model_validator(mode="before")

@@ -46,8 +46,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
         polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal().add_(a)
         factor, gram = polynomial @ factor, polynomial @ gram @ polynomial
-    wide = factor @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    found: Tensor = factor @ wide
+    return found if matrix.shape[0] <= matrix.shape[1] else found.T
 
 
 class Muon(torch.optim.Optimizer):
