@@ -15,7 +15,7 @@ def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
     root
         Folder with the kernel's `proc` and `sys`.
     """
-    groups = [line.split(":", 2) for line in lines(root / "proc/self/cgroup") if line.count(":") >= 2]
+    groups = _groups(root)
     for line in lines(root / "proc/self/mountinfo"):
         # 36 35 98:0 /what/of/it /where rw,... - cgroup2 cgroup2 rw,...
         left, _, right = line.partition(" - ")
@@ -29,12 +29,30 @@ def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
                 yield from _seen(root / _unescaped(fields[4]).lstrip("/"), _unescaped(fields[3]), path)
 
 
+def has_own_share_of_cores(root: Path = Path("/")) -> bool:
+    """Whether this process is in a control group, of either version, that the kernel gives a share of the cores.
+
+    Parameters
+    ----------
+    root
+        Folder with the kernel's `proc` and `sys`.
+    """
+    version_1 = any("cpu" in controllers.split(",") and path != "/" for _, controllers, path in _groups(root))
+    # The group of the whole machine has no such file.
+    return version_1 or any((folder / "cpu.weight").exists() for folder in control_groups("cpu", root))
+
+
 def lines(path: Path) -> list[str]:
     """Lines of one of the kernel's files; none where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+
+
+def _groups(root: Path) -> list[list[str]]:
+    """Number of the hierarchy, controllers and path of each control group of this process."""
+    return [line.split(":", 2) for line in lines(root / "proc/self/cgroup") if line.count(":") >= 2]
 
 
 def _seen(mounted: Path, mounted_path: str, path: str) -> Iterator[Path]:

@@ -7,17 +7,25 @@ therefore has its own session, and counts as the program that it is.
 """
 
 import os
+import re
 from pathlib import Path
 
-_SWITCH = Path("/proc/sys/kernel/sched_autogroup_enabled")
+from vocsep.control_groups import has_own_share_of_cores, lines
 
 
-def cores_are_divided_among_sessions() -> bool:
-    """Whether the kernel does so."""
-    try:
-        return _SWITCH.read_text().strip() == "1"
-    except OSError:  # another system, or a kernel without it
-        return False
+def cores_are_divided_among_sessions(root: Path = Path("/")) -> bool:
+    """Whether the kernel does so, and this process may take more by having several sessions.
+
+    In a control group with its own share of the cores, such as a container, sessions do not count. A process that was
+    told to be nice to others does not take a second session.
+
+    Parameters
+    ----------
+    root
+        Folder with the kernel's `proc` and `sys`.
+    """
+    switch = lines(root / "proc/sys/kernel/sched_autogroup_enabled")  # missing on other systems
+    return switch == ["1"] and not has_own_share_of_cores(root) and not _is_nice(root)
 
 
 def begin_session() -> None:
@@ -27,3 +35,9 @@ def begin_session() -> None:
     """
     if cores_are_divided_among_sessions():
         os.setsid()
+
+
+def _is_nice(root: Path) -> bool:
+    """Whether this process, or its session as a whole, gives way to others."""
+    session = re.search(r"nice (\d+)", " ".join(lines(root / "proc/self/autogroup")))
+    return os.getpriority(os.PRIO_PROCESS, 0) > 0 or (session is not None and int(session.group(1)) > 0)
