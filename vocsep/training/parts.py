@@ -9,6 +9,7 @@ On a busy machine whose kernel divides the cores among sessions (`vocsep.session
 computed by processes in sessions of their own.
 """
 
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
@@ -108,8 +109,10 @@ class BatchParts:
         computing = self._parts / ceil(self._parts / workers)  # some have nothing left to do at the end
         count = min(workers - 1, usable_memory() // REMOTE_BYTES)
         if count and self._used_seconds < CROWDED_SHARE * self._seconds * computing * self._threads_each:
-            self._starting = [RemoteReplica(local, self._threads_each) for local in self._local[-count:]]
             self._is_judged = False
+            with contextlib.suppress(OSError):  # no more processes can be started here: threads compute all
+                for local in self._local[-count:]:
+                    self._starting.append(RemoteReplica(local, self._threads_each))
         self._seconds = self._used_seconds = 0.0
 
     def _backward(self, batch: Batch, seed: int) -> float:

@@ -27,11 +27,17 @@ class RemoteReplica:
     ----------
     threads
         Of the other process.
+
+    Raises
+    ------
+    OSError
+        If no process can be started.
     """
 
     def __init__(self, local: Replica, threads: int) -> None:
         self.local, self._threads = local, threads
         ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
         with theirs:
             number = str(theirs.fileno())
             self._process = subprocess.Popen(
@@ -42,7 +48,6 @@ class RemoteReplica:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self._connection = Connection(ours.detach())
 
     def is_ready(self) -> bool:
         """Whether the process has started; it takes some seconds. One that has ended is ready, too."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -26,7 +27,7 @@ from vocsep.training.remote_replica import RemoteReplica
 from vocsep.training.replica import Loss, Replica
 
 GROUP = Group(torch.device("cpu"), "float32")
-LONGEST_WAIT = 300
+LONGEST_WAIT = 600
 
 
 def others() -> list[psutil.Process]:
@@ -79,6 +80,21 @@ def test_parts_of_a_process_that_is_killed_are_computed_here() -> None:
         process.wait()
         for seed in (1, 2):
             assert_same(other.computed(batch_of(4), seed), local.computed(batch_of(4), seed))
+
+
+def test_where_no_process_can_be_started_threads_compute_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vocsep.training.parts.cores_are_divided_among_sessions", lambda: True)
+    # Any machine is taken for a crowded one, from the first step on.
+    monkeypatch.setattr("vocsep.training.parts.CROWDED_SHARE", 1e9)
+    monkeypatch.setattr("vocsep.training.parts.JUDGED_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
+    batch = batch_of(8)
+    expected_loss, expected = learned(network_of(), batch, threads=1)
+    network = network_of()
+    with closing(BatchParts(GROUP, network, LOSS, 8, threads=2)) as parts:
+        assert [parts.backward(batch, 5), parts.backward(batch, 5)] == [expected_loss] * 2
+    weights = dict(network.named_parameters())
+    assert all(torch.equal(weights[name].grad, expected[name]) for name in weights if weights[name].grad is not None)
 
 
 def test_process_ends_with_the_one_that_started_it() -> None:
