@@ -15,6 +15,7 @@ from vocsep.cli.exits import exit_codes
 from vocsep.cli.lazy import lazy_group
 from vocsep.cli.serving import SERVING, serving_command
 from vocsep.cli.steps import STEPS, Step, step_command
+from vocsep.cores import keep_algebra_to_one_thread
 from vocsep.memory import share_memory_among_threads
 from vocsep.paths import PREFECT, SERVE
 
@@ -139,6 +140,7 @@ def stop() -> None:
 def main() -> None:
     """Run the steps that are named, one after the other."""
     share_memory_among_threads()
+    keep_algebra_to_one_thread()
     with exit_codes():
         set_defaults()
         for arguments in steps(sys.argv[1:]):

@@ -43,8 +43,18 @@ def limit_torch_threads() -> None:
     """
     import torch
 
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cores():
+    if not _first_number(os.environ, "OMP_NUM_THREADS") and torch.get_num_threads() > usable_cores():
         torch.set_num_threads(usable_cores())
+
+
+def keep_algebra_to_one_thread() -> None:
+    """Have numpy and scipy compute in the thread that calls them; call it before they are imported.
+
+    Each would start a thread for every core of the machine, whatever a quota says, and these wait for each other in
+    every product of matrices. OMP_NUM_THREADS and OPENBLAS_NUM_THREADS win.
+    """
+    if not _first_number(os.environ, "OMP_NUM_THREADS"):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _affinity() -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from tests import kernel_files
 from tests.kernel_files import V2, kernel, real_group
-from vocsep.cores import usable_cores, usable_threads
+from vocsep.cores import keep_algebra_to_one_thread, usable_cores, usable_threads
 
 V1 = kernel_files.V1.replace("{controllers}", "cpu,cpuacct")
 HYBRID = "41 31 0:38 {root} /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw"
@@ -111,3 +111,25 @@ def test_quota_of_a_real_control_group_is_kept(group: Path) -> None:
     command = [sys.executable, "-c", code, str(group / "cgroup.procs")]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.stdout.split() == ["1", "1"], result.stderr
+
+
+@pytest.mark.parametrize("module", ["vocsep.cli.main", "flows.cli"])
+def test_commands_start_no_threads_for_linear_algebra(module: str) -> None:
+    code = f"import contextlib, sys, psutil, {module} as command; sys.argv[1:] = ['--help']\n"
+    code += "with contextlib.suppress(SystemExit): command.main()\n"
+    code += "threads = psutil.Process().num_threads; before = threads(); import numpy; print(threads() - before)"
+    unset = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600)
+    assert result.stdout.split()[-1] == "0", result.stderr
+
+
+def test_threads_of_linear_algebra_that_somebody_asked_for_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    keep_algebra_to_one_thread()
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    keep_algebra_to_one_thread()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"

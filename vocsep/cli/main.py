@@ -9,6 +9,7 @@ from vocsep.cli.exits import exit_codes, stop_on_signals
 from vocsep.cli.lazy import lazy_group
 from vocsep.cli.serving import SERVING, serving_command
 from vocsep.cli.steps import STEPS, step_command
+from vocsep.cores import keep_algebra_to_one_thread
 from vocsep.memory import share_memory_among_threads
 
 OTHERS = {
@@ -61,6 +62,7 @@ def _vocsep(
 def main() -> None:
     """Run the command line."""
     share_memory_among_threads()
+    keep_algebra_to_one_thread()
     with exit_codes():
         stop_on_signals()
         app()
