@@ -68,7 +68,7 @@ class Installed:
     def _call(self, *command: str) -> "subprocess.CompletedProcess[str]":
         inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MUSDB_PATH")}
         folder = getattr(self, "work", self.folder)
-        result = subprocess.run(command, cwd=folder, env=inherited, capture_output=True, text=True, timeout=500)
+        result = subprocess.run(command, cwd=folder, env=inherited, capture_output=True, text=True, timeout=600)
         assert result.returncode == 0, result.stdout + result.stderr
         return result
 

@@ -93,8 +93,9 @@ def test_where_no_process_can_be_started_threads_compute_all(tmp_path: Path, mon
     network = network_of()
     with closing(BatchParts(GROUP, network, LOSS, 8, threads=2)) as parts:
         assert [parts.backward(batch, 5), parts.backward(batch, 5)] == [expected_loss] * 2
-    weights = dict(network.named_parameters())
-    assert all(torch.equal(weights[name].grad, expected[name]) for name in weights if weights[name].grad is not None)
+    gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+    assert gradients
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients.items())
 
 
 def test_process_ends_with_the_one_that_started_it() -> None:
