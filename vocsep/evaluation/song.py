@@ -26,27 +26,28 @@ WINDOW_SECONDS = 1.0
 
 
 def bss_scores(
-    references: dict[str, Waveform], estimates: dict[str, Waveform], sample_rate: int, engine: Engine = "fast"
-) -> dict[str, dict[str, list[float]]]:
-    """BSSEval v4 of the two sources in frames of 1 s without overlap: source to metric to one value in dB per frame.
-
-    Raises `UserError` if shapes differ or an estimate is not finite.
+    references: dict[str, Waveform], rows: Sequence[dict[str, Waveform]], sample_rate: int, engine: Engine = "fast"
+) -> list[dict[str, dict[str, list[float]]]]:
+    """BSSEval v4 of each of several estimates of one song, in frames of 1 s without overlap.
 
     Parameters
     ----------
-    references, estimates
+    references, rows
         `vocals` and `accompaniment`, each `(channels, samples)`, all of one shape.
     engine
         `fast` is `vocsep.metrics.bsseval`, which has museval's values; `museval` is the reference itself, many times
         slower.
+
+    Returns
+    -------
+    scores
+        Of each estimate: source to metric to one value in dB per frame.
+
+    Raises
+    ------
+    UserError
+        If shapes differ or an estimate is not finite.
     """
-    return _bss_scores_of_rows(references, [estimates], sample_rate, engine)[0]
-
-
-def _bss_scores_of_rows(
-    references: dict[str, Waveform], rows: Sequence[dict[str, Waveform]], sample_rate: int, engine: Engine
-) -> list[dict[str, dict[str, list[float]]]]:
-    """`bss_scores` of several estimates of one song."""
     window = round(WINDOW_SECONDS * sample_rate)
     stacked = []
     for estimates in rows:
@@ -122,7 +123,7 @@ def evaluate_song(song: Song, subjects: dict[str, Subject], report: Path, engine
     together: Iterable[dict[str, dict[str, Waveform]]]
     together = [dict(found)] if is_short(mixture.shape[1]) else ({row: estimates} for row, estimates in found)
     for rows in together:
-        measured = _bss_scores_of_rows(sources, list(rows.values()), sample_rate, engine)
+        measured = bss_scores(sources, list(rows.values()), sample_rate, engine)
         for (row, estimates), measures in zip(rows.items(), measured, strict=True):
             scores.rows[row] = measures
             scores.whole[row] = {

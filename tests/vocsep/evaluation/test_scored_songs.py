@@ -295,17 +295,17 @@ def test_swapped_axes_are_refused_in_one_line() -> None:
     references, estimates = random_stems(0, 4000), random_stems(1, 4000)
     swapped = {source: estimates[source].T for source in SOURCES}
     with pytest.raises(UserError, match=r"differ in shape: \(2, 4000\), \(4000, 2\)") as error:
-        bss_scores(references, swapped, 2000)
+        bss_scores(references, [swapped], 2000)
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="axes look swapped") as error:
-        bss_scores({source: references[source].T for source in SOURCES}, swapped, 2000)
+        bss_scores({source: references[source].T for source in SOURCES}, [swapped], 2000)
     assert "\n" not in str(error.value)
 
 
 def test_swapped_axes_are_refused_before_museval_takes_them_for_a_song_of_many_channels() -> None:
     references, estimates = ({source: random_stems(seed, 3)[source].T for source in SOURCES} for seed in (0, 1))
     with pytest.raises(UserError, match="axes look swapped"):
-        bss_scores(references, estimates, 2000, "museval")
+        bss_scores(references, [estimates], 2000, "museval")
 
 
 @pytest.mark.parametrize("engine", ["fast", "museval"])

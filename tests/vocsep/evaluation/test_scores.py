@@ -32,7 +32,7 @@ def test_noise_of_known_energy_gives_that_sdr_in_every_frame(engine: Engine) -> 
             signal, error = (values[source][span].astype(np.float64) for values in (references, noise))
             gain = math.sqrt((signal**2).sum() / (error**2).sum() / 10 ** (sdr / 10))
             estimates[source][span] += (gain * error).astype(np.float32)
-    scores = bss_scores(references, estimates, sample_rate, engine)
+    (scores,) = bss_scores(references, [estimates], sample_rate, engine)
     assert set(scores) == set(SOURCES)
     for source in SOURCES:
         assert list(scores[source]) == list(METRICS)
@@ -56,7 +56,7 @@ def test_scores_of_either_engine_are_those_of_museval_on_a_demo_song(demo_root: 
         hop=sample_rate,
     )
     for engine in ("fast", "museval"):
-        scores = bss_scores(sources, estimates, sample_rate, engine)
+        (scores,) = bss_scores(sources, [estimates], sample_rate, engine)
         for metric, values in zip(METRICS, expected, strict=True):
             assert values.shape == (2, 2)
             found = [scores[source][metric] for source in SOURCES]
@@ -67,7 +67,7 @@ def test_scores_of_either_engine_are_those_of_museval_on_a_demo_song(demo_root: 
 def test_song_without_vocals_has_no_counted_frame(engine: Engine) -> None:
     references, estimates = random_stems(0, 6000), random_stems(1, 6000)
     references["vocals"][:] = 0
-    scores = bss_scores(references, estimates, 2000, engine)
+    (scores,) = bss_scores(references, [estimates], 2000, engine)
     for source in SOURCES:
         for metric in METRICS:
             assert len(scores[source][metric]) == 3
@@ -78,7 +78,7 @@ def test_song_without_vocals_has_no_counted_frame(engine: Engine) -> None:
 def test_frames_in_which_a_source_is_silent_are_not_counted(engine: Engine) -> None:
     references, estimates = random_stems(0, 6000), random_stems(1, 6000)
     references["vocals"][:, 2000:4000] = 0
-    scores = bss_scores(references, estimates, 2000, engine)
+    (scores,) = bss_scores(references, [estimates], 2000, engine)
     for source in SOURCES:
         for metric in METRICS:
             assert np.isnan(scores[source][metric]).tolist() == [False, True, False]
@@ -89,10 +89,10 @@ def test_waveforms_of_different_shapes_are_refused_in_one_line(engine: Engine) -
     references, estimates = random_stems(0, 4000), random_stems(1, 4000)
     estimates["accompaniment"] = estimates["accompaniment"][:, :-1]
     with pytest.raises(UserError, match=r"differ in shape: \(2, 3999\), \(2, 4000\)"):
-        bss_scores(references, estimates, 2000, engine)
+        bss_scores(references, [estimates], 2000, engine)
     estimates["accompaniment"] = references["accompaniment"][:1]
     with pytest.raises(UserError, match="differ in shape"):
-        bss_scores(references, estimates, 2000, engine)
+        bss_scores(references, [estimates], 2000, engine)
 
 
 @pytest.mark.parametrize("engine", ["fast", "museval"])
@@ -104,7 +104,7 @@ def test_estimate_with_nan_or_infinite_samples_is_refused_and_not_scored(
     references, estimates = random_stems(0, 4000), random_stems(1, 4000)
     estimates[source][1, 3999] = value
     with pytest.raises(UserError, match="NaN") as error:
-        bss_scores(references, estimates, 2000, engine)
+        bss_scores(references, [estimates], 2000, engine)
     assert "\n" not in str(error.value)
 
 
