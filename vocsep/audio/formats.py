@@ -33,13 +33,15 @@ VORBIS_ORDER = {
 
 
 @dataclass(frozen=True)
-class _Format:
+class Format:
     """What a kind of file can hold, and how FFmpeg writes it.
 
     Attributes
     ----------
     muxer, codecs
         FFmpeg's names; one codec per bit depth, the first is the default. None: written by soundfile.
+    channels
+        Most that it holds.
     rates
         Lowest and highest sample rate in Hz.
     layouts
@@ -66,10 +68,10 @@ _USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1
 # Side and back are one to formats that know but one pair behind the listener.
 _SAME_LAYOUTS = {"5.0(side)": "5.0", "5.1(side)": "5.1"}
 
-_FORMATS: dict[str, _Format] = {
-    "wav": _Format("wav", {"32f": "pcm_f32le", "24": "pcm_s24le", "16": "pcm_s16le"}, 64, (1, 768_000)),
-    "flac": _Format("flac", {"24": "flac", "16": "flac"}, 8, (1, 655_350), has_cover=True),
-    "mp3": _Format(
+FORMATS: dict[str, Format] = {
+    "wav": Format("wav", {"32f": "pcm_f32le", "24": "pcm_s24le", "16": "pcm_s16le"}, 64, (1, 768_000)),
+    "flac": Format("flac", {"24": "flac", "16": "flac"}, 8, (1, 655_350), has_cover=True),
+    "mp3": Format(
         "mp3",
         {None: "libmp3lame"},
         2,
@@ -79,8 +81,8 @@ _FORMATS: dict[str, _Format] = {
         options={"flags": "+qscale", "global_quality": "0"},
         has_bit_rate=True,
     ),
-    "ogg": _Format(None, {None: "vorbis"}, 8, (8000, 192_000), tuple(_USUAL_LAYOUTS.values()), has_bit_rate=True),
-    "m4a": _Format(
+    "ogg": Format(None, {None: "vorbis"}, 8, (8000, 192_000), tuple(_USUAL_LAYOUTS.values()), has_bit_rate=True),
+    "m4a": Format(
         "mp4",
         {None: "aac"},
         6,
@@ -104,7 +106,7 @@ def check_format(
     path: Path, container: str, bit_depth: str | None, like: AudioInfo, bit_rate: int | None = None
 ) -> None:
     """Raise `UserError` if such a file cannot hold audio of the rate and channels of `like`."""
-    kind = _FORMATS[container]
+    kind = FORMATS[container]
     if bit_rate is not None and not kind.has_bit_rate:
         raise InvalidInput(f"{path}: {container} cannot have a bit rate; mp3, ogg and m4a can")
     if bit_depth not in (None, *kind.codecs):
@@ -121,10 +123,10 @@ def check_format(
 
 def _fault(container: str, like: AudioInfo) -> str | None:
     """Why such a file cannot hold audio of the rate and channels of `like`, or None."""
-    kind = _FORMATS[container]
+    kind = FORMATS[container]
     if like.channels > kind.channels:
         return f"holds at most {kind.channels} channels, not {like.channels}"
-    if kind.layouts and _layout(like, kind) not in kind.layouts:
+    if kind.layouts and layout_of(like, kind) not in kind.layouts:
         return f"cannot have the channel layout {like.layout}"
     listed = _LISTED_RATES.get(container)
     if like.sample_rate not in listed if listed else not kind.rates[0] <= like.sample_rate <= kind.rates[1]:
@@ -132,7 +134,7 @@ def _fault(container: str, like: AudioInfo) -> str | None:
     return None
 
 
-def _layout(like: AudioInfo, kind: _Format) -> str:
+def layout_of(like: AudioInfo, kind: Format) -> str:
     """Name of the channel layout that such a file gets."""
     if not kind.layouts:
         return like.layout

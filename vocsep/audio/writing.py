@@ -21,7 +21,7 @@ from av.packet import Packet, PacketSideData
 from storage.errors import one_line
 from storage.files import free_bytes
 from vocsep.arrays import Waveform
-from vocsep.audio.formats import _FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, BitRate, _layout, check_format
+from vocsep.audio.formats import FORMATS, VORBIS_ORDER, AudioFormat, BitDepth, BitRate, check_format, layout_of
 from vocsep.audio.info import AudioInfo
 from vocsep.audio.opening import opened
 
@@ -77,10 +77,10 @@ class _PyavEncoder:
     def __init__(
         self, path: Path, container: str, bit_depth: BitDepth | None, bit_rate: BitRate | None, like: AudioInfo
     ) -> None:
-        kind = _FORMATS[container]
+        kind = FORMATS[container]
         codec = kind.codecs[bit_depth]
         self._position = 0
-        self._rate, self._layout = like.sample_rate, _layout(like, kind)
+        self._rate, self._layout = like.sample_rate, layout_of(like, kind)
         # Beyond 4 GB a wav file needs 64-bit sizes, which `auto` writes only then. One tick per sample lets an mp4 file
         # tell the exact length.
         options = {"wav": {"rf64": "auto"}, "m4a": {"movie_timescale": str(like.sample_rate)}}.get(container, {})
@@ -271,7 +271,7 @@ class AudioWriter:
         self._container = container
         self._like = like
         self._bit_rate = bit_rate
-        self._depth = bit_depth or next(iter(_FORMATS[container].codecs))
+        self._depth = bit_depth or next(iter(FORMATS[container].codecs))
         self._encoder: _PyavEncoder | _OggEncoder
         self._temporary: Path
 
@@ -281,7 +281,7 @@ class AudioWriter:
             # The encoder makes it: ext4 waits for the disk when a file that was there is closed.
             self._temporary = self._folder / f".{secrets.token_hex(8)}.{self._container}"
             try:
-                if _FORMATS[self._container].muxer is None:
+                if FORMATS[self._container].muxer is None:
                     self._encoder = _OggEncoder(self._temporary, self._bit_rate, self._like)
                 else:
                     self._encoder = _PyavEncoder(

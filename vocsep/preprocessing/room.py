@@ -27,7 +27,7 @@ def require_room(store: SpectrogramStore, songs: Iterable[Song], config: StoreCo
     needed, free = estimated_bytes(songs, config) - replaced, free_bytes(store.path)
     if needed > free:
         raise UserError(
-            f"{store.path}: {len(songs)} songs need {_megabytes(needed)}, {_megabytes(free)} are free; make room or "
+            f"{store.path}: {len(songs)} songs need {megabytes(needed)}, {megabytes(free)} are free; make room or "
             "give another store path"
         )
 
@@ -67,5 +67,6 @@ def _extent(song: Song) -> tuple[int, float]:
     return channels, seconds
 
 
-def _megabytes(count: int) -> str:
+def megabytes(count: int) -> str:
+    """A number of bytes for people."""
     return f"{count / 1e6:,.0f} MB"

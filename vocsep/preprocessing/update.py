@@ -18,7 +18,7 @@ from storage.store import SpectrogramStore, is_intact, temporary_beside
 from vocsep.datasets.songs import Dataset
 from vocsep.preprocessing.config import StoreConfig
 from vocsep.preprocessing.plan import Plan, check_store, plan
-from vocsep.preprocessing.room import _megabytes, estimated_bytes, require_room
+from vocsep.preprocessing.room import estimated_bytes, megabytes, require_room
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def _telling_need(path: Path, dataset: Dataset, config: StoreConfig) -> Iterator
         left = [song for song in dataset.songs if song.id not in held]
         raise UserError(
             f"{path}: disk full; {len(dataset.songs) - len(left)} of {len(dataset.songs)} songs are in the store and "
-            f"stay, the others need {_megabytes(estimated_bytes(left, config))}, {_megabytes(free_bytes(path))} are "
+            f"stay, the others need {megabytes(estimated_bytes(left, config))}, {megabytes(free_bytes(path))} are "
             "free; make room and run again"
         ) from None
 
