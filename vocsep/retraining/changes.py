@@ -7,7 +7,7 @@ from storage.calling import call
 from storage.errors import UserError
 from storage.manifest import Manifest, TrackRecord
 from vocsep.datasets.songs import Dataset
-from vocsep.retraining.job import _jobs
+from vocsep.retraining.job import all_jobs
 
 LARGEST_LOSS = 0.5
 """Share of the songs that may vanish at once; more look like an unmounted disk."""
@@ -38,8 +38,8 @@ def song_digests(manifest: Manifest) -> dict[str, str]:
 
 def changes_since_last(jobs: Path, songs: dict[str, str]) -> Changes:
     """What is other than when the last job was finished; all songs are new to the first."""
-    finished = [job.content for job in _jobs(jobs) if job.content["finished"]]
-    held: dict[str, str] = finished[-1]["songs"] if finished else {}
+    finished = [job for job in all_jobs(jobs) if job.finished]
+    held = finished[-1].songs if finished else {}
     both = songs.keys() & held.keys()
     return Changes(
         new=tuple(sorted(songs.keys() - held.keys())),

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from storage.errors import UserError
 from storage.files import new_folder, read_json, value_digest, write_json
@@ -32,68 +32,60 @@ Start = Literal["scratch", "champion"]
 log = logging.getLogger(__name__)
 
 
-class _Report(BaseModel):
+class Report(BaseModel):
+    """The evaluation of a challenger: next to which champion, and in which folder."""
+
     champion: int | None
     folder: str
 
 
-class _Content(BaseModel):
-    digest: str
-    start: Start
-    training: dict[str, Any]
-    finished: bool
-    challenger: int | None = None
-    report: _Report | None = None
-    decision: Decision | None = None
-    songs: dict[str, str] = {}
-
-
-class Job:
-    """One retraining, as far as it got.
+class Job(BaseModel):
+    """One retraining, as far as it got; all but the folder is in the folder's `job.json`.
 
     Attributes
     ----------
-    content
-        `digest` of the training songs, `training` (its settings), and, once they are known, `challenger`, `report` and
-        `decision`; `finished` at the end, with `songs`.
+    digest
+        Of the training songs.
+    start, settings
+        What the challenger's weights begin with, and how it is trained, as JSON-like values.
+    finished
+        Whether it is closed, with `songs`: those of the store then, and what tells two states of one apart.
+    challenger, report, decision
+        The new model, its evaluation, and what became of it, once they are known.
     """
 
-    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
-        self.folder = folder
-        self.content = content
+    model_config = ConfigDict(validate_assignment=True)
+
+    folder: Path = Field(exclude=True)
+    digest: str
+    start: Start
+    settings: dict[str, Any] = Field(alias="training")
+    finished: bool
+    challenger: int | None = None
+    report: Report | None = None
+    decision: Decision | None = None
+    songs: dict[str, str] = {}
 
     @property
     def training(self) -> TrainConfig:
         """How the challenger is trained."""
-        return TrainConfig.model_validate(self.content["training"])
+        return TrainConfig.model_validate(self.settings)
 
-    @property
-    def challenger(self) -> int | None:
-        """The new model, once it is trained."""
-        number: int | None = self.content.get("challenger")
-        return number
-
-    @property
-    def decision(self) -> Decision | None:
-        """What became of the challenger, once that is known."""
-        held = self.content.get("decision")
-        return None if held is None else Decision(**held)
-
-    def write(self, **more: Any) -> None:
-        """Add to the job, on disk as well."""
-        self.content = self.content | more
-        write_json(self.folder / JOB_NAME, self.content | {_SEAL: value_digest(self.content)})
+    def write(self) -> None:
+        """Write the job to its folder."""
+        content = self.model_dump(mode="json", by_alias=True)
+        write_json(self.folder / JOB_NAME, content | {_SEAL: value_digest(content)})
 
     def report_folder(self, reports: Path, champion: int | None) -> Path:
         """Where the evaluation of challenger and champion is written; existing scores count."""
-        held = self.content.get("report")
-        if held is not None and held["champion"] == champion:
-            folder = Path(held["folder"])
+        if self.report is not None and self.report.champion == champion:
+            folder = Path(self.report.folder)
             # A report is in the folder of reports, no matter what the job says.
             if folder.is_dir() and folder.resolve().parent == reports.resolve():
                 return folder
         folder = new_folder(reports, f"{datetime.now():%Y%m%d-%H%M%S}-retrain-model{self.challenger:04d}")
-        self.write(report={"champion": champion, "folder": str(folder)})
+        self.report = Report(champion=champion, folder=str(folder))
+        self.write()
         return folder
 
 
@@ -113,22 +105,20 @@ def open_job(
     """
     digest = training_digest(store, song_pool(config.extra, store))
     wanted = config.model_dump(mode="json", exclude={"fine_tune"})
-    for job in reversed(_jobs(jobs)):
-        held = job.content
-        same = held["digest"] == digest and held["start"] == start
-        if same and not held["finished"] and {**held["training"], "fine_tune": None} == {**wanted, "fine_tune": None}:
+    for job in reversed(all_jobs(jobs)):
+        same = job.digest == digest and job.start == start
+        if same and not job.finished and {**job.settings, "fine_tune": None} == {**wanted, "fine_tune": None}:
             if job.challenger is not None and not registry.is_intact(job.challenger):
                 log.warning("%s: its model %d is gone or damaged; it is trained again", job.folder, job.challenger)
-                job.write(challenger=None, report=None, decision=None)
+                job.challenger = job.report = job.decision = None
+                job.write()
             return job
     if not force and trained_model(store, registry, config) is not None:
         return None
     champion = registry.champion()
     base = str(champion) if start == "champion" and champion is not None else None
-    job = Job(
-        new_folder(jobs, f"{datetime.now():%Y%m%d-%H%M%S}"),
-        {"digest": digest, "start": start, "training": wanted | {"fine_tune": base}, "finished": False},
-    )
+    folder = new_folder(jobs, f"{datetime.now():%Y%m%d-%H%M%S}")
+    job = Job(folder=folder, digest=digest, start=start, training=wanted | {"fine_tune": base}, finished=False)
     job.write()
     return job
 
@@ -178,7 +168,7 @@ def is_job(folder: Path) -> bool:
     return _FOLDER.fullmatch(folder.name) is not None
 
 
-def _jobs(jobs: Path) -> list[Job]:
+def all_jobs(jobs: Path) -> list[Job]:
     """All jobs, oldest first; a folder whose process was killed before it wrote anything is none.
 
     One that is damaged is set aside: what was retrained is in the registry, and the next job does what is missing.
@@ -190,8 +180,8 @@ def _jobs(jobs: Path) -> list[Job]:
             # Files of earlier versions hold no digest of themselves.
             if isinstance(content, dict) and content.pop(_SEAL, None) not in (None, value_digest(content)):
                 raise ValueError("edited since it was written")
-            found.append(Job(path.parent, _Content.model_validate(content).model_dump()))
-        except (OSError, ValueError, RecursionError):
+            found.append(Job.model_validate({**content, "folder": path.parent}))
+        except (OSError, TypeError, ValueError, RecursionError):
             aside = path.replace(path.with_name(f"{JOB_NAME}.damaged"))
             log.warning("%s: damaged; set aside as %s, and its retraining is not resumed", path, aside.name)
     return found

@@ -60,4 +60,5 @@ def _failed(failures: dict[str, str]) -> list[str]:
 def finish(job: Job, songs: dict[str, str], report: str) -> None:
     """Write the report, and close the job: the next one begins with these songs."""
     write_atomically(job.folder / REPORT_NAME, report.encode(errors="replace"))
-    job.write(finished=True, songs=songs)
+    job.finished, job.songs = True, songs
+    job.write()

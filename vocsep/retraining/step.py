@@ -5,7 +5,7 @@ the stage that it was in, and does nothing twice.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -149,8 +149,9 @@ def retrain(
             _train_challenger(config, job, steps)
             failures |= _decide(config, job, registry, steps)
             assert job.decision is not None
+            assert job.report is not None
             apply(job.decision, registry)
-            details = [f"Evaluation: `{job.content['report']['folder']}`", *_tidy_up(config)]
+            details = [f"Evaluation: `{job.report.folder}`", *_tidy_up(config)]
             text = retraining_markdown(changes, job, left_out | failures, details)
             finish(job, songs, text)
     result = RetrainResult(decision=job.decision if job is not None else None, report=text)
@@ -180,7 +181,8 @@ def _train_challenger(config: RetrainConfig, job: Job, steps: Steps) -> None:
         result = steps.train(wanted)
         assert result is not None
         version = result.version
-    job.write(challenger=version)
+    job.challenger = version
+    job.write()
 
 
 def _decide(config: RetrainConfig, job: Job, registry: ModelRegistry, steps: Steps) -> dict[str, str]:
@@ -204,8 +206,8 @@ def _decide(config: RetrainConfig, job: Job, registry: ModelRegistry, steps: Ste
         failures = some.failures
     held = registry.in_use()
     scores = list(read_scores(folder).values())
-    decision = decide(registry.open(str(job.challenger)), held, scores, config.confidence)
-    job.write(decision=asdict(decision))
+    job.decision = decide(registry.open(str(job.challenger)), held, scores, config.confidence)
+    job.write()
     return failures
 
 

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -99,14 +98,16 @@ def decide_and_finish(folder: Path) -> None:
         return
     if job.challenger is None:
         trained = 2 in registry.versions()
-        job.write(challenger=2 if trained else add_model(registry, store).version)
+        job.challenger = 2 if trained else add_model(registry, store).version
+        job.write()
     if not still_holds(job.decision, registry):
         report = job.report_folder(folder / "reports", registry.champion())
         for number, (new, old) in enumerate([(5.1, 5.0), (3.3, 3.1), (-1.0, -1.3)]):
             if f"id-{number}" not in read_scores(report):
                 save_scores(report, scores(f"{number}", new, old))
         songs = list(read_scores(report).values())
-        job.write(decision=asdict(decide(registry.open("2"), registry.open("1"), songs, 0.95)))
+        job.decision = decide(registry.open("2"), registry.open("1"), songs, 0.95)
+        job.write()
     assert job.decision is not None
     apply(job.decision, registry)
     finish(job, song_digests(store.manifest), "done")

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from vocsep.datasets.songs import Dataset
 from vocsep.evaluation.score_files import read_scores, save_scores
 from vocsep.retraining.changes import changes_since_last, check_loss, song_digests
 from vocsep.retraining.decision import Decision
-from vocsep.retraining.job import _jobs, open_job, trained_model
+from vocsep.retraining.job import Report, all_jobs, open_job, trained_model
 from vocsep.retraining.report import finish, nothing_to_do_markdown, retraining_markdown
 from vocsep.training.description import training_digest
 from vocsep.training.songs import ExtraStore, song_pool
@@ -37,7 +36,8 @@ def test_job_is_begun_once_gone_on_with_and_not_begun_again_when_nothing_changed
     same = open_job(jobs, store, registry, CONFIG, "scratch", True)
     assert same is not None
     assert same.folder == job.folder
-    job.write(challenger=add_model(registry, store).version)
+    job.challenger = add_model(registry, store).version
+    job.write()
     again = open_job(jobs, store, registry, CONFIG, "scratch", False)
     assert again is not None
     assert (again.folder, again.challenger) == (job.folder, 1)
@@ -148,7 +148,8 @@ def test_no_flipped_bit_of_a_job_names_another_model_or_decision(
 ) -> None:
     job = open_job(tmp_path, budget_store, ModelRegistry(tmp_path / "models"), CONFIG, "scratch", False)
     assert job is not None
-    job.write(challenger=3, finished=True, songs={"Song 1": "train 0123abcd"})
+    job.challenger, job.finished, job.songs = 3, True, {"Song 1": "train 0123abcd"}
+    job.write()
     path = job.folder / "job.json"
     content = path.read_bytes()
     refused = 0
@@ -157,8 +158,8 @@ def test_no_flipped_bit_of_a_job_names_another_model_or_decision(
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         try:
-            (held,) = _jobs(tmp_path)
-            assert {name: held.content[name] for name in job.content} == job.content
+            (held,) = all_jobs(tmp_path)
+            assert held == job
         except ValueError:
             refused += 1
     assert refused > len(content) / 2
@@ -172,9 +173,9 @@ def test_job_whose_model_is_gone_trains_it_again(
     job = open_job(jobs, budget_store, registry, CONFIG, "scratch", False)
     assert job is not None
     version = 999 if damage == "never there" else add_model(registry).version
-    decision = Decision(version or 0, None, promote=True, reason="better")
-    report = {"champion": None, "folder": str(tmp_path)}
-    job.write(challenger=version, report=report, decision=asdict(decision))
+    job.decision = Decision(version or 0, None, promote=True, reason="better")
+    job.challenger, job.report = version, Report(champion=None, folder=str(tmp_path))
+    job.write()
     folder = registry.path / "0001"
     if damage == "deleted":
         shutil.rmtree(folder)
@@ -188,7 +189,7 @@ def test_job_whose_model_is_gone_trains_it_again(
     assert line.startswith(f"{job.folder}: its model {version}")
     # What was decided of that model is not said of the next one.
     assert again is not None
-    again.write(challenger=add_model(registry).version)
+    again.challenger = add_model(registry).version
     assert again.report_folder(tmp_path / "reports", None).parent == tmp_path / "reports"
 
 
@@ -196,12 +197,12 @@ def test_report_that_a_job_names_elsewhere_is_not_used(budget_store: Spectrogram
     reports, registry = tmp_path / "reports", ModelRegistry(tmp_path / "models")
     job = open_job(tmp_path / "jobs", budget_store, registry, CONFIG, "scratch", False)
     assert job is not None
-    job.write(challenger=1)
+    job.challenger = 1
     own = job.report_folder(reports, None)
     assert job.report_folder(reports, None) == own
     for elsewhere in (tmp_path, reports / "..", reports, tmp_path / "jobs" / "x"):
         elsewhere.mkdir(parents=True, exist_ok=True)
-        job.write(report={"champion": None, "folder": str(elsewhere)})
+        job.report = Report(champion=None, folder=str(elsewhere))
         assert job.report_folder(reports, None).parent == reports
 
 
@@ -264,8 +265,7 @@ def test_changes_are_new_changed_and_removed_songs_since_the_last_finished_job(t
     changes = changes_since_last(tmp_path / "jobs", other)
     assert (changes.new, changes.changed, changes.removed) == (("Song 9",), ("Song 2",), ("Song 1",))
     assert str(changes) == "1 new, 1 changed, 1 removed"
-    decided = Decision(2, 1, promote=True, reason="better")
-    job.write(decision=asdict(decided))
+    job.decision = Decision(2, 1, promote=True, reason="better")
     text = retraining_markdown(changes, job, {"Song 7": "broken"}, [])
     assert "Removed: Song 1" in text
     assert "- Song 7: broken" in text
