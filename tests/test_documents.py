@@ -223,3 +223,13 @@ def test_versions_of_changelog_citation_and_package_agree() -> None:
     assert {"cff-version", "message", "title", "authors", "version", "license"} <= citation.keys()
     assert citation["version"] == version
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_order_of_the_packages_is_that_of_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["vocsep"])
+    listed = (ROOT / "docs/explanation/architecture.md").read_text("utf-8").partition("## The packages of `vocsep`")[2]
+    lines = re.findall(r"^\d+\. (.*(?:\n {3}.*)*)", listed.partition("\n## ")[0], re.MULTILINE)
+    names = {entry.stem for entry in (ROOT / "vocsep").iterdir()}
+    found = [names & set(re.findall(r"`(\w+)`", line)) for line in lines]
+    assert found == [set(layer.split(" | ")) for layer in layers]
