@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 from vocsep.comparison.objectives import PROBLEMS, ladder, notebook_with, objective_with, project_without
+from vocsep.comparison.runs import RunResult
 from vocsep.models.objective_config import Objective
 
 # An effect smaller than this says little even where all seeds agree.
@@ -39,22 +39,18 @@ class Effect:
 class Scores:
     """Final validation SDR and losses of all runs, by objective."""
 
-    def __init__(self, results: Sequence[dict[str, Any]]) -> None:
-        self._runs: dict[Objective, dict[int, dict[str, Any]]] = {}
+    def __init__(self, results: Sequence[RunResult]) -> None:
+        self._runs: dict[Objective, dict[int, RunResult]] = {}
         for result in results:
-            objective = Objective.model_validate(result["objective"])
-            self._runs.setdefault(objective, {})[result["seed"]] = result
+            self._runs.setdefault(result.objective, {})[result.seed] = result
 
-    def of(self, objective: Objective) -> list[dict[str, Any]]:
+    def of(self, objective: Objective) -> list[RunResult]:
         """Runs that reached their end, in the order of their seeds."""
-        return [result for _, result in sorted(self._runs.get(objective, {}).items()) if result["failed"] is None]
+        return [result for _, result in sorted(self._runs.get(objective, {}).items()) if result.failed is None]
 
     def effect(self, before: Objective, after: Objective) -> Effect | None:
         """What going from one objective to another gave with each seed; None where no seed has both."""
-        first, second = (
-            {result["seed"]: result["history"][-1]["valid_sdr_db"] for result in self.of(one)}
-            for one in (before, after)
-        )
+        first, second = ({result.seed: result.sdr_db for result in self.of(one)} for one in (before, after))
         shared = sorted(first.keys() & second.keys())
         return Effect(tuple(second[seed] - first[seed] for seed in shared)) if shared else None
 

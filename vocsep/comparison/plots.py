@@ -3,26 +3,23 @@
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from vocsep.comparison.effects import Effect
+from vocsep.comparison.runs import RunResult
 
 
-def plot_curves(path: Path, curves: Mapping[str, list[dict[str, Any]]], lines: Mapping[str, float]) -> None:
+def plot_curves(path: Path, curves: Mapping[str, list[RunResult]], lines: Mapping[str, float]) -> None:
     """Validation SDR over the steps, and training loss against that of the best single mask; a thin line per seed."""
     figure = Figure(figsize=(9, 9), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     for index, (name, found) in enumerate(curves.items()):
         color = f"C{index}"
-        steps = [point["step"] for point in found[0]["history"]]
+        steps = [point.step for point in found[0].history]
         for axis, values in (
-            (above, [[point["valid_sdr_db"] for point in result["history"]] for result in found]),
-            (
-                below,
-                [[point["train_loss"] / result["constant_loss"] for point in result["history"]] for result in found],
-            ),
+            (above, [[point.valid_sdr_db for point in result.history] for result in found]),
+            (below, [[point.train_loss / result.constant_loss for point in result.history] for result in found]),
         ):
             for one in values:
                 axis.plot(steps[: len(one)], one, color=color, linewidth=0.6, alpha=0.6)

@@ -12,7 +12,7 @@ from vocsep.comparison.effects import Effect, Scores, problem_effects
 from vocsep.comparison.objectives import PROBLEMS, ladder, objective_with, objectives
 from vocsep.comparison.plots import plot_curves, plot_problems
 from vocsep.comparison.reference_lines import draw_estimates, reference_lines
-from vocsep.comparison.runs import Run, folder_of
+from vocsep.comparison.runs import Run, RunResult, folder_of
 from vocsep.models.objective_config import Objective
 from vocsep.tables import decibels, markdown_table, plain
 from vocsep.training.config import TrainConfig
@@ -22,7 +22,7 @@ REPORT_NAME, SUMMARY_NAME = "report.md", "summary.json"
 
 
 def write_comparison(
-    output: Path, config: ComparisonConfig, store: SpectrogramStore, results: Sequence[dict[str, Any]]
+    output: Path, config: ComparisonConfig, store: SpectrogramStore, results: Sequence[RunResult]
 ) -> dict[str, Any]:
     """Write `report.md`, pictures and `summary.json` into `output`; returns the summary."""
     scores = Scores(results)
@@ -52,7 +52,7 @@ def write_comparison(
             "![Effect of each problem](problems.png)",
             "\n".join(f"- {answer}" for answer in answers),
         ]
-    failed = [f"- {result['name']}: {plain(result['failed'])}" for result in results if result["failed"] is not None]
+    failed = [f"- {result.name}: {plain(result.failed)}" for result in results if result.failed is not None]
     if failed:
         parts.append("## Runs that failed\n\n" + "\n".join(failed))
     write_atomically(output / REPORT_NAME, ("\n\n".join(parts) + "\n").encode())
@@ -61,7 +61,7 @@ def write_comparison(
         "store": str(store.path),
         "lines": lines,
         "objectives": {name: objective.model_dump(mode="json") for name, objective in objectives(config).items()},
-        "results": list(results),
+        "results": [result.model_dump(mode="json") for result in results],
         "table": table,
         "answers": answers,
     }
@@ -78,10 +78,10 @@ _NOTES = (
 
 
 def _setting(
-    config: ComparisonConfig, store: SpectrogramStore, lines: dict[str, float], results: Sequence[dict[str, Any]]
+    config: ComparisonConfig, store: SpectrogramStore, lines: dict[str, float], results: Sequence[RunResult]
 ) -> str:
     train, valid = len(store.tracks("train")), len(store.tracks("valid"))
-    hours = sum(result.get("seconds", 0.0) for result in results) / 3600
+    hours = sum(result.seconds for result in results) / 3600
     reached = ", ".join(f"{name} {decibels(value)} dB" for name, value in lines.items())
     return (
         f"{len(results)} trainings of {config.steps} steps of {config.batch_size} patches, width {config.width}, "
@@ -90,15 +90,15 @@ def _setting(
     )
 
 
-def _system_table(curves: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+def _system_table(curves: dict[str, list[RunResult]]) -> list[list[str]]:
     table = [["system", "SDR, dB", "loss / loss at the start", "loss / loss of the best single mask"]]
     for name, found in curves.items():
         table.append(
             [
                 name,
-                _spread([result["history"][-1]["valid_sdr_db"] for result in found], decibels),
-                _spread([result["history"][-1]["train_loss"] / result["start_loss"] for result in found], _ratio),
-                _spread([result["history"][-1]["train_loss"] / result["constant_loss"] for result in found], _ratio),
+                _spread([result.sdr_db for result in found], decibels),
+                _spread([result.loss / result.start_loss for result in found], _ratio),
+                _spread([result.loss / result.constant_loss for result in found], _ratio),
             ]
         )
     return table
@@ -117,7 +117,7 @@ def _ladder_table(scores: Scores) -> list[list[str]]:
     table = [["rung", "SDR, dB", "this step gave"]]
     before: Objective | None = None
     for name, objective in ladder().items():
-        found = [result["history"][-1]["valid_sdr_db"] for result in scores.of(objective)]
+        found = [result.sdr_db for result in scores.of(objective)]
         effect = None if before is None else scores.effect(before, objective)
         title = name if objective != objective_with(frozenset()) else f"{name} = notebook"
         table.append([title, _spread(found, decibels) if found else "-", "" if effect is None else str(effect)])
@@ -140,7 +140,7 @@ def _answers(scores: Scores) -> list[str]:
     if whole is not None:
         holds = "does" if whole.matters and whole.mean > 0 else "does not"
         answers.append(f"**Does the notebook beat the project?** It {holds} here: {whole}.")
-    fallen = [result["history"][-1]["train_loss"] / result["constant_loss"] for result in scores.of(project)]
+    fallen = [result.loss / result.constant_loss for result in scores.of(project)]
     if fallen:
         verdict = "falls" if mean(fallen) < 0.9 else "hardly falls"
         answers.append(

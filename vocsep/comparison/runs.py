@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.errors import UserError
+from pydantic import BaseModel
+
+from storage.errors import UserError, one_line
 from storage.files import read_json, remove, value_digest, write_json
 from storage.lock import InUse, locked
 from storage.store import SpectrogramStore
 from vocsep.comparison.config import ComparisonConfig
 from vocsep.comparison.objectives import objectives
+from vocsep.config import validated
 from vocsep.models.constant_masks import best_constant_mask
+from vocsep.models.objective_config import Objective
 from vocsep.models.registry import open_registry
 from vocsep.progress import Progress
 from vocsep.training.checks import check_bins, check_songs
@@ -41,6 +45,52 @@ class Run:
 
     name: str
     config: TrainConfig
+
+
+class Point(BaseModel):
+    """A validation of a run: its step, SDR in dB (median and mean over the songs), and the smoothed training loss."""
+
+    step: int
+    valid_sdr_db: float
+    valid_mean_sdr_db: float | None = None
+    train_loss: float
+
+
+class RunResult(BaseModel):
+    """What a run came to.
+
+    Attributes
+    ----------
+    start_loss, constant_loss
+        Of the untrained network, and of the best single mask for everything.
+    history
+        All validations; none if the run failed.
+    failed
+        Why it did not reach its end.
+    floor_db
+        SDR of the mixture itself.
+    """
+
+    name: str
+    objective: Objective
+    seed: int
+    start_loss: float
+    constant_loss: float
+    history: list[Point] = []
+    failed: str | None = None
+    floor_db: float | None = None
+    steps: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def sdr_db(self) -> float:
+        """Validation SDR at the end."""
+        return self.history[-1].valid_sdr_db
+
+    @property
+    def loss(self) -> float:
+        """Training loss at the end."""
+        return self.history[-1].train_loss
 
 
 def runs(config: ComparisonConfig) -> list[Run]:
@@ -68,7 +118,7 @@ def check_comparison(config: ComparisonConfig, store: SpectrogramStore) -> None:
 
 def run_comparison(
     config: ComparisonConfig, store: SpectrogramStore, output: Path, progress: Progress | None = None
-) -> list[dict[str, Any]]:
+) -> list[RunResult]:
     """Train all that is not trained yet, and return what every run came to, in the order of `runs`.
 
     A run that fails (a loss that is not finite) is part of the answer; the others continue. Progress is that of runs.
@@ -82,7 +132,7 @@ def run_comparison(
     """
     check_comparison(config, store)
     wanted = runs(config)
-    results: list[dict[str, Any] | None] = []
+    results: list[RunResult | None] = []
     for number, run in enumerate(wanted):
 
         def follow(done: float, total: float, number: int = number) -> None:
@@ -109,13 +159,18 @@ def folder_of(run: Run, store: SpectrogramStore, output: Path) -> Path:
     return output / "runs" / value_digest({"config": settings, "data": training_digest(store)})[:16]
 
 
-def load_result(run: Run, store: SpectrogramStore, output: Path) -> dict[str, Any] | None:
-    """What a finished run came to; None if it is not finished."""
+def load_result(run: Run, store: SpectrogramStore, output: Path) -> RunResult | None:
+    """What a finished run came to; None if it is not finished. `UserError` if its file is damaged."""
     path = folder_of(run, store, output) / RESULT_NAME
-    return read_json(path) | {"name": run.name} if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return validated(RunResult, {**read_json(path), "name": run.name}, str(path))
+    except (OSError, TypeError, ValueError) as error:
+        raise one_line(path, "read", error) from None
 
 
-def _result(run: Run, store: SpectrogramStore, output: Path, progress: Progress) -> dict[str, Any] | None:
+def _result(run: Run, store: SpectrogramStore, output: Path, progress: Progress) -> RunResult | None:
     """What a run came to, trained if need be; None while another process trains it."""
     found = load_result(run, store, output)
     if found is not None:
@@ -133,36 +188,33 @@ def _result(run: Run, store: SpectrogramStore, output: Path, progress: Progress)
     return result
 
 
-def _train(run: Run, store: SpectrogramStore, folder: Path, progress: Progress) -> dict[str, Any]:
+def _train(run: Run, store: SpectrogramStore, folder: Path, progress: Progress) -> RunResult:
     registry = open_registry(folder / "models")
     probe = open_probe(run.config, store, PROBED_STEPS)
     objective, network = run.config.objective, probe.network
     _, constant_loss = best_constant_mask(objective, network.kept(probe.mixture), network.kept(probe.vocals))
-    result: dict[str, Any] = {
-        "name": run.name,
-        "objective": objective.model_dump(mode="json"),
-        "seed": run.config.seed,
-        "start_loss": probe.start_loss(),
-        "constant_loss": constant_loss,
-    }
+    result = RunResult(
+        name=run.name,
+        objective=objective,
+        seed=run.config.seed,
+        start_loss=probe.start_loss(),
+        constant_loss=constant_loss,
+    )
     try:
         if _finished(folder / "runs") is None:
             fit(run.config, store, registry, folder / "runs", "auto", progress)
         description = _finished(folder / "runs")
         assert description is not None
-        result |= {
-            "history": description["history"],
-            "floor_db": description["metrics"]["valid_floor_sdr_db"],
-            "steps": description["training"]["steps_done"],
-            "seconds": description["training"]["seconds"],
-            "failed": None,
-        }
+        result.history = [Point.model_validate(point) for point in description["history"]]
+        result.floor_db = description["metrics"]["valid_floor_sdr_db"]
+        result.steps = description["training"]["steps_done"]
+        result.seconds = description["training"]["seconds"]
     except UserError as error:
         # A loss that is not finite is a result; a full disk is none.
         if not any((folder / "runs").glob(f"*/{FAILED}")):
             raise
-        result |= {"history": [], "failed": str(error)}
-    write_json(folder / RESULT_NAME, result)
+        result.failed = str(error)
+    write_json(folder / RESULT_NAME, result.model_dump(mode="json"))
     for checkpoints in (folder / "runs").glob(f"*/{CHECKPOINTS}"):
         remove(checkpoints)
     return result
@@ -177,7 +229,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _in_words(result: dict[str, Any] | None) -> str:
+def _in_words(result: RunResult | None) -> str:
     if result is None:
         return "in another process's hands"
-    return result["failed"] or f"validation SDR {result['history'][-1]['valid_sdr_db']:.2f} dB"
+    return result.failed or f"validation SDR {result.sdr_db:.2f} dB"

@@ -74,6 +74,10 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
         If a system is unknown, or the store lacks songs or bins.
     TrainingStopped
         If the process was told to end; the same call resumes there.
+
+    Examples
+    --------
+    >>> compare(CompareConfig()).answers  # doctest: +SKIP
     """
     store = _opened(config)
     results = run_comparison(config.comparison, store, config.output, progress)
@@ -81,7 +85,7 @@ def compare(config: CompareConfig, *, progress: Progress | None = None) -> Compa
     return CompareResult(
         report=str(config.output / REPORT_NAME),
         runs=len(results),
-        failed=sum(result["failed"] is not None for result in results),
+        failed=sum(result.failed is not None for result in results),
         table=tuple(tuple(line) for line in summary["table"]),
         answers=tuple(summary["answers"]),
     )

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from storage.errors import UserError
-from storage.files import read_json
+from storage.files import read_json, write_json
 from storage.store import SpectrogramStore
+from tests.helpers import one_line
 from tests.vocsep.training.training_runs import ALL_BINS, Child, small_store
 from vocsep.comparison.config import ComparisonConfig
 from vocsep.comparison.effects import Effect, Scores, problem_effects
 from vocsep.comparison.objectives import PROBLEMS, ladder, notebook_with, objective_with, objectives, project_without
 from vocsep.comparison.reference_lines import reference_lines
 from vocsep.comparison.report import write_comparison
-from vocsep.comparison.runs import Run, load_result, run_comparison, runs
+from vocsep.comparison.runs import Point, Run, RunResult, folder_of, load_result, run_comparison, runs
 from vocsep.models.objective_config import Objective
 from vocsep.training.config import TrainConfig
 from vocsep.training.settings_files import load_settings, system_names
@@ -93,7 +94,7 @@ def test_runs_differ_in_nothing_but_objective_and_seed() -> None:
 def test_finished_runs_are_never_done_again(store: SpectrogramStore, tmp_path: Path) -> None:
     shares: list[float] = []
     first = run_comparison(tiny(), store, tmp_path, lambda done, total: shares.append(done / total))
-    assert [result["name"] for result in first] == ["notebook, seed 0", "project, seed 0"]
+    assert [result.name for result in first] == ["notebook, seed 0", "project, seed 0"]
     assert shares == sorted(shares)
     assert shares[-1] == 1
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -107,11 +108,11 @@ def test_finished_runs_are_never_done_again(store: SpectrogramStore, tmp_path: P
 def test_results_hold_what_the_curves_need(store: SpectrogramStore, tmp_path: Path) -> None:
     config = tiny(steps=4, validations=2)
     for result, run in zip(run_comparison(config, store, tmp_path), runs(config), strict=True):
-        assert Objective.model_validate(result["objective"]) == run.config.objective
-        assert [point["step"] for point in result["history"]] == [2, 4]
-        assert result["floor_db"] == pytest.approx(validate(store, None).sdr_db)
-        assert 0 < result["constant_loss"] < result["start_loss"]
-        assert all(np.isfinite(point["valid_sdr_db"]) and point["train_loss"] > 0 for point in result["history"])
+        assert result.objective == run.config.objective
+        assert [point.step for point in result.history] == [2, 4]
+        assert result.floor_db == pytest.approx(validate(store, None).sdr_db)
+        assert 0 < result.constant_loss < result.start_loss
+        assert all(np.isfinite(point.valid_sdr_db) and point.train_loss > 0 for point in result.history)
 
 
 def test_checkpoints_of_finished_runs_are_gone_and_their_models_stay(store: SpectrogramStore, tmp_path: Path) -> None:
@@ -131,9 +132,7 @@ def test_killed_comparison_goes_on_to_the_results_of_one_that_was_left_alone(
     child.kill()
     finished = run_comparison(config, store, output)
     for one, other in zip(undisturbed, finished, strict=True):
-        assert {key: one[key] for key in one if key != "seconds"} == {
-            key: other[key] for key in other if key != "seconds"
-        }
+        assert one.model_copy(update={"seconds": other.seconds}) == other
 
 
 def _compare(store: Path, output: Path, steps: int, validations: int) -> None:
@@ -143,7 +142,7 @@ def _compare(store: Path, output: Path, steps: int, validations: int) -> None:
 def test_run_that_fails_is_named_and_the_others_go_on(store: SpectrogramStore, tmp_path: Path) -> None:
     config = tiny(systems=("solution-3", "project"), learning_rate=1e30, steps=4)
     results = run_comparison(config, store, tmp_path)
-    assert all("loss is" in result["failed"] for result in results)
+    assert all("loss is" in (result.failed or "") for result in results)
     summary = write_comparison(tmp_path, config, store, results)
     assert len(summary["table"]) == 1
     assert "Runs that failed" in (tmp_path / "report.md").read_text()
@@ -169,17 +168,9 @@ def test_store_without_all_bins_is_refused_before_anything_is_trained(tmp_path: 
 # What is said of it
 
 
-def result(objective: Objective, seed: int, sdr: float, loss: float = 0.5) -> dict[str, Any]:
-    history = [{"step": 10, "valid_sdr_db": sdr, "train_loss": loss}]
-    return {
-        "name": "x",
-        "objective": objective.model_dump(mode="json"),
-        "seed": seed,
-        "start_loss": 2.0,
-        "constant_loss": 1.0,
-        "history": history,
-        "failed": None,
-    }
+def result(objective: Objective, seed: int, sdr: float) -> RunResult:
+    history = [Point(step=10, valid_sdr_db=sdr, train_loss=0.5)]
+    return RunResult(name="x", objective=objective, seed=seed, start_loss=2.0, constant_loss=1.0, history=history)
 
 
 def test_effect_is_the_difference_seed_by_seed() -> None:
@@ -224,7 +215,7 @@ def test_report_answers_every_claim_by_what_the_runs_say(store: SpectrogramStore
     config = tiny(ladder=True, steps=1, systems=tuple(system_names()))
     results = run_comparison(config, store, tmp_path)
     scripted = [
-        one | {"history": [{"step": 1, "train_loss": 0.4, "valid_sdr_db": score_of(one["objective"])}]}
+        one.model_copy(update={"history": [Point(step=1, train_loss=0.4, valid_sdr_db=score_of(one.objective))]})
         for one in results
     ]
     summary = write_comparison(tmp_path, config, store, scripted)
@@ -241,9 +232,9 @@ def test_report_answers_every_claim_by_what_the_runs_say(store: SpectrogramStore
     assert read_json(tmp_path / "summary.json")["answers"] == summary["answers"]
 
 
-def score_of(objective: dict[str, Any]) -> float:
+def score_of(objective: Objective) -> float:
     """Logarithms cost 4 dB, and a bias gives 1."""
-    return 5.0 - 4 * bool(objective["input"] in ("log", "log-unit")) + bool(objective["bias"] == -0.4)
+    return 5.0 - 4 * (objective.input in ("log", "log-unit")) + (objective.bias == -0.4)
 
 
 # Lines
@@ -257,3 +248,24 @@ def test_lines_are_in_order_and_the_floor_is_the_mixture_s_score(store: Spectrog
 
 def test_result_of_a_run_that_was_never_begun_is_none(store: SpectrogramStore, tmp_path: Path) -> None:
     assert load_result(Run("x", tiny().training(Objective(), 0)), store, tmp_path) is None
+
+
+def test_results_as_version_0_1_0_wrote_them_are_read_and_damaged_ones_are_one_line(
+    store: SpectrogramStore, tmp_path: Path
+) -> None:
+    run = Run("x", tiny().training(Objective(), 0))
+    path = folder_of(run, store, tmp_path) / "result.json"
+    point = {"step": 10, "valid_sdr_db": 1.5, "train_loss": 0.5}
+    begun = {"name": "y", "objective": Objective().model_dump(mode="json"), "seed": 0, "start_loss": 2.0}
+    ended = {"history": [point], "floor_db": -3.0, "steps": 10, "seconds": 4.5, "failed": None}
+    write_json(path, begun | {"constant_loss": 1.0} | ended)
+    held = load_result(run, store, tmp_path)
+    assert held is not None
+    assert (held.name, held.sdr_db, held.loss, held.seconds, held.failed) == ("x", 1.5, 0.5, 4.5, None)
+    write_json(path, begun | {"constant_loss": 1.0, "history": [], "failed": "step 3: loss is nan"})
+    held = load_result(run, store, tmp_path)
+    assert held is not None
+    assert held.failed == "step 3: loss is nan"
+    for damaged in (b"{", b"[]", b"null", b'{"history": 3}'):
+        path.write_bytes(damaged)
+        one_line(lambda: load_result(run, store, tmp_path), path)
