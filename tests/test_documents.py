@@ -233,3 +233,16 @@ def test_the_order_of_the_packages_is_that_of_the_import_contract() -> None:
     names = {entry.stem for entry in (ROOT / "vocsep").iterdir()}
     found = [names & set(re.findall(r"`(\w+)`", line)) for line in lines]
     assert found == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_every_public_function_says_what_it_raises_and_shows_an_example() -> None:
+    public = set(vocsep.__all__)
+    found = {
+        node.name: ast.get_docstring(node) or ""
+        for path, node in nodes()
+        if isinstance(node, ast.FunctionDef) and node.name in public and path.name == "step.py"
+    }
+    assert found.keys() == {name for name in public if name.islower() and name[0] != "_"}
+    for name, docstring in found.items():
+        assert "\nRaises\n" in docstring, name
+        assert f"{name}(" in docstring.partition("\nExamples\n")[2], name

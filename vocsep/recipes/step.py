@@ -75,6 +75,11 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
         If songs are missing or the recipe is wrong.
     TrainingStopped
         If the process was told to end; the same call resumes there.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> make_model(RecipeConfig(recipe=Path("recipes/bundled.yaml"))).vocals_sdr_db  # doctest: +SKIP
     """
     check(config)
     recipe = load_recipe(config.recipe)

@@ -120,6 +120,10 @@ def retrain(
         If some songs failed; all else is done.
     TrainingStopped
         If the process was told to end; the same call resumes there.
+
+    Examples
+    --------
+    >>> retrain(RetrainConfig(confidence=0.99)).decision  # doctest: +SKIP
     """
     check(config)
     steps = steps or Steps(

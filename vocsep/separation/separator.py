@@ -47,6 +47,13 @@ class Separator:
         Blocks of a song that are computed at a time.
     transforms
         What transforms the song's frames.
+
+    Examples
+    --------
+    >>> separator = Separator.load("champion")  # doctest: +SKIP
+    >>> stems = separator.separate(waveform, sample_rate=44100)  # doctest: +SKIP
+    >>> stems["vocals"].shape == waveform.shape  # doctest: +SKIP
+    True
     """
 
     network: MaskNetwork
@@ -84,6 +91,8 @@ class Separator:
             gives the same stems on all devices, within rounding.
         engine
             What runs the network. `onnx` does without torch, on the CPU, from what `vocsep export` wrote.
+        overlap, wiener
+            See the class.
         jobs
             None takes one for each core, as far as there is memory for them, but no more than `MOST_JOBS`.
 
@@ -120,7 +129,7 @@ class Separator:
     def separate(
         self, waveform: Waveform, sample_rate: int, progress: Progress = lambda done, total: None
     ) -> dict[str, Waveform]:
-        """Take a song apart.
+        """Separate a song.
 
         Parameters
         ----------
@@ -129,6 +138,8 @@ class Separator:
             and right; others are taken alone.
         sample_rate
             Its rate in Hz.
+        progress
+            Called with the seconds that are done, of how many.
 
         Returns
         -------
@@ -163,7 +174,7 @@ class Separator:
         return separate_file(Path(path), Path(output), self, settings, progress)
 
     def stream(self, blocks: Iterable[Waveform], sample_rate: int, groups: Groups) -> Generator[Part]:
-        """Take a song apart that comes in blocks, in memory that does not grow with it.
+        """Separate a song that comes in blocks, in memory that does not grow with it.
 
         Parameters
         ----------

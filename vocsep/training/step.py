@@ -44,6 +44,8 @@ def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = Tr
     ----------
     progress
         Called after every step with the used share of the budget, and 1; not with several processes.
+    promote
+        Whether the new model becomes the champion if it is better.
 
     Returns
     -------
@@ -56,6 +58,10 @@ def train(job: TrainJob, *, progress: Progress | None = None, promote: bool = Tr
         As `fit`, or if a process of several failed.
     TrainingStopped
         If a signal ended the run; it is saved and can resume.
+
+    Examples
+    --------
+    >>> train(TrainJob(training=TrainConfig(max_minutes=60))).valid_sdr_db  # doctest: +SKIP
     """
     folder = on_disk(job.store, ("train", "valid"))
     devices = job.training.devices
