@@ -36,6 +36,7 @@ def failing_in_one_line(function: Callable[Parameters, Returned]) -> Callable[Pa
 
     @functools.wraps(function)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        _choose_lines()
         try:
             return function(*args, **kwargs)
         except (UserError, SomeFailed) as error:
@@ -105,8 +106,11 @@ def _is_of_use(record: logging.LogRecord) -> bool:
     return not any(message in line for message in _messages)
 
 
-for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-    logging.getLogger(_name).addFilter(_is_of_use)
+def _choose_lines() -> None:
+    """Have what the library tells belong to the run, however that was started, and leave out what is of no use."""
+    logging.getLogger("vocsep").setLevel(logging.INFO)
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_is_of_use)
 
 
 class _Hooks(TypedDict):

@@ -1,7 +1,6 @@
 """What a run shows in the Prefect UI."""
 
 import base64
-import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -12,9 +11,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from vocsep.mapping import SomeFailed
-
-# What the library tells belongs to the run, however the run was started.
-logging.getLogger("vocsep").setLevel(logging.INFO)
 
 UPDATE_INTERVAL_SECONDS = 1.0
 

@@ -1,5 +1,7 @@
 """Variables that every process of the flows needs."""
 
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,3 +92,19 @@ def test_what_serve_leaves_in_the_folder_is_none_of_gits_business() -> None:
     ignored = (root / ".gitignore").read_text().split()
     assert f"/{PREFECT_TOML}" in ignored
     assert f"/{SERVE.parts[0]}/" in ignored
+
+
+def test_importing_the_flows_leaves_the_logging_of_a_program_as_it_is(tmp_path: Path) -> None:
+    names = [path.stem for path in Path(flows.__file__).parent.glob("[a-z]*.py") if path.stem != "worker_session"]
+    program = (
+        "import importlib, logging, sys\n"
+        "import prefect\n"
+        "for name in sys.argv[1:]: importlib.import_module(f'flows.{name}')\n"
+        "loggers = [logging.getLogger(name) for name in ('vocsep', 'prefect.engine', 'prefect.flow_runs')]\n"
+        "assert loggers[0].level == logging.NOTSET\n"
+        "filters = [one for logger in loggers for one in logger.filters]\n"
+        "assert not [one for one in filters if getattr(one, '__module__', '').startswith('flows')], filters\n"
+    )
+    command = [sys.executable, "-c", program, *names]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert result.returncode == 0, result.stderr
