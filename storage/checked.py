@@ -41,9 +41,9 @@ def require_intact(store: SpectrogramStore, arrays: Iterable[ArrayRecord]) -> in
     return read
 
 
-def note_path(store: Path) -> Path:
+def note_path(store_path: Path) -> Path:
     """File that says which shards of a store are known to be intact."""
-    whole = store.resolve()
+    whole = store_path.resolve()
     return whole.with_name(f".{whole.name}.checked")
 
 
@@ -55,9 +55,9 @@ def _noted(note: Path) -> dict[str, State | None]:
     return {}
 
 
-def _state(store: Path, record: ArrayRecord) -> State | None:
+def _state(store_path: Path, record: ArrayRecord) -> State | None:
     try:
-        status = os.stat(f"{store}/{record.shard}")  # noqa: PTH116 - as in `shard_damage`
+        status = os.stat(f"{store_path}/{record.shard}")  # noqa: PTH116 - as in `shard_damage`
     except OSError:
         return None
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, record.crc32c]

@@ -73,21 +73,21 @@ def holder(path: Path) -> str:
     return ""
 
 
-def lock_path(store: Path) -> Path:
+def lock_path(store_path: Path) -> Path:
     """Lock file of a store or another folder: next to it, since it is taken before the folder exists."""
-    whole = store.resolve()
+    whole = store_path.resolve()
     return whole.with_name(f".{whole.name}.lock")
 
 
-def store_lock(store: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold the lock of the store at `store`, which need not exist yet; see `locked`. Readers never look at it."""
-    return locked(lock_path(store), store)
+def store_lock(store_path: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of the store at `store_path`, which need not exist yet; see `locked`. Readers never look at it."""
+    return locked(lock_path(store_path), store_path)
 
 
-def require_free(store: Path) -> None:
-    """Raise `InUse` if a living process holds the lock of `store`; nothing is written."""
-    if words := holder(lock_path(store)):
-        raise _in_use(store, words)
+def require_free(store_path: Path) -> None:
+    """Raise `InUse` if a living process holds the lock of `store_path`; nothing is written."""
+    if words := holder(lock_path(store_path)):
+        raise _in_use(store_path, words)
 
 
 def _acquired(path: Path, *, wait: bool) -> BinaryIO | None:

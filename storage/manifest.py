@@ -130,13 +130,13 @@ class Manifest(BaseModel):
         body = self.model_dump_json(indent=1).encode().removesuffix(b"\n}") + b',\n "digest": "'
         return body + _digest(body) + _END
 
-    def save(self, store: Path) -> None:
-        """Replace the manifest of `store` atomically."""
-        write_atomically(store / MANIFEST_NAME, self.to_bytes())
+    def save(self, store_path: Path) -> None:
+        """Replace the manifest of `store_path` atomically."""
+        write_atomically(store_path / MANIFEST_NAME, self.to_bytes())
 
     @classmethod
-    def load(cls, store: Path) -> "Manifest":
-        """Manifest of `store`.
+    def load(cls, store_path: Path) -> "Manifest":
+        """Manifest of `store_path`.
 
         Raises
         ------
@@ -145,8 +145,8 @@ class Manifest(BaseModel):
         UserError
             If its manifest cannot be read, is of another version or was edited.
         """
-        manifest, is_as_written = read_manifest(store)
-        require_usable_records(store / MANIFEST_NAME, manifest, is_as_written)
+        manifest, is_as_written = read_manifest(store_path)
+        require_usable_records(store_path / MANIFEST_NAME, manifest, is_as_written)
         return manifest
 
 
@@ -191,13 +191,15 @@ def require_usable_records(where: object, manifest: Manifest, is_as_written: boo
             raise DamagedError(f"{where}: the record of {key!r} {fault}; run `vocsep store repair`")
 
 
-def read_manifest(store: Path) -> tuple[Manifest, bool]:
-    """Manifest of `store`, edited or not, and whether it is as it was written; see `Manifest.load`."""
-    path = store / MANIFEST_NAME
+def read_manifest(store_path: Path) -> tuple[Manifest, bool]:
+    """Manifest of `store_path`, edited or not, and whether it is as it was written; see `Manifest.load`."""
+    path = store_path / MANIFEST_NAME
     try:
         content = read_whole(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{store}: no spectrogram store here; run `{call('preprocess', 'preprocess')}` first") from None
+        raise NotFound(
+            f"{store_path}: no spectrogram store here; run `{call('preprocess', 'preprocess')}` first"
+        ) from None
     except OSError as error:
         raise one_line(path, "read", error) from None
     return parse_manifest(content, path)

@@ -254,15 +254,15 @@ class SpectrogramStore(Store):
         ]
 
 
-def is_intact(store: Path, track: TrackRecord) -> bool:
+def is_intact(store_path: Path, track: TrackRecord) -> bool:
     """Whether every byte of a track's shards is as its record says."""
-    return not any(shard_damage(store, record, read_every_byte=True) for record in track.arrays.values())
+    return not any(shard_damage(store_path, record, read_every_byte=True) for record in track.arrays.values())
 
 
-def shard_damage(store: Path, record: ArrayRecord, *, read_every_byte: bool) -> str:
+def shard_damage(store_path: Path, record: ArrayRecord, *, read_every_byte: bool) -> str:
     """What is wrong with a shard, in words; empty if nothing is."""
     # Not a Path, which costs more than the look at the disk: a large store has tens of thousands of shards.
-    path = f"{store}/{record.shard}"
+    path = f"{store_path}/{record.shard}"
     try:
         size = os.stat(path).st_size  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):

@@ -180,7 +180,7 @@ def _compressor(compression: Compression, dtype: np.dtype[np.generic]) -> ZstdCo
 
 @contextlib.contextmanager
 def track_writer(
-    store: Path, track_id: str, *, name: str, split: str, seconds: float, compression: Compression = "none"
+    store_path: Path, track_id: str, *, name: str, split: str, seconds: float, compression: Compression = "none"
 ) -> Iterator[TrackWriter]:
     """Write one track, whole; the manifest itself is the caller's to save.
 
@@ -199,8 +199,8 @@ def track_writer(
     OSError
         If the disk is full or cannot be written; nothing is left behind.
     """
-    temporary = store / TEMPORARY_FOLDER / f"{track_id}-{uuid.uuid4().hex}"
-    with writing_folder(store / split / track_id, temporary, replace=True):
+    temporary = store_path / TEMPORARY_FOLDER / f"{track_id}-{uuid.uuid4().hex}"
+    with writing_folder(store_path / split / track_id, temporary, replace=True):
         group = zarr.open_group(temporary, mode="w", attributes={"name": name, "seconds": seconds})
         writer = TrackWriter(temporary, group, compression)
         yield writer

@@ -38,7 +38,7 @@ _INSTRUCTIONS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_tile", "
 _MOST_LETTERS = 300
 
 
-def environment(models: Path, store: Path, variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def environment(models: Path, store_path: Path, variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """All of it, as JSON-like values; nothing secret, and folders in the user's home begin with `~`."""
     found = {
         "versions": _versions(),
@@ -50,7 +50,7 @@ def environment(models: Path, store: Path, variables: Mapping[str, str] = os.env
         "threads": _threads(variables),
         "variables": _variables(variables),
         "models": _models(models),
-        "store": _store(store),
+        "store": _store(store_path),
     }
     home = Path("~").expanduser()
     shown: dict[str, Any] = _shown(found, [str(home), str(home.resolve())] if home.is_absolute() else [])

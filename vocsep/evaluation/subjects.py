@@ -18,9 +18,9 @@ _AAC_FRAME = 1024
 
 @dataclass(frozen=True)
 class ModelSubject:
-    """A model by registry folder and name (a version's number or a model folder)."""
+    """A model by the folder of its registry and its name (a version's number or a model folder)."""
 
-    registry: Path
+    models: Path
     model: str
 
     @property
@@ -35,7 +35,7 @@ class ModelSubject:
     @property
     def _separator(self) -> Separator:
         # In float32, for scores that do not depend on the machine.
-        return cached_separator(self.registry, SeparationSettings(model=self.model, precision="32"))
+        return cached_separator(self.models, SeparationSettings(model=self.model, precision="32"))
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Exported:
     largest_difference: float
 
 
-def export_model(name: str, registry: Path, export_format: ExportFormat, output: Path | None = None) -> Exported:
+def export_model(name: str, models: Path, export_format: ExportFormat, output: Path | None = None) -> Exported:
     """Export a model and compare what it computes with the model itself.
 
     The exported network maps raw magnitudes `(batch, channels, frames, bins)` float32, named `magnitudes`, to `masks`
@@ -52,7 +52,7 @@ def export_model(name: str, registry: Path, export_format: ExportFormat, output:
     name
         `champion`, `latest`, a version's number or a model folder.
     output
-        None takes `<registry>/exports/<version>-<digest>.<suffix>`, where the engine `onnx` looks.
+        None takes `<models>/exports/<version>-<digest>.<suffix>`, where the engine `onnx` looks.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def export_model(name: str, registry: Path, export_format: ExportFormat, output:
         If the model cannot be read or is of a kind that has no export, the export differs from it by more than
         `LARGEST_DIFFERENCE`, or the file cannot be written; no file is left then.
     """
-    model = open_registry(registry).open(name)
+    model = open_registry(models).open(name)
     spectrogram = validated(SpectrogramConfig, model.description.get("spectrogram"), str(model.path))
     network = load_network(model)
     if network.input == "peak":
         raise UserError(f"{model.path}: input peak cannot be exported: short songs are handled differently")
-    path = output or export_path(model, registry, SUFFIXES[export_format])
+    path = output or export_path(model, models, SUFFIXES[export_format])
     write = write_onnx if export_format == "onnx" else write_torch
     read: Callable[[Path], _Masks] = OnnxNetwork if export_format == "onnx" else _TorchProgram
     try:

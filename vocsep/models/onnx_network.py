@@ -14,13 +14,13 @@ METADATA_KEY = "vocsep"
 """Where an exported file holds what its model's `model.json` says."""
 
 
-def export_path(model: ModelVersion, registry: Path, suffix: str) -> Path:
+def export_path(model: ModelVersion, models: Path, suffix: str) -> Path:
     """Default place of a model's export: next to the versions, with a part of its digest in its name."""
     name = model.path.resolve().name if model.version is None else f"{model.version:04d}"
-    return registry / "exports" / f"{name}-{model.description['weights_sha256'][:12]}.{suffix}"
+    return models / "exports" / f"{name}-{model.description['weights_sha256'][:12]}.{suffix}"
 
 
-def open_onnx(model: str | Path | ModelVersion, registry: Path) -> tuple["OnnxNetwork", dict[str, Any], str]:
+def open_onnx(model: str | Path | ModelVersion, models: Path) -> tuple["OnnxNetwork", dict[str, Any], str]:
     """Network of an exported file, or of a model that was exported; its description and the file's name.
 
     Raises
@@ -29,8 +29,8 @@ def open_onnx(model: str | Path | ModelVersion, registry: Path) -> tuple["OnnxNe
         If there is no such file, it is damaged or not of vocsep's, or ONNX Runtime is not installed.
     """
     if isinstance(model, ModelVersion) or Path(model).suffix != ".onnx":
-        version = model if isinstance(model, ModelVersion) else open_registry(registry).open(str(model))
-        path = export_path(version, registry, "onnx")
+        version = model if isinstance(model, ModelVersion) else open_registry(models).open(str(model))
+        path = export_path(version, models, "onnx")
         if not path.is_file():
             raise UserError(f"{path}: no export of this model; run `vocsep export --format onnx --model {model}` first")
     else:

@@ -24,34 +24,34 @@ def _location(value: Any) -> Any:
 StoreLocation = Annotated[Path | str, BeforeValidator(_location)]
 
 
-def require_store(store: Path | str) -> None:
+def require_store(store_path: Path | str) -> None:
     """Raise `UserError` unless there is a store."""
-    if isinstance(store, str):
-        RemoteStore.open(store)
+    if isinstance(store_path, str):
+        RemoteStore.open(store_path)
     else:
-        SpectrogramStore.open(store)
+        SpectrogramStore.open(store_path)
 
 
-def held_manifest(store: Path | str) -> Manifest | None:
+def held_manifest(store_path: Path | str) -> Manifest | None:
     """The manifest of a store, None where there is no store yet; `UserError` if it is damaged or cannot be reached."""
-    if isinstance(store, str):
-        remote = RemoteStore.find(store)
+    if isinstance(store_path, str):
+        remote = RemoteStore.find(store_path)
         return None if remote is None else remote.manifest
-    return Manifest.load(store) if (store / MANIFEST_NAME).exists() else None
+    return Manifest.load(store_path) if (store_path / MANIFEST_NAME).exists() else None
 
 
-def dataset_root(manifest: Manifest, store: Path | str) -> Path:
+def dataset_root(manifest: Manifest, store_path: Path | str) -> Path:
     """Folder of the songs that a store was made from; `UserError` if it does not say."""
     if not manifest.root:
-        raise UserError(f"{store}: does not say of which dataset its songs are; delete it and preprocess again")
+        raise UserError(f"{store_path}: does not say of which dataset its songs are; delete it and preprocess again")
     return Path(manifest.root)
 
 
-def on_disk(store: Path | str, splits: Collection[str]) -> Path:
+def on_disk(store_path: Path | str, splits: Collection[str]) -> Path:
     """The store's folder; of one at a URL, a copy of the songs of some splits, brought up to date and checked."""
-    if isinstance(store, Path):
-        return store
+    if isinstance(store_path, Path):
+        return store_path
     # Copies for different uses are separate: a copy contains nothing that was not asked for.
     cache = CACHE / ("-".join(sorted(splits)) or "manifests")
     with progress_on_bar("fetch", "B", unit_scale=True) as progress:
-        return fetch(store, cache, splits=splits, on_bytes=progress)
+        return fetch(store_path, cache, splits=splits, on_bytes=progress)

@@ -198,12 +198,12 @@ def _updating(
     return updating_remote(config.store, dataset, expected, prune=config.prune)
 
 
-def write_song(song: Song, store: Path | str, config: StoreConfig) -> TrackRecord | None:
+def write_song(song: Song, store_path: Path | str, config: StoreConfig) -> TrackRecord | None:
     """A song's track, written where this runs; None if the disk is full, which trying again would not change."""
     try:
-        if isinstance(store, str):
-            return preprocess_song_to(song, store, config)
-        return preprocess_song(song, store, config)
+        if isinstance(store_path, str):
+            return preprocess_song_to(song, store_path, config)
+        return preprocess_song(song, store_path, config)
     except OSError as error:
         if is_disk_full(error):
             return None
