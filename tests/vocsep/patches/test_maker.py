@@ -9,9 +9,7 @@ import torch
 from storage.store import SpectrogramStore
 from tests.vocsep.patches.makers import FRAMES, Array, cosines_of, maker, sampler
 from tests.vocsep.patches.patch_songs import SOURCES, Made, make_store, training_songs
-from tests.vocsep.patches.test_tiers import make_tier
 from vocsep.patches.batch import Batch
-from vocsep.patches.maker import PatchMaker
 from vocsep.patches.sampling import Augmentation, Draws, SourceDraws
 
 # On a device the patches of a batch are made together, here on the processor.
@@ -142,12 +140,6 @@ def test_batch_has_its_shape_and_the_accompaniment_where_asked_for(
             assert patches.dtype == torch.float32
             assert torch.isfinite(patches).all()
             assert (patches >= 0).all()
-
-
-def test_on_a_processor_patches_are_made_row_by_row(store: SpectrogramStore) -> None:
-    for tier in ("host", "stream"):
-        making = PatchMaker(make_tier(tier, store, 1), frames=FRAMES, seed=0, with_accompaniment=False)
-        assert making.together is False
 
 
 @pytest.mark.parametrize("with_accompaniment", [False, True])

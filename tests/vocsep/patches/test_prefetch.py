@@ -26,13 +26,20 @@ from vocsep.training.config import TrainConfig
 HELD_BY_TRAINING = 1
 
 
-def patch_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name == "patches"}
+@pytest.fixture
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 600
+    while not set(threading.enumerate()) <= before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
 
 
 # In a thread
 
 
+@pytest.mark.usefixtures("_no_thread_is_left")
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 20])
 def test_prefetched_items_are_the_same_in_the_same_order(count: int, depth: int) -> None:
@@ -40,7 +47,6 @@ def test_prefetched_items_are_the_same_in_the_same_order(count: int, depth: int)
     arrived = list(prefetched(iter(items), depth))
     assert len(arrived) == count
     assert all(first is second for first, second in zip(arrived, items, strict=True))
-    assert not patch_threads()
 
 
 def test_prefetched_items_are_made_while_others_are_in_use() -> None:
@@ -62,6 +68,7 @@ def test_prefetched_items_are_made_while_others_are_in_use() -> None:
     assert list(ahead) == list(range(1, 10))
 
 
+@pytest.mark.usefixtures("_no_thread_is_left")
 def test_prefetched_raises_what_its_source_raises_after_the_items_before() -> None:
     def failing() -> Iterator[int]:
         yield 0
@@ -72,7 +79,6 @@ def test_prefetched_raises_what_its_source_raises_after_the_items_before() -> No
     assert [next(ahead), next(ahead)] == [0, 1]
     with pytest.raises(UserError, match="shard is missing"):
         next(ahead)
-    assert not patch_threads()
 
 
 @pytest.mark.parametrize("taken", [1, 3])
@@ -88,13 +94,13 @@ def test_prefetched_ends_its_thread_when_closed_early_even_with_a_full_queue(tak
     ahead = prefetched(endless(), depth=2)
     for _ in range(taken):
         next(ahead)
-    assert len(patch_threads()) == 1
     ahead.close()  # type: ignore[attr-defined]
     assert threading.enumerate() == before
     # What was taken, what waited in the queue, and one in the thread's hand.
     assert len(made) <= taken + 2 + 1
 
 
+@pytest.mark.usefixtures("_no_thread_is_left")
 def test_prefetched_ends_its_thread_when_its_user_fails() -> None:
     def use() -> None:
         for number in prefetched(itertools.count()):
@@ -102,7 +108,6 @@ def test_prefetched_ends_its_thread_when_its_user_fails() -> None:
 
     with pytest.raises(KeyError, match="0"):
         use()
-    assert not patch_threads()
 
 
 # The batches of a training
@@ -204,21 +209,18 @@ def test_time_spent_waiting_for_data_is_counted(store: SpectrogramStore, tier: T
     assert 0 < batches.seconds_waited < time.perf_counter() - started
 
 
+@pytest.mark.usefixtures("_no_thread_is_left")
 def test_no_thread_is_left_when_training_takes_no_more_batches(store: SpectrogramStore) -> None:
+    before = set(threading.enumerate())
     batches = feed(store, "stream").from_step(0)
     next(batches)
-    assert len(patch_threads()) == 1
-    del batches
-    deadline = time.monotonic() + 600
-    while patch_threads() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not patch_threads()
+    assert set(threading.enumerate()) - before
 
 
+@pytest.mark.usefixtures("_no_thread_is_left")
 def test_shard_that_is_gone_is_told_to_the_training_not_only_to_the_thread(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", (Made(300), Made(300)))
     for track in store.tracks("train"):
         (store.path / track.arrays["vocals"].shard).unlink()
     with pytest.raises(UserError, match="shard is missing"):
         next(feed(store, "stream").from_step(0))
-    assert not patch_threads()
