@@ -12,6 +12,7 @@ from storage.errors import UserError
 from storage.files import write_json, writing
 from storage.lock import lock_path, locked
 from vocsep.audio.opening import file_url
+from vocsep.datasets.layouts import DEMO_MARKER
 from vocsep.demo.band import play_bass, play_drums, play_other
 from vocsep.demo.names import song_name
 from vocsep.demo.signals import Signal, random_for, rms
@@ -29,7 +30,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 
 _PARTS = dict(zip(STEMS, (play_drums, play_bass, play_other, sing), strict=True))
 _GENERATOR = 1  # goes up when the same settings give other songs
-_DONE, _STARTED = "demo.json", ".demo-started.json"
+_STARTED = ".demo-started.json"
 _AAC_FRAME = 1024
 
 
@@ -144,7 +145,7 @@ def make_demo(
             for i in range(count)
         }
         missing = {path: index for path, index in songs.items() if not path.exists()}
-        if missing or not (root / _DONE).exists():
+        if missing or not (root / DEMO_MARKER).exists():
             write_json(root / _STARTED, settings)
             for split in ("train", "test"):
                 (root / split).mkdir(exist_ok=True)
@@ -158,7 +159,7 @@ def make_demo(
             )
             for name, reason in failures_of(outcomes).items():
                 raise UserError(f"{root}: {name} cannot be made ({reason})")
-            write_json(root / _DONE, settings)
+            write_json(root / DEMO_MARKER, settings)
             (root / _STARTED).unlink(missing_ok=True)
     return list(songs)
 
@@ -166,7 +167,7 @@ def make_demo(
 def held_settings(root: Path) -> dict[str, Any]:
     """Settings of the demo at `root`, finished or not, as `make_demo` takes them; none where there is no such demo."""
     counts = ("seed", "train_songs", "test_songs")
-    for name in (_DONE, _STARTED):
+    for name in (DEMO_MARKER, _STARTED):
         try:
             found = json.loads((root / name).read_text(encoding="utf-8"))
             if found["generator"] == _GENERATOR and all(type(found[count]) is int for count in counts):
@@ -230,7 +231,7 @@ def _check_free(root: Path, settings: dict[str, Any]) -> None:
         return
     if not root.is_dir():
         raise UserError(f"{root} is a file: give the demo its own folder")
-    for name in (_DONE, _STARTED):
+    for name in (DEMO_MARKER, _STARTED):
         if (root / name).exists():
             try:
                 found = json.loads((root / name).read_text(encoding="utf-8"))

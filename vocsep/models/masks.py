@@ -32,9 +32,7 @@ def context_frames(network: MaskNetwork, overlap: float = 0.0) -> int:
     return PATCH_FRAMES if overlap else network.context_frames
 
 
-def predict_mask(
-    network: MaskNetwork, magnitudes: Spectrogram, groups: Groups | None = None, overlap: float = 0.0
-) -> Spectrogram:
+def predict_mask(network: MaskNetwork, magnitudes: Spectrogram, overlap: float = 0.0) -> Spectrogram:
     """Vocals mask for the raw magnitudes of a whole song, both `(channels, frames, bins)` float32.
 
     See `predict_block`.
@@ -45,7 +43,7 @@ def predict_mask(
         stop = min(start + BLOCK_FRAMES, frames)
         left = max(0, start - context)
         mask[:, start:stop] = predict_block(
-            network, magnitudes[:, left : stop + context], left, slice(start, stop), groups, overlap
+            network, magnitudes[:, left : stop + context], left, slice(start, stop), overlap=overlap
         )
     return mask
 

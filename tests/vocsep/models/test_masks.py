@@ -123,7 +123,7 @@ def test_network_of_two_channels_sees_mono_in_both_and_its_masks_are_averaged() 
 
 def test_pairs_of_many_channels_are_seen_together_and_single_ones_alone() -> None:
     magnitudes = song(6, 70)
-    mask = predict_mask(network(2), magnitudes, [(0, 1), (2,), (3,), (4, 5)])
+    mask = predict_block(network(2), magnitudes, 0, slice(0, magnitudes.shape[1]), [(0, 1), (2,), (3,), (4, 5)])
     for group in ([0, 1], [2], [3], [4, 5]):
         np.testing.assert_allclose(mask[group], predict_mask(network(2), magnitudes[group]), rtol=0, atol=1e-6)
 
