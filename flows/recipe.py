@@ -1,7 +1,5 @@
 """Flow `recipe`: make a model from a recipe's data sets, score it, and describe it."""
 
-import os
-
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -12,9 +10,8 @@ from flows.naming import flow_run_name, task_run_name
 from flows.reporting import ProgressArtifact
 from vocsep.recipes import step
 from vocsep.recipes.step import RecipeConfig, RecipeResult
+from vocsep.sessions import at_low_priority
 from vocsep.tables import plain
-
-_NICENESS = 10
 
 
 def _name(config: RecipeConfig) -> str:
@@ -26,10 +23,9 @@ def _name(config: RecipeConfig) -> str:
 @failing_in_one_line
 def make_model(config: RecipeConfig) -> RecipeResult:
     """Preprocess and score on Dask, train in this process."""
-    # It takes hours: everything else on the machine comes first, on a retry too.
-    os.nice(max(0, _NICENESS - os.nice(0)))
     artifact = ProgressArtifact("recipe-progress", "Share of the songs that are done")
-    with dask_map(None, "recipe") as mapped:
+    # It takes hours.
+    with at_low_priority(), dask_map(None, "recipe") as mapped:
         result = step.make_model(config, progress=artifact.update, map=mapped)
     create_markdown_artifact(
         "\n".join(map(plain, result.lines())),

@@ -6,11 +6,17 @@ own terminal, one session gets 1 / (1 + b) of the cores, however many of them it
 therefore has its own session, and counts as the program that it is.
 """
 
+import contextlib
 import os
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from vocsep.control_groups import has_own_share_of_cores, lines
+
+LOW_PRIORITY = 10
+_SESSION = Path("proc/self/autogroup")
 
 
 def cores_are_divided_among_sessions(root: Path = Path("/")) -> bool:
@@ -37,7 +43,43 @@ def begin_session() -> None:
         os.setsid()
 
 
+@contextlib.contextmanager
+def at_low_priority() -> Iterator[None]:
+    """Let everything else on the machine come first.
+
+    Nice values of processes count within their session only: it, such as a terminal's, is turned down meanwhile.
+    """
+    os.nice(max(0, LOW_PRIORITY - os.nice(0)))
+    before = _session_niceness()
+    if before is None or before >= LOW_PRIORITY:
+        yield
+        return
+    _set_session_niceness(LOW_PRIORITY)
+    try:
+        yield
+    finally:
+        _set_session_niceness(before)
+
+
 def _is_nice(root: Path) -> bool:
     """Whether this process, or its session as a whole, gives way to others."""
-    session = re.search(r"nice (\d+)", " ".join(lines(root / "proc/self/autogroup")))
-    return os.getpriority(os.PRIO_PROCESS, 0) > 0 or (session is not None and int(session.group(1)) > 0)
+    return os.getpriority(os.PRIO_PROCESS, 0) > 0 or (_session_niceness(root) or 0) > 0
+
+
+def _session_niceness(root: Path = Path("/")) -> int | None:
+    """As in `/autogroup-25 nice 0`; None where sessions have none."""
+    found = re.search(r"nice (-?\d+)", " ".join(lines(root / _SESSION)))
+    return int(found.group(1)) if found else None
+
+
+def _set_session_niceness(niceness: int) -> None:
+    """Without effect where it is not allowed."""
+    for _ in range(50):
+        try:
+            (Path("/") / _SESSION).write_text(str(niceness))
+        except BlockingIOError:  # users without privileges change such values ten times a second, all of them together
+            time.sleep(0.1)
+        except OSError:
+            return
+        else:
+            return

@@ -71,3 +71,19 @@ def test_nice_command_stays_in_its_session() -> None:
     code = "import os; from vocsep.sessions import begin_session; os.nice(1); begin_session(); print(os.getsid(0))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout) == os.getsid(0)
+
+
+def test_session_gives_way_while_its_command_does_and_as_it_was_afterwards() -> None:
+    code = """if True:
+        import os
+        from pathlib import Path
+        from vocsep.sessions import at_low_priority
+        with at_low_priority():
+            print(Path("/proc/self/autogroup").read_text().split()[-1], os.nice(0))
+        print(Path("/proc/self/autogroup").read_text().split()[-1], os.nice(0))
+    """
+    if not Path("/proc/self/autogroup").exists():
+        pytest.skip("this kernel has no priorities of sessions")
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True)
+    assert result.stdout.split() == ["10", "10", "0", "10"]
