@@ -27,7 +27,8 @@ def fetch_music(packages: Sequence[str], folder: Path) -> Path:
     for package in packages:
         if (folder / package).is_dir():
             continue
-        unpacked = folder / f".unpacked-{package}"
+        # The commands run inside of it.
+        unpacked = (folder / f".unpacked-{package}").absolute()
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir(parents=True)
         try:
