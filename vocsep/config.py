@@ -66,5 +66,6 @@ def validated(model: type[Model], content: Any, where: str) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         # What a check of this project says of all settings together needs no prefix.
-        place = [where, ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")]
+        wrong = "no such setting" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        place = [where, ".".join(str(part) for part in first["loc"]), wrong]
         raise UserError(": ".join(part for part in place if part)) from None

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from storage.errors import UserError
 from vocsep.config import Settings, load_yaml, validated
+from vocsep.datasets.layouts import Kind
 from vocsep.training.config import TrainConfig
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -33,7 +35,7 @@ class Music(Settings):
     source: str
     path: Path | None = None
     packages: tuple[PackageName, ...] = ()
-    kind: str = "auto"
+    kind: Literal["auto", Kind] = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> "Music":
@@ -131,6 +133,13 @@ class Recipe(Settings):
         others = {one.name for one in self.sets[1:]}
         if unknown := sorted({name for one in self.further for name in one.shares} - others):
             raise ValueError(f"further.shares: {unknown[0]} is none of the sets after the first")
+        if self.sets[0].vocals is not None or self.sets[0].accompaniment is not None:
+            raise ValueError(f"{self.sets[0].name}: the first set has what the others leave; it takes no shares")
+        for _, shares in self.trainings():
+            for source in ("vocals", "accompaniment"):
+                total = sum(getattr(one, source) or 0.0 for one in shares.values())
+                if total >= 1:
+                    raise ValueError(f"shares of {source} sum to {total:g}; they must leave some for the first set")
         return self
 
     def trainings(self) -> list[tuple[TrainConfig, dict[str, Shares]]]:
@@ -151,4 +160,6 @@ def load_recipe(path: Path) -> Recipe:
     UserError
         If there is no such file, or it is no recipe.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; give the recipe, a YAML file")
     return validated(Recipe, load_yaml(str(path)), str(path))

@@ -20,6 +20,7 @@ from vocsep.recipes.bundle import require_bundle, write_bundle
 from vocsep.recipes.checks import run_check
 from vocsep.recipes.config import Music, Recipe, SongSource, load_recipe
 from vocsep.recipes.packages import fetch_music
+from vocsep.spectrograms.config import load_spectrogram_config
 from vocsep.training.run_folder import finished_version
 from vocsep.training.songs import ExtraStore
 from vocsep.training.step import TrainJob, train
@@ -55,6 +56,7 @@ class RecipeResult:
 def check(config: RecipeConfig) -> None:
     """Raise `UserError` if there is no such recipe, songs are missing, or the output is something else."""
     recipe = load_recipe(config.recipe)
+    load_spectrogram_config(recipe.preset)
     for one in (*recipe.sets, *recipe.checks):
         if one.path is not None and not one.path.is_dir():
             raise UserError(f"{config.recipe}: {one.name}: no such folder: {one.path}")
@@ -83,7 +85,9 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
     """
     check(config)
     recipe = load_recipe(config.recipe)
-    stores = [_store(config, recipe, one, progress, map) for one in recipe.sets]
+    # All of it first: a package that cannot be fetched is known before hours of work.
+    songs = {one.name: _songs(config, one) for one in (*recipe.sets, *recipe.checks)}
+    stores = [_store(config, recipe, one, songs[one.name], progress, map) for one in recipe.sets]
     models = config.work / "models"
     versions: list[str] = []
     for count in range(len(recipe.trainings())):
@@ -92,15 +96,14 @@ def make_model(config: RecipeConfig, *, progress: Progress | None = None, map: M
     evaluation = EvaluateConfig(
         model=versions[-1],
         models=models,
-        dataset=_songs(config, first),
+        dataset=songs[first.name],
         kind=first.kind,
         store=stores[0],
         reports=config.work / "reports",
     )
     report = evaluate(evaluation, progress=progress, map=map)
-    checked = {one.name: _songs(config, one) for one in recipe.checks}
     found = {
-        one.name: run_check(one, checked[one.name], evaluation, progress, map, checked[one.over] if one.over else None)
+        one.name: run_check(one, songs[one.name], evaluation, progress, map, songs[one.over] if one.over else None)
         for one in recipe.checks
     }
     trained = [open_registry(models).open(version) for version in versions]
@@ -136,11 +139,13 @@ def _songs(config: RecipeConfig, one: Music) -> Path:
     return one.path or fetch_music(one.packages, config.work / "music" / one.name)
 
 
-def _store(config: RecipeConfig, recipe: Recipe, one: SongSource, progress: Progress | None, map: Map) -> Path:
+def _store(
+    config: RecipeConfig, recipe: Recipe, one: SongSource, songs: Path, progress: Progress | None, map: Map
+) -> Path:
     """The store of a data set, brought up to date; songs that cannot be used are named and left out."""
     store = config.work / f"{one.name}.zarr"
     # Pruned: songs that an earlier state of the recipe had would be trained on, too.
-    wanted = PreprocessConfig(dataset=_songs(config, one), kind=one.kind, preset=recipe.preset, store=store, prune=True)
+    wanted = PreprocessConfig(dataset=songs, kind=one.kind, preset=recipe.preset, store=store, prune=True)
     try:
         result = preprocess(wanted, progress=progress, map=map)
     except SomeFailed as some:

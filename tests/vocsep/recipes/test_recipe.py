@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -281,6 +282,42 @@ def test_missing_recipe_and_missing_songs_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere") as error:
         check(RecipeConfig(recipe=tmp_path / "recipe.yaml"))
     assert "\n" not in str(error.value)
+
+
+def test_folder_in_the_place_of_the_recipe_is_named_as_one(tmp_path: Path) -> None:
+    one_line(lambda: check(RecipeConfig(recipe=tmp_path)), tmp_path, "a folder")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"presett": "fine"}, "presett: no such setting"),
+        ({"preset": "finest"}, "finest"),
+        ({"training": {"widht": 4}}, "training.widht: no such setting"),
+        ({"second": {"kind": "karoke"}}, "sets.1.kind"),
+        ({"second": {"vocals": 1.0}}, "shares of vocals sum to 1"),
+        ({"further": [{"training": {}, "shares": {"b": {"accompaniment": 1.0}}}]}, "shares of accompaniment sum to 1"),
+        ({"first": {"vocals": 0.5}}, "a: the first set"),
+    ],
+)
+def test_mistakes_of_a_recipe_are_found_before_any_work(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    one = {"source": "s", "licence": "l", "path": str(tmp_path)}
+    sets = [one | {"name": "a"} | change.get("first", {}), one | {"name": "b"} | change.get("second", {})]
+    others = {name: value for name, value in change.items() if name not in ("first", "second")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"title": "t", "sets": sets} | others))
+    one_line(lambda: check(RecipeConfig(recipe=tmp_path / "recipe.yaml", output=tmp_path / "model")), reason)
+
+
+def test_music_of_the_checks_is_fetched_before_anything_is_preprocessed(
+    config: RecipeConfig, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load((folder / "recipe.yaml").read_text())
+    content["checks"] = [{"name": "games", "source": "s", "packages": ["a-music"], "kind": "accompaniment"}]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("PATH", "/nowhere")
+    changed = RecipeConfig(recipe=tmp_path / "recipe.yaml", work=tmp_path / "work", output=tmp_path / "model")
+    one_line(lambda: make_model(changed), "apt-get")
+    assert not list((tmp_path / "work").glob("*.zarr"))
 
 
 @pytest.mark.parametrize("name", ["song.wav", "songs/song.wav", ".hidden"])
