@@ -14,6 +14,7 @@ from storage.calling import call
 from storage.errors import UserError
 from storage.registry import KEEP, WEIGHTS_DIGEST, ModelRegistry, ModelVersion
 from vocsep.cli.main import OTHERS
+from vocsep.evaluation.report.facts import training_total
 from vocsep.evaluation.report.reading import SongsScore, score_on_test_songs, scores_on_test_songs
 from vocsep.models.registry import open_registry
 from vocsep.paths import MODELS, REPORTS
@@ -147,7 +148,7 @@ def _row(model: ModelVersion) -> list[str]:
         str(architecture.get("name") or "unet") if isinstance(architecture, dict) else "-",
         str(model.says("data", "dataset")),
         f"{rate} Hz, {n_fft}/{hop}",
-        str(model.says("training", "steps_done")),
+        str(training_total(model.description, "steps_done") or model.says("training", "steps_done")),
         f"{score:.2f}" if isinstance(score, float) else str(score),
     ]
     return [visible(cell) for cell in row]

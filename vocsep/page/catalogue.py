@@ -9,7 +9,7 @@ from typing import Any
 from storage.errors import UserError
 from storage.files import read_json
 from storage.registry import ModelRegistry, ModelVersion
-from vocsep.evaluation.report.facts import at, number
+from vocsep.evaluation.report.facts import at, number, training_total
 from vocsep.models.registry import open_registry
 from vocsep.paths import SERVE
 
@@ -60,8 +60,8 @@ def _facts(model: ModelVersion) -> dict[str, Any]:
         "dataset": text("data", "dataset"),
         "network": text("training", "network") or "unet",
         "loss": text("training", "objective", "loss"),
-        "steps": figure("training", "steps_done"),
-        "minutes": (figure("training", "seconds") or 0) / 60,
+        "steps": training_total(content, "steps_done"),
+        "minutes": (training_total(content, "seconds") or 0) / 60,
         "sample_rate": figure("spectrogram", "sample_rate"),
         "n_fft": figure("spectrogram", "n_fft"),
         "hop_length": figure("spectrogram", "hop_length"),

@@ -108,6 +108,13 @@ def test_head_of_the_page_says_when_with_which_model_and_of_which_songs(tmp_path
     assert "<b>mine</b>" in page.text
 
 
+def test_trainings_before_the_last_count() -> None:
+    last = {"training": {"steps_done": 20, "seconds": 2.5}}
+    assert model_facts(last)["training"] == "20 steps, 2.5 s"
+    earlier = [{"steps_done": 100, "seconds": 10.25}, {"steps_done": 3}, "odd"]
+    assert model_facts(last | {"earlier_trainings": earlier})["training"] == "123 steps, 12.75 s"
+
+
 @pytest.mark.parametrize("odd", [None, 3, NAN, True, [], [1, None], {"name": 2}, "</style>"])
 def test_odd_descriptions_of_models_are_left_out_or_are_text(odd: Any) -> None:
     for place in ("created", "architecture", "data", "training", "recipe", "targets", "versions", "licence"):
@@ -115,6 +122,7 @@ def test_odd_descriptions_of_models_are_left_out_or_are_text(odd: Any) -> None:
         assert all(
             isinstance(text, str) and text for text in model_facts({place: {"train": odd, "sets": odd}}).values()
         )
+        assert model_facts({"training": {"steps_done": 1}, "earlier_trainings": odd})["training"] == "1 steps"
     assert model_facts({}) == {}
 
 

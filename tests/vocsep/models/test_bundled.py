@@ -1,6 +1,8 @@
 """The trained model that comes with vocsep."""
 
+import hashlib
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,6 +33,7 @@ def test_it_is_small_intact_and_says_what_it_is() -> None:
     for one in model.description["recipe"]["sets"]:
         assert one["licence"] in card
     assert f"{model.description['scores']['rows']['model']['vocals']['SDR']['median']:.2f}" in card
+    assert hashlib.sha256((BUNDLED / "model.safetensors").read_bytes()).hexdigest() in card
 
 
 def test_it_was_trained_on_no_test_song(preview_root: Path) -> None:
@@ -64,7 +67,10 @@ def test_a_song_is_separated_right_after_installation(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "song.wav"]
     listed = vocsep(tmp_path, "models", "list")
     assert listed.returncode == 0
-    assert "bundled" in listed.stdout
+    (line,) = [line.split() for line in listed.stdout.splitlines() if line.startswith("bundled")]
+    # The card names the steps of each of its trainings.
+    steps = sum(map(int, re.findall(r"(\d+) steps of", (BUNDLED / "README.md").read_text())))
+    assert str(steps) in line
 
 
 def test_silence_stays_silent() -> None:

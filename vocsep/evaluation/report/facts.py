@@ -12,9 +12,10 @@ def model_facts(description: dict[str, Any]) -> dict[str, str]:
 
     def text(*place: str, unit: str = "") -> str:
         value = at(description, *place)
-        if (held := number(value)) is not None:
-            return f"{round(held, 2):.10g}{unit}"
-        return value + unit if isinstance(value, str) else ""
+        return value + unit if isinstance(value, str) else figure(number(value), unit)
+
+    def figure(value: float | None, unit: str) -> str:
+        return "" if value is None else f"{round(value, 2):.10g}{unit}"
 
     songs = [len(_list(description, "data", split)) for split in ("train", "valid")]
     sets = [name for one in _list(description, "recipe", "sets") if isinstance(name := at(one, "name"), str)]
@@ -34,8 +35,8 @@ def model_facts(description: dict[str, Any]) -> dict[str, str]:
             text("spectrogram", "hop_length", unit=" samples apart"),
         ),
         "training": (
-            text("training", "steps_done", unit=" steps"),
-            text("training", "seconds", unit=" s"),
+            figure(training_total(description, "steps_done"), " steps"),
+            figure(training_total(description, "seconds"), " s"),
             loss and f"loss {loss}",
             text("metrics", "valid_sdr_db", unit=" dB on the validation songs"),
         ),
@@ -48,6 +49,15 @@ def model_facts(description: dict[str, Any]) -> dict[str, str]:
     }
     joined = {title: ", ".join(part for part in parts if part) for title, parts in facts.items()}
     return {title: fact for title, fact in joined.items() if fact}
+
+
+def training_total(description: dict[str, Any], name: str) -> float | None:
+    """A figure of a model's training and of those before it, from which a recipe's models start; None if unknown."""
+    found = number(at(description, "training", name))
+    for one in _list(description, "earlier_trainings"):
+        earlier = number(at(one, name))
+        found = None if found is None else number(found + (earlier or 0))
+    return found
 
 
 def at(value: Any, *place: str) -> Any:
