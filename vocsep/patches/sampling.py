@@ -41,10 +41,10 @@ class Augmentation(Settings):
     gain: float = Field(default=0.5, ge=0, le=1, description="Probability that a source's level changes.")
     gain_db: float = Field(default=6.0, ge=0, le=40, description="Largest change of level in dB.")
     swap: float = Field(default=0.5, ge=0, le=1, description="Probability that stereo channels change places.")
-    pitch: float = Field(default=0.8, ge=0, le=1, description="Probability that a source is transposed.")
-    pitch_semitones: float = Field(default=4.0, ge=0, le=12, description="Largest transposition in semitones.")
-    tempo: float = Field(default=0.5, ge=0, le=1, description="Probability that a source's tempo changes.")
-    tempo_factor: float = Field(default=1.25, ge=1, le=2, description="Largest change of tempo.")
+    pitch: float = Field(default=0.5, ge=0, le=1, description="Probability that a source is transposed.")
+    pitch_semitones: float = Field(default=3.0, ge=0, le=12, description="Largest transposition in semitones.")
+    tempo: float = Field(default=0.25, ge=0, le=1, description="Probability that a source's tempo changes.")
+    tempo_factor: float = Field(default=1.2, ge=1, le=2, description="Largest change of tempo.")
 
 
 @dataclass(frozen=True)

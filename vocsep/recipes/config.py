@@ -1,5 +1,6 @@
 """What a recipe says: which songs from where, how they are trained on, and where the model goes."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -160,6 +161,7 @@ def load_recipe(path: Path) -> Recipe:
     UserError
         If there is no such file, or it is no recipe.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: a folder; give the recipe, a YAML file")
+    with contextlib.suppress(OSError):  # of a name that cannot be looked up
+        if path.is_dir():
+            raise UserError(f"{path}: a folder; give the recipe, a YAML file")
     return validated(Recipe, load_yaml(str(path)), str(path))

@@ -38,16 +38,10 @@ def orthogonal(matrix: Tensor) -> Tensor:
     a, b, c = _COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + 1e-7)
-    # A round multiplies X by P = a + b G + c G^2, G = X X^T. The next G is P G P: until the end, there are products of
-    # small square matrices only.
-    gram = wide @ wide.T
-    factor = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(_ROUNDS):
-        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal().add_(a)
-        factor, gram = polynomial @ factor, polynomial @ gram @ polynomial
-    found: Tensor = factor @ wide
-    return found if matrix.shape[0] <= matrix.shape[1] else found.T
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 class Muon(torch.optim.Optimizer):
