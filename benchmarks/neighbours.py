@@ -1,6 +1,6 @@
 """Every step while other programs are busy: how much of its fair share of the cores it uses.
 
-    python -m benchmarks.neighbours [--seconds 10] [--settle 20] [--rounds 2]
+    python -m benchmarks.neighbours [--seconds 10] [--settle 20] [--rounds 1]
 
 Steps of the default network on one resident batch, by `BatchParts` as in a run (`parts`), and as plain PyTorch does
 them, the whole batch at once with OpenMP's threads (`plain`); blocks of a song, by a `Separator` of the bundled model
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbours", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--settle", type=float, default=20.0)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--network", choices=("tfc-tdf", "unet"), default=TrainConfig().network)
     parser.add_argument("--measure", choices=tuple(WAYS), help=argparse.SUPPRESS)
     options = parser.parse_args()
