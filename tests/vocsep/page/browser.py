@@ -1,6 +1,7 @@
 """A real browser: Chromium without windows, driven by Playwright, and what is heard in it, sample by sample."""
 
 import base64
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 Samples = NDArray[np.float32]
 CHROMIUM = Path("/usr/bin/chromium")
+RATE = 44_100
 WAIT_MS = 120_000
 _ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -228,6 +231,13 @@ def place_of(excerpt: Samples, whole: Samples) -> tuple[int, float]:
     energy = (sums[len(excerpt) :] - sums[: len(sums) - len(excerpt)])[: len(product)]
     scores = product / np.sqrt(np.maximum(energy, 1e-9) * np.square(excerpt, dtype=float).sum())
     return int(scores.argmax()), float(scores.max())
+
+
+def encoded(waveform: Samples, format: str = "FLAC") -> bytes:
+    """A file of samples at `RATE`."""
+    content = io.BytesIO()
+    soundfile.write(content, waveform.T, RATE, format=format)
+    return content.getvalue()
 
 
 def drop(page: Page, files: dict[str, bytes]) -> None:

@@ -5,7 +5,6 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +14,11 @@ from playwright.sync_api import Browser, Page, expect
 from tests.helpers import bundled_scores
 from tests.vocsep.models.small_models import add_model
 from tests.vocsep.page.browser import (
-    WAIT_MS,
+    RATE,
     Samples,
     Visit,
-    chromium,
     drop,
+    encoded,
     hold_up,
     now,
     of_sound,
@@ -35,18 +34,9 @@ from tests.vocsep.page.running_page import RunningPage, running_page
 from vocsep.demo.dataset import synthesize_song
 from vocsep.html.pages import player_script
 
-RATE = 44_100
 SECONDS = 9.0
 MOST_MB = 5
 PICTURES = "VOCSEP_PAGE_PICTURES"
-
-expect.set_options(timeout=WAIT_MS)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +51,6 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     options = ("--models", str(root / "models"), "--reports", str(root / "reports"), "--most-mb", str(MOST_MB))
     with running_page(root / "songs", *options) as running:
         yield running
-
-
-@pytest.fixture
-def visit(browser: Browser, page: RunningPage) -> Iterator[Callable[..., Visit]]:
-    visits: list[Visit] = []
-
-    def begin(**options: Any) -> Visit:
-        visits.append(Visit(browser, page.address, **options))
-        return visits[-1]
-
-    yield begin
-    for one in visits:
-        one.close()
-
-
-def encoded(waveform: Samples, format: str = "FLAC") -> bytes:
-    content = io.BytesIO()
-    soundfile.write(content, waveform.T, RATE, format=format)
-    return content.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -277,17 +248,6 @@ def test_two_models_are_compared_blind_with_levels_matched(
     tab.get_by_label("compare with").select_option("")
     page.change("DELETE", f"/api/songs/{song}/takes/2")
     expect(tab.locator(".side-button")).to_have_count(0)
-
-
-def test_two_tabs_show_the_same(visit: Callable[..., Visit], page: RunningPage, mixture: Samples) -> None:
-    both = visit()
-    first, second = both.tab(), both.tab()
-    song = page.upload("for both.flac", encoded(mixture[:, :RATE]))
-    for tab in (first, second):
-        expect(tab.get_by_role("button", name="listen to for both.flac")).to_be_visible()
-    first.get_by_role("button", name="remove for both.flac").click()
-    expect(second.locator(".song", has_text="for both.flac")).to_have_count(0)
-    assert song not in page.songs()
 
 
 def test_a_phone_in_the_dark_with_nothing_but_keys(visit: Callable[..., Visit], song: str) -> None:

@@ -1,8 +1,8 @@
 // Pieces of the copies for listening, as the server sends them: 16-bit samples, channels interleaved.
 
-/** The piece at an address, as an `AudioBuffer`. */
-export async function fetchedPiece(address, channels, sampleRate) {
-  const response = await fetch(address);
+/** The piece at an address, as an `AudioBuffer`; an aborted `signal` gives up. */
+export async function fetchedPiece(address, channels, sampleRate, signal) {
+  const response = await fetch(address, { signal });
   if (!response.ok) throw new Error(`${address}: ${response.status}`);
   const samples = new Int16Array(await response.arrayBuffer());
   const frames = samples.length / channels;

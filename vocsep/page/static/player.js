@@ -38,11 +38,13 @@ export class Player {
     const start = this.song?.id === song.id && this.sound ? this.sound.seconds : 0;
     const wasPlaying = this.song?.id === song.id && this.sound?.isPlaying;
     this.close();
-    Object.assign(this, { song, take, other, isBlind, side: 0, from: null });
+    const asking = new AbortController();
+    Object.assign(this, { song, take, other, isBlind, asking, side: 0, from: null });
     // Blind, chance says which of the two is X.
     this.sides = other ? (isBlind && Math.random() < 0.5 ? [other, take] : [take, other]) : [take];
     const { sample_rate: sampleRate, channels, frames } = take.sound;
-    const piece = (one, stem) => (number) => fetchedPiece(`${takePath(song.id, one.id)}/samples/${stem}/${number}`, channels, sampleRate);
+    const piece = (one, stem) => (number) =>
+      fetchedPiece(`${takePath(song.id, one.id)}/samples/${stem}/${number}`, channels, sampleRate, asking.signal);
     this.tracks = [
       { stem: "mixture", side: null },
       ...this.sides.flatMap((one, side) => OWN_STEMS.map((stem) => ({ stem, side, take: one }))),
@@ -62,10 +64,12 @@ export class Player {
     await this.sound.seek(Math.min(start, this.sound.duration));
     await this.#showSide();
     this.#changed();
-    if (wasPlaying) await this.sound.play();
+    if (wasPlaying && !asking.signal.aborted) await this.sound.play();
   }
 
+  /** Asks for nothing from then on: what was open may be gone. */
   close() {
+    this.asking?.abort();
     this.sound?.close();
     this.lanes?.close();
     this.song = this.take = this.sound = null;
@@ -206,13 +210,21 @@ export class Player {
   }
 
   async #showSide() {
+    const { lanes, asking: { signal } } = this;
     const shown = this.sides[this.side];
-    this.lanes.setBlind(this.isBlind);
+    lanes.setBlind(this.isBlind);
     const address = takePath(this.song.id, shown.id);
-    const response = await fetch(`${address}/peaks`);
-    if (!response.ok || !this.sound || this.sides[this.side] !== shown) return;
+    let peaks;
+    try {
+      const response = await fetch(`${address}/peaks`, { signal });
+      if (!response.ok) return;
+      peaks = await response.json();
+    } catch {
+      return; // closed, or the server is gone
+    }
+    if (signal.aborted || this.sides[this.side] !== shown) return;
     const pictures = Object.fromEntries(STEMS.map((stem) => [stem, `${address}/pictures/${stem}`]));
-    this.lanes.show(await response.json(), pictures, shown.sound.hertz, `${address}/pictures/mask`);
+    lanes.show(peaks, pictures, shown.sound.hertz, `${address}/pictures/mask`);
   }
 
   #setLevels() {
