@@ -65,7 +65,9 @@ _MXF_SET = re.compile(rb"\x06\x0e\x2b\x34\x02[\x13\x53]\x01.\x0d\x01\x01\x01\x01
 _MXF_SETS = 10
 _ID3_COMPRESSED = 8
 _ID3_COMPRESSED_BYTES = 1024  # that one may grow to
-_ID3_START = re.compile(rb"ID3[^\xff]{2}.[\x00-\x7f]{4}", re.DOTALL)
+_ID3_START = re.compile(rb"ID3[\x02-\x04][^\xff].[\x00-\x7f]{4}", re.DOTALL)
+# FFmpeg leaves out frames of other names. In one of a hundred songs, "ID3" occurs by chance, but none of these follows.
+_ID3_NAME = re.compile(rb"T.*|[A-Z0-9]+", re.DOTALL)
 # Objects of an ASF header that begin with a number of entries; those that hold objects, and the bytes before these.
 _ASF_COUNTS = tuple(
     bytes.fromhex(name)
@@ -203,7 +205,9 @@ def _id3_frames(file: BinaryIO, start: int) -> Iterator[int]:
         if size and not name[0]:
             return
         frame = content[place : place + size]
-        if size and head_bytes == 10 and content[place - 1] & _ID3_COMPRESSED:
+        if not _ID3_NAME.fullmatch(name):
+            pass
+        elif size and head_bytes == 10 and content[place - 1] & _ID3_COMPRESSED:
             yield MOST_TAGS + 1 if name == b"CHAP" else 1 + int.from_bytes(frame[:4], "big") // _ID3_COMPRESSED_BYTES
         elif name == b"CHAP":
             frame = frame.replace(b"\xff\0", b"\xff")

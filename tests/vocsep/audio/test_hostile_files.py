@@ -122,6 +122,15 @@ def test_tags_are_counted_wherever_ffmpeg_finds_them(tmp_path: Path, kind: str) 
         one_line(lambda action=action: action(path), path, "tags")  # type: ignore[misc]
 
 
+def test_what_looks_like_a_tag_in_the_middle_of_sound_is_none(tmp_path: Path) -> None:
+    path = write_song(tmp_path / "song.mp3", SOUND, RATE)
+    random = np.random.default_rng(0)
+    # As often as in thousands of songs.
+    noise = b"".join(b"ID3" + random.bytes(40) for _ in range(20_000))
+    path.write_bytes(path.read_bytes() + noise)
+    assert audio_info(path).channels == 2
+
+
 def test_small_tag_that_grows_without_end_is_refused(tmp_path: Path) -> None:
     content = write_song(tmp_path / "song.mp3", SOUND, RATE).read_bytes()
     path = tmp_path / "tags.mp3"
