@@ -19,6 +19,8 @@ from vocsep.cores import usable_cores
 from vocsep.memory import SONG_BYTES, affordable
 from vocsep.sessions import begin_session
 
+_is_at_item = False  # in a process of a pool
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -178,6 +180,8 @@ def _prepare_worker() -> None:
     begin_session()
 
     def end(number: int, frame: FrameType | None) -> None:
+        if not _is_at_item:  # the pool's own code would catch it, and wait for a lock that nobody gives back
+            os._exit(128 + number)
         signal.signal(number, signal.SIG_IGN)  # the parent may send it, too: cleaning up is not interrupted
         sys.exit(128 + number)
 
@@ -194,8 +198,13 @@ def _prepare_worker() -> None:
 
 def _run_in_worker(function: Callable[..., Result], item: Item, arguments: tuple[Any, ...]) -> Outcome[Item, Result]:
     """`run_one` in a process of a pool, which would give one that is ended the next item."""
+    global _is_at_item
     try:
-        return run_one(function, item, arguments)
+        _is_at_item = True
+        try:
+            return run_one(function, item, arguments)
+        finally:
+            _is_at_item = False
     except SystemExit:
         os._exit(1)
 

@@ -1,10 +1,14 @@
+import gc
 import os
 import signal
+import time
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
 
 from storage.errors import UserError
+from tests.forked import forked
 from vocsep.mapping import Outcome, pooled
 from vocsep.sessions import cores_are_divided_among_sessions
 
@@ -42,6 +46,32 @@ def test_item_whose_process_is_killed_is_named_and_costs_the_others_nothing(tmp_
     assert found == {number: Outcome(number, -number, None) for number in (0, 1, 2, 4, 5, 6, 7)}
     assert done == [*range(1, 9)]
     assert len(list(tmp_path.iterdir())) == 7
+
+
+def kept_waiting(number: int, begun: Path) -> int:
+    if number != 1:
+        while not begun.exists():
+            time.sleep(0.01)
+    elif not begun.exists():
+        results = next(thing for thing in gc.get_objects() if isinstance(thing, SimpleQueue))
+        results._wlock.acquire()  # type: ignore[attr-defined]  # as it does to send a result
+        begun.touch()
+        time.sleep(2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return -number
+
+
+def check_four(folder: Path) -> None:
+    outcomes = pooled(2)(kept_waiting, range(4), (folder / "begun",))
+    assert sorted(outcomes, key=lambda outcome: outcome.item) == [Outcome(n, -n, None) for n in range(4)]
+
+
+def test_pool_ends_if_a_process_is_killed_while_it_sends_a_result(tmp_path: Path) -> None:
+    process = forked(check_four, tmp_path)
+    process.start()
+    process.join(600)
+    process.kill()
+    assert process.exitcode == 0
 
 
 def session(number: int, started_by: int) -> int:
